@@ -1,0 +1,45 @@
+"""The site's `show_doc`: a one-line signature, the docstring, and a table of parameters from docments."""
+import inspect
+from dataclasses import MISSING, fields, is_dataclass
+from importlib import import_module
+from inspect import Parameter
+from fastcore.docments import DocmentTbl
+from nbdev.config import get_config
+from nbdev.showdoc import BasicMarkdownRenderer
+
+class TableRenderer(BasicMarkdownRenderer):
+    "Heading and source link, one-line signature, docstring, then a table from docments"
+    def _repr_markdown_(self):
+        head,_,rest = super()._repr_markdown_().partition('```python\n')
+        doc = rest.partition('\n```')[2]; sym = exported(self.sym) if is_dataclass(self.sym) else self.sym
+        try: sig = str(inspect.signature(sym))
+        except (TypeError, ValueError): sig = ''
+        try: tbl = DocmentTbl(sym)._repr_markdown_()
+        except Exception: tbl = ''                       # symbols without docments, such as properties
+        sig = wrap(self.nm.rpartition('.')[2]+sig.replace('__main__.', ''))
+        return f"{head}```python\n{sig}\n```{doc}" + (f'\n\n{tbl}' if tbl else '')
+
+def exported(cls):
+    "The dataclass `cls` as its module has it, where its comments can be read, with a signature of its fields"
+    for mod,syms in import_module(f'{get_config().lib_path.name}._modidx').d['syms'].items():
+        if f'{mod}.{cls.__qualname__}' in syms: cls = getattr(import_module(mod), cls.__qualname__)
+    def default(f): return f.default if f.default is not MISSING else Parameter.empty if f.default_factory is MISSING else f.default_factory()
+    cls.__signature__ = inspect.Signature([Parameter(f.name, Parameter.KEYWORD_ONLY if f.kw_only else Parameter.POSITIONAL_OR_KEYWORD,
+                                                     default=default(f), annotation=f.type) for f in fields(cls) if f.init])
+    return cls
+
+def split_args(s):
+    "Split `a, b=(1, 2)) -> c` after its top-level commas"
+    out,depth,last = [],0,0
+    for i,c in enumerate(s):
+        depth += (c in '([{') - (c in ')]}')
+        if c==',' and depth==0: out.append(s[last:i+1]); last = i+1
+    return out+[s[last:]]
+
+def wrap(s, width=92):
+    "Break a long signature before parameters"
+    name,_,args = s.partition('('); pad = ' '*(len(name)+1); lines = ['']
+    for o in split_args(args):
+        if lines[-1] and len(pad+lines[-1]+o) > width: lines.append('')
+        lines[-1] += o
+    return f'{name}({lines[0]}' + ''.join('\n'+pad+l.lstrip() for l in lines[1:]) if args else s
