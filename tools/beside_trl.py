@@ -1,6 +1,6 @@
 """The same work in this package and in TRL, in one run: step time and final held-out accuracy side by side.
 
-    python tools/beside_trl.py [--steps 30] [--seed 0] [--rounds 1] [--out FILE.json]
+    python tools/beside_trl.py [--steps 72] [--seed 0] [--rounds 1] [--out FILE.json]
 
 Same base, rows, rewards, group size, batch, learning rate and schedule, optimizer, leash, clipping, length limit and precision, two threads each. The two
 trainers take turns in processes of their own; each policy is saved and both are evaluated by the same code on the same held-out questions.
@@ -9,8 +9,8 @@ import argparse, json, os, statistics, subprocess, sys, tempfile, time
 from pathlib import Path
 
 def settings(a, out): # what both trainers understand, under the same names
-    return dict(output_dir=str(out), max_steps=a.steps, num_generations=8, per_device_train_batch_size=32, gradient_accumulation_steps=4, max_completion_length=64, learning_rate=a.learning_rate,
-                lr_scheduler_type='cosine', warmup_steps=0, adam_beta2=.95, max_grad_norm=1., weight_decay=0., beta=.04, temperature=1., loss_type='dapo', reward_weights=[1,.2], seed=a.seed)
+    return dict(output_dir=str(out), max_steps=a.steps, num_generations=8, per_device_train_batch_size=32, gradient_accumulation_steps=2, max_completion_length=64, learning_rate=a.learning_rate,
+                lr_scheduler_type='cosine', warmup_steps=0, adam_beta2=.99, max_grad_norm=1., weight_decay=0., beta=.04, temperature=1., loss_type='dapo', reward_weights=[1,.2], seed=a.seed)
 
 def one(a, out):
     "Train with one of the two and save the policy; prints the seconds of each step as JSON"
@@ -47,14 +47,14 @@ def accuracy(path, seed, threads):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    p.add_argument('--steps', type=int, default=30); p.add_argument('--seed', type=int, default=0); p.add_argument('--rounds', type=int, default=1); p.add_argument('--learning-rate', type=float, default=5e-4)
+    p.add_argument('--steps', type=int, default=72); p.add_argument('--seed', type=int, default=0); p.add_argument('--rounds', type=int, default=1); p.add_argument('--learning-rate', type=float, default=3e-4)
     p.add_argument('--threads', type=int, default=2); p.add_argument('--out', default=''); p.add_argument('--only', choices=('ours','trl'), help=argparse.SUPPRESS); p.add_argument('--dir', help=argparse.SUPPRESS)
     a = p.parse_args()
     if a.only: return one(a, Path(a.dir))
     os.environ.update(OMP_NUM_THREADS=str(a.threads), TOKENIZERS_PARALLELISM='false', HF_HUB_OFFLINE='1'); found = dict(ours=[], trl=[])
     with tempfile.TemporaryDirectory() as d:
         for r in range(a.rounds):
-            for who in ('ours','trl'):
+            for who in (('ours','trl') if r%2==0 else ('trl','ours')):
                 out = Path(d)/f'{who}{r}'; out.mkdir()
                 cmd = [sys.executable, __file__, '--only', who, '--dir', str(out), '--steps', str(a.steps), '--seed', str(a.seed+r), '--threads', str(a.threads), '--learning-rate', str(a.learning_rate)]
                 done = subprocess.run(cmd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -65,7 +65,8 @@ def main():
     for who,rows in found.items():
         for f in rows: print(f'{who:6}{f["seed"]:5}{f["median_step_seconds"]:9.2f}{f["training_seconds"]:12.1f}{f["accuracy"]:10.3f}{"[%.3f, %.3f]" % f["interval"]:>18}{f["mean_length"]:8.1f}')
     ratio = [o['median_step_seconds']/t['median_step_seconds'] for o,t in zip(found['ours'], found['trl'])]
-    print(f'step time ours/TRL: {statistics.median(ratio):.2f}')
+    from importlib.metadata import version
+    print(f'TRL {version("trl")}, torch {version("torch")}, {a.threads} threads; step time ours/TRL: {statistics.median(ratio):.2f}')
     if a.out: Path(a.out).write_text(json.dumps(found, indent=1))
 
 if __name__=='__main__': main()

@@ -1,0 +1,16 @@
+"GRPO, one notebook at a time. Names are loaded when they are first used, so `import grpo_lit` is instant."
+__version__ = "0.1.0"
+
+_names = dict(core='Rollouts', policy='load_policy add_lora', tasks='Task load_task',
+    rewards='accuracy_reward think_format_reward extract_answer math_equal score_completions',
+    sampling='sample_groups', advantages='group_advantages', logprobs='token_logps kl_estimate', loss='grpo_loss',
+    trainer='GRPOConfig GRPOTrainer', watch='plot_run', evaluate='evaluate pass_at_k')
+_home = {name:module for module,names in _names.items() for name in names.split()}
+__all__ = list(_home)
+
+def __getattr__(name):
+    if name not in _home: raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    from importlib import import_module
+    return getattr(import_module(f'{__name__}.{_home[name]}'), name)
+
+def __dir__(): return sorted([*globals(), *__all__])
