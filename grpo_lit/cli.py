@@ -9,7 +9,7 @@ __all__ = ['SYSTEM', 'COMMANDS', 'add_options', 'add_config', 'whole_run', 'demo
            'Parser', 'build_parser', 'main', 'quiet']
 
 # %% ../nbs/15_cli.ipynb #32b7ebde
-import argparse, importlib, inspect, json, math, os, re, sys, typing
+import argparse, importlib, inspect, json, math, os, re, sys, typing, warnings
 from dataclasses import fields
 from pathlib import Path
 from fastcore.docments import docments
@@ -270,5 +270,6 @@ def quiet():
     "Silence the progress bars and notices of the libraries below; ours say what matters"
     os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')
     os.environ.setdefault('HF_DATASETS_DISABLE_PROGRESS_BARS', '1')
+    warnings.filterwarnings('ignore', category=FutureWarning)
     import transformers
     transformers.utils.logging.disable_progress_bar(); transformers.utils.logging.set_verbosity_error()

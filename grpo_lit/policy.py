@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers.utils import logging as notices
 from .core import no_such
 
 # %% ../nbs/01_policy.ipynb #510de156
@@ -68,6 +69,7 @@ def load_policy(name_or_path:str='tiny', # "tiny", a hub name, a directory, or a
     if where.endswith('.gguf'):
         if not path.exists(): raise ValueError(f'no GGUF file at {where!r}')
         where, extra = str(path.parent), extra | dict(gguf_file=path.name)
+    bar = notices.is_progress_bar_enabled(); notices.disable_progress_bar()       # reading weights takes seconds; downloads show bars of their own
     try:
         tokenizer = AutoTokenizer.from_pretrained(where, **extra, **{k:v for k,v in kwargs.items() if k in ('revision','token','cache_dir','subfolder','local_files_only')})
         model = AutoModelForCausalLM.from_pretrained(where, dtype=dtype, **extra, **kwargs)
@@ -75,6 +77,7 @@ def load_policy(name_or_path:str='tiny', # "tiny", a hub name, a directory, or a
         if path.exists(): raise ValueError(f'{where!r} does not load as a causal language model: {e}') from e
         near = ['tiny'] + [o.parent.name for o in Path('.').glob('*/config.json')]
         raise ValueError(no_such('model', str(name_or_path), near) + f', or any causal model of the Hugging Face hub ({(str(e).strip() or type(e).__name__).splitlines()[0]})') from e
+    finally: bar and notices.enable_progress_bar()
     device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
     return model.eval().to(device), check_tokenizer(tokenizer)
 

@@ -104,7 +104,7 @@ class Page:
         s = c.get('source') or ''
         if c['cell_type']!='code': return [self.md(s)]
         head = re.match(r'(?:\s*#\|.*(?:\n|$))*', s)[0]; code = s[len(head):].strip()
-        outs = c.get('outputs') or []
+        outs = joined(c.get('outputs') or [])
         if 'include: false' in head: return []
         if 'output: asis' in head:
             return [self.show_doc(''.join(o['data']['text/markdown'])) for o in outs if 'text/markdown' in o.get('data',{})]
@@ -112,6 +112,15 @@ class Page:
         if block and 'code-fold' in head:
             block = f'???{"+" if code.count(chr(10))<30 else ""} source "Exported source"\n\n' + quote(block, '    ')
         return [block] + ([] if 'output: false' in head else [self.output(o) for o in outs])
+
+def joined(outs):
+    "Outputs with what one stream wrote in a row as one piece"
+    res = []
+    for o in outs:
+        if res and o.get('output_type')=='stream'==res[-1].get('output_type') and o['name']==res[-1]['name']:
+            res[-1] = {**res[-1], 'text':''.join(res[-1]['text'])+''.join(o['text'])}
+        else: res.append(o)
+    return res
 
 def prepare(c):
     """Show what is exported: `export` becomes `exports`, but for cells of imports only.
