@@ -174,6 +174,8 @@ def _prepare(self:GRPOTrainer, model, optimizer, schedule):
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=dict(use_reentrant=False))
         if has_adapter(model): model.enable_input_require_grads()
     self.reference = Reference(model.to(self.accelerator.device)) if a.beta else None
+    quantizer = getattr(model, 'hf_quantizer', None)
+    if quantizer is not None and not has_adapter(model) and not quantizer.is_serializable(): raise ValueError('this quantized model could not be saved after training: load unpacked weights, or train a LoRA adapter')
     trained = [p for p in model.parameters() if p.requires_grad]
     if not trained: raise ValueError('no parameter of the model requires a gradient: there is nothing to train')
     if any(p.dtype in (torch.float16, torch.bfloat16) for p in trained): raise ValueError('the weights are 16-bit, where small updates round away: load the model with dtype=torch.float32; bf16=True or fp16=True then computes in 16 bits')
