@@ -1,6 +1,26 @@
-"""Ctrl-C from outside, on the real command: a checkpoint, a readable run directory, exit code 130, and a run that can go on."""
+"""Ctrl-C as a real signal: on the command from outside, and inside the optimizer's step."""
 import os, signal, subprocess, sys, time
+import torch
+from grpo_lit.policy import load_policy
+from grpo_lit.rewards import accuracy_reward
 from grpo_lit.runs import Run
+from grpo_lit.tasks import addition_task
+from grpo_lit.trainer import GRPOConfig, GRPOTrainer
+
+def test_interrupt_inside_the_optimizer(tmp_path):
+    "It is held back until the step is complete and recorded; going on ends where an undisturbed run ends"
+    torch.set_num_threads(2)
+    def trainer(out):
+        model, tokenizer = load_policy('tiny', device='cpu')
+        args = GRPOConfig(output_dir=str(out), max_steps=3, per_device_train_batch_size=16, max_completion_length=32, learning_rate=5e-4, use_cpu=True)
+        return GRPOTrainer(model, accuracy_reward, args, addition_task().train, processing_class=tokenizer)
+    calm, t = trainer(tmp_path/'calm'), trainer(tmp_path/'run'); calm.train()
+    step = t.optimizer.step
+    def late(*a, **k): t.optimizer.step = step; signal.raise_signal(signal.SIGINT); return step(*a, **k)
+    t.optimizer.step = late
+    assert t.train()['interrupted'] and t.state['step'] == len(t.run().metrics()) == 1 and t.run().checkpoints()[-1].name == 'checkpoint-1'
+    assert not t.train()['interrupted'] and [m['step'] for m in t.run().metrics()] == [1,2,3]
+    for a,b in zip(calm.model.parameters(), t.model.parameters()): assert torch.equal(a, b)
 
 def command(out, *more): return [sys.executable, '-c', 'import sys; from grpo_lit.cli import main; sys.exit(main())', 'train', '--model', 'tiny', '--data', 'addition', '--out', str(out), '--eval-questions', '0', '--per-device-train-batch-size', '8', '--max-completion-length', '48', '--learning-rate', '1e-4', *more]
 
