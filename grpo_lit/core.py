@@ -72,11 +72,13 @@ class Rollouts:
     reward_errors:dict=field(default_factory=dict) # How many rows each reward function failed on
     advantages:torch.Tensor|None=None # (B,) float32
     ref_logps:torch.Tensor|None=None # (B, Tc) float32, log-probs under the reference
+    old_logps:torch.Tensor|None=None # (B, Tc) float32, log-probs under the policy when it sampled, as the trainer computes them; None: `logps` serve
+    token_weights:torch.Tensor|None=None # (B, Tc) float32, factor of each token's advantage; None: 1
 
     def __post_init__(self):
         P, G, B = len(self.prompt_ids), self.num_generations, len(self.completion_ids)
         if B != P*G: raise ValueError(f'{P} prompts x {G} completions make {P*G} rows, but completion_ids has {B}')
-        for n in ('completion_mask','logps','finished','completions','reward_table','rewards','advantages','ref_logps'):
+        for n in ('completion_mask','logps','finished','completions','reward_table','rewards','advantages','ref_logps','old_logps','token_weights'):
             if (v:=getattr(self,n)) is not None and len(v)!=B: raise ValueError(f'{n} has {len(v)} rows, expected B={B}')
         for n,v in {'prompts':self.prompts, **self.columns}.items():
             if v is not None and len(v)!=P: raise ValueError(f'{n} has {len(v)} rows, expected P={P}')
@@ -156,7 +158,7 @@ def __repr__(self:Rollouts):
     return f'Rollouts({len(self.prompt_ids)} prompts x {self.num_generations} completions, {int(self.lengths.sum())} tokens)'
 
 # %% ../nbs/00_core.ipynb #e56be439
-ROW_FIELDS = ('completion_ids','completion_mask','logps','finished','reward_table','rewards','advantages','ref_logps')
+ROW_FIELDS = ('completion_ids','completion_mask','logps','finished','reward_table','rewards','advantages','ref_logps','old_logps','token_weights')
 
 @patch
 def take(self:Rollouts,
@@ -172,7 +174,7 @@ def take(self:Rollouts,
     pids, pmask = at(self.prompt_ids, p), at(self.prompt_mask, p)
     used = kw['completion_mask'].any(0).nonzero(); Tc = int(used.max())+1 if len(used) else 0
     Tp = int(pmask.sum(1).max()) if len(p) else 0; cut = pmask.shape[1]-Tp
-    for f in ('completion_ids','completion_mask','logps','ref_logps'): kw[f] = None if kw[f] is None else kw[f][:,:Tc]
+    for f in ('completion_ids','completion_mask','logps','ref_logps','old_logps','token_weights'): kw[f] = None if kw[f] is None else kw[f][:,:Tc]
     return Rollouts(pids[:,cut:], pmask[:,cut:], num_generations=G if whole else 1, prompts=at(self.prompts, p), completions=at(self.completions, rows),
                     columns={k:at(list(v), p) for k,v in self.columns.items()}, reward_names=self.reward_names, **kw)
 
