@@ -65,7 +65,7 @@ def whole_run(trainer, task, # A `GRPOTrainer` with an output_dir, and the quest
         if not held_out: return None
         with trainer.accelerator.autocast():
             return evaluate(model, trainer.tokenizer, task, reference=ref, temperature=a.temperature, max_completion_length=a.max_completion_length, limit=held_out, num_generations=attempts, seed=a.seed)
-    def group(): return trainer.score(trainer.sample([task.test[0]], a.num_generations, seed_for(a.seed, 'shown')))
+    def group(): return trainer.finish(trainer.score(trainer.sample([task.test[0]], a.num_generations, seed_for(a.seed, 'shown'))))
     if resume and (run.path/'before.json').exists(): before = EvalResult(**run.read('before.json'))
     else:
         before = measure()

@@ -8,7 +8,7 @@ Docs: https://grpo-lit.github.io/grpo-lit/logprobs.html.md"""
 __all__ = ['ROWS', 'COLUMNS', 'KL_KINDS', 'head_logps', 'token_logps', 'high_entropy_mask', 'bounded', 'kl_estimate']
 
 # %% ../nbs/07_logprobs.ipynb #d2cf01a7
-import warnings, weakref
+import math, warnings, weakref
 import torch
 from .core import Rollouts, masked_mean, no_such, positions
 
@@ -140,10 +140,12 @@ def high_entropy_mask(entropy:torch.Tensor, # (B, T)
     "The tokens that counted and whose entropy is in the highest `top` of all of them: Wang et al. (arXiv 2506.01939)"
     if not 0 <= top <= 1: raise ValueError(f'top is a share between 0 and 1, not {top}')
     if not mask.any(): return mask.bool()
-    return mask.bool() & (entropy >= entropy.detach()[mask.bool()].float().quantile(1-top))
+    e = entropy.detach() if entropy.dtype==torch.float64 else entropy.detach().float()
+    return mask.bool() & (e >= e[mask.bool()].quantile(1-top))
 
 # %% ../nbs/07_logprobs.ipynb #ecb6235b
-def bounded(d, most=20.): # Log-ratios between -20 and 20, so that exp stays finite; the gradient passes as if nothing had happened
+def bounded(d): # Log-ratios that exp keeps finite, also the product of two of them: +-35 in float32, +-283 in float64; the gradient passes as if nothing had happened
+    most = math.log(torch.finfo(d.dtype).max)/2.5
     return d + (d.clamp(-most, most)-d).detach()
 
 KL_KINDS = dict(k1=lambda d: d, k2=lambda d: d.square()/2, k3=lambda d: torch.expm1(-bounded(d))+d)

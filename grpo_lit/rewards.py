@@ -6,7 +6,8 @@ Docs: https://grpo-lit.github.io/grpo-lit/rewards.html.md"""
 
 # %% auto #0
 __all__ = ['STYLES', 'log', 'extract_answer', 'as_numbers', 'math_equal', 'completion_text', 'accuracy_reward',
-           'think_format_reward', 'reward_name', 'RewardContractError', 'score_completions', 'check_rewards']
+           'think_format_reward', 'reward_name', 'RewardContractError', 'score_completions', 'check_rewards',
+           'soft_overlong_reward']
 
 # %% ../nbs/04_rewards.ipynb #79d24e22
 import inspect, logging, math, re, traceback
@@ -187,3 +188,13 @@ def check_rewards(reward_funcs:list, # With TRL's signature
         try: score_completions(ro, f)
         except RewardContractError: raise
         except Exception: pass                          # failing on an odd text is for the run to isolate, not to refuse
+
+# %% ../nbs/04_rewards.ipynb #e5953424
+def soft_overlong_reward(max_completion_length:int, # L: the answer may have so many tokens
+                         overlong_buffer:int # C: the last so many of them cost something
+                        ): # A reward function of that name
+    "Make DAPO's soft overlong punishment (arXiv 2503.14476, equation 13): 0, then down to -1 over the last `overlong_buffer` tokens"
+    if not 0 < overlong_buffer <= max_completion_length: raise ValueError(f'overlong_buffer is between 1 and max_completion_length={max_completion_length}, not {overlong_buffer}')
+    def soft_overlong_reward(prompts=None, completions=None, completion_ids=(), **columns) -> list:
+        return [-min(max((len(ids)-(max_completion_length-overlong_buffer))/overlong_buffer, 0.), 1.) for ids in completion_ids]
+    return soft_overlong_reward

@@ -137,20 +137,21 @@ def sample(self:GRPOTrainer, rows, G, seed) -> Rollouts:
         return sample_groups(self.accelerator.unwrap_model(self.model), self.tokenizer, [r['prompt'] for r in rows], G, a.max_completion_length, a.temperature, a.top_p, a.top_k, a.min_p, a.stop, seed, cols)
 
 @patch
-def all_logps(self:GRPOTrainer, model, ro:Rollouts) -> tuple: # Log-probs and entropy, (B, Tc) each, without gradient
-    "What `model` says of all tokens of a rollout"
-    logps, entropy = (torch.zeros(ro.completion_ids.shape, device=ro.completion_ids.device) for _ in range(2))
+def all_logps(self:GRPOTrainer, model, ro:Rollouts, return_entropy:bool=False) -> torch.Tensor: # (B, Tc) log-probs, or a list of these and entropies
+    "What `model` says of all tokens of a rollout, without gradient"
+    out = [torch.zeros(ro.completion_ids.shape, device=ro.completion_ids.device) for _ in range(1+return_entropy)]
     with torch.no_grad(), self.accelerator.autocast():
         for rows in self.micro_batches(ro):
-            for whole,part in zip((logps, entropy), token_logps(model, ro.take(rows), self.args.temperature, return_entropy=True)): whole[rows.to(part.device), :part.shape[1]] = part
-    return logps, entropy
+            parts = token_logps(model, ro.take(rows), self.args.temperature, return_entropy)
+            for whole,part in zip(out, parts if return_entropy else [parts]): whole[rows.to(part.device), :part.shape[1]] = part
+    return out if return_entropy else out[0]
 
 @patch
 def weigh(self:GRPOTrainer, ro:Rollouts):
     "Weights of the tokens, where the settings ask for them: importance of each, and whether it is uncertain enough"
     a, mask = self.args, self.trained_mask(ro)
     if a.importance_sampling_mode is None and a.top_entropy_quantile==1: return
-    ro.old_logps, entropy = self.all_logps(self.model, ro)
+    ro.old_logps, entropy = self.all_logps(self.model, ro, return_entropy=True)
     w = torch.ones_like(ro.old_logps)
     if a.importance_sampling_mode: w = w*importance_weights(ro.old_logps, ro.logps, ro.completion_mask, a.importance_sampling_mode, a.importance_sampling_clip_max, a.importance_sampling_clip_min)
     if a.top_entropy_quantile < 1: w = w*high_entropy_mask(entropy, mask, a.top_entropy_quantile)
@@ -172,15 +173,25 @@ def advantages(self:GRPOTrainer, ro:Rollouts) -> torch.Tensor: # (B,)
 def beta(self:GRPOTrainer) -> float: return scheduled_beta(self.state['beta'], self.args.beta_schedule, self.state['step']/self.total_steps()) # Price of a nat now
 
 @patch
-def collect(self:GRPOTrainer, rollout:int) -> tuple: # Rollouts with rewards, reference log-probs and advantages; seconds of each phase
-    "Rollout number `rollout` of the run"
-    a, t = self.args, [time.perf_counter()]
-    tick = lambda: t.append(time.perf_counter())
-    ro = self.sample(self.prompt_rows(rollout), a.num_generations, seed_for(a.seed, 'rollout', rollout)); tick()
-    ro = score_completions(ro, self.reward_funcs, a.reward_weights, isolate=True); tick()
+def score(self:GRPOTrainer, ro:Rollouts) -> Rollouts:
+    "With rewards; failing rewards cost their rows"
+    return score_completions(ro, self.reward_funcs, self.args.reward_weights, isolate=True)
+
+@patch
+def finish(self:GRPOTrainer, ro:Rollouts) -> Rollouts:
+    "With everything an update needs besides: reference log-probs, token weights, advantages"
     if self.reference:
-        with self.reference() as ref: ro.ref_logps, _ = self.all_logps(ref, ro)
-    self.weigh(ro); ro.advantages = self.advantages(ro); tick()
+        with self.reference() as ref: ro.ref_logps = self.all_logps(ref, ro)
+    self.weigh(ro); ro.advantages = self.advantages(ro)
+    return ro
+
+@patch
+def collect(self:GRPOTrainer, rollout:int) -> tuple: # Rollouts, and the seconds of each phase
+    "Rollout number `rollout` of the run"
+    t = [time.perf_counter()]
+    ro = self.sample(self.prompt_rows(rollout), self.args.num_generations, seed_for(self.args.seed, 'rollout', rollout))
+    for phase in (self.score, self.finish): t.append(time.perf_counter()); ro = phase(ro)
+    t.append(time.perf_counter())
     return ro, dict(zip(('time/sample','time/reward','time/reference'), (b-c for b,c in zip(t[1:], t))))
 
 # %% ../nbs/09_trainer.ipynb #e11fa71d
