@@ -3,8 +3,8 @@ __version__ = "0.1.0"
 
 _names = dict(core='Rollouts', policy='load_policy add_lora', tasks='Task load_task',
     rewards='accuracy_reward think_format_reward extract_answer math_equal score_completions',
-    sampling='sample_groups', advantages='group_advantages', logprobs='token_logps kl_estimate', loss='grpo_loss',
-    trainer='GRPOConfig GRPOTrainer', watch='plot_run', evaluate='pass_at_k')
+    sampling='sample_groups', advantages='group_advantages', logprobs='token_logps kl_estimate', offpolicy='importance_weights', loss='grpo_loss',
+    config='GRPOConfig', trainer='GRPOTrainer', sft='fit_sft sft_loss', watch='plot_run', evaluate='pass_at_k')
 _home = {name:module for module,names in _names.items() for name in names.split()}
 __all__ = list(_home)
 

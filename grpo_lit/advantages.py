@@ -32,7 +32,7 @@ def group_advantages(rewards:torch.Tensor, # (B,) group-major; or (B, K), one co
                      multi_objective_aggregation:str='sum_then_normalize', # Of K columns; "normalize_then_sum" is GDPO, with both scales of its own
                      reward_clip:tuple|None=None, # (low, high): each reward is first clipped to this
                      penalty:torch.Tensor|None=None # (B,), subtracted from the weighted sum: the KL, where it is paid in the reward
-                    ) -> torch.Tensor: # (B,), the dtype of `rewards` or float32; 0 for a group of one, of equal rewards, and where the reward is NaN
+                    ) -> torch.Tensor: # (B,), the dtype of `rewards` or float32; 0 where the reward is NaN and, with a baseline of the group, for a group of one or of equal rewards
     "How much better each completion is than its group: DeepSeekMath (arXiv 2402.03300) section 4.1.2; \"none\" as in Dr. GRPO (2503.20783), \"leave_one_out\" as in RLOO (2402.14740), \"normalize_then_sum\" as in GDPO (2601.05242)"
     scale_rewards = {True:'group', False:'none'}.get(scale_rewards, scale_rewards)
     for n,v,options in (('scale_rewards',scale_rewards,SCALES), ('baseline',baseline,BASELINES), ('multi_objective_aggregation',multi_objective_aggregation,AGGREGATIONS)):
@@ -44,9 +44,10 @@ def group_advantages(rewards:torch.Tensor, # (B,) group-major; or (B, K), one co
     w = torch.ones(K) if weights is None else torch.as_tensor(weights, dtype=torch.float64)
     if len(w)!=K: raise ValueError(f'{len(w)} weights for {K} reward columns')
     dtype, r = rewards.dtype if rewards.is_floating_point() else torch.float32, rewards.double().view(-1, num_generations, K)
+    if not len(r): return r.flatten().to(dtype)
     r = torch.where(r.isfinite(), r, float('nan'))
     if reward_clip is not None: r = r.clamp(*reward_clip)
-    unit = max(1., r.nan_to_num(nan=0.).abs().max().item()/1e100) if len(r) else 1.           # keeps squares of absurd rewards finite
+    unit = max(1., r.nan_to_num(nan=0.).abs().max().item()/1e100)                             # keeps squares of absurd rewards finite
     r, eps = r/unit, eps/unit
     if multi_objective_aggregation=='normalize_then_sum':
         d, std, _ = _deviations(r, 1)

@@ -106,6 +106,7 @@ def demo(seed:int=0, # Of data and sampling
          out:str='' # The run directory; default: runs/demo, or runs/demo-2, ...
         ) -> dict:
     "The tiny policy learns to add, on a CPU in about a minute"
+    from grpo_lit.config import TINY_RUN
     from grpo_lit.policy import Reference, load_policy
     from grpo_lit.rewards import accuracy_reward, think_format_reward
     from grpo_lit.runs import new_directory
@@ -116,8 +117,8 @@ def demo(seed:int=0, # Of data and sampling
     n = sum(p.numel() for p in model.parameters())
     _say(f'A language model of {n/1e6:.2f} million parameters adds numbers: it may work a sum out between <think> tags, or blurt.\nThe reward: 1 for the right answer in <answer> tags, 0.2 for showing the work. Nobody shows it how.\n')
     part = math.gcd(prompts, 4)                    # groups in a micro-batch: those of like length share one
-    args = GRPOConfig(output_dir=out or new_directory('runs/demo'), max_steps=steps, num_generations=num_generations, per_device_train_batch_size=part*num_generations, gradient_accumulation_steps=prompts//part,
-                      max_completion_length=task.max_completion_length, learning_rate=learning_rate, lr_scheduler_type='cosine', adam_beta2=.99, beta=beta, reward_weights=[1,.2], seed=seed)
+    args = GRPOConfig(**TINY_RUN | dict(output_dir=out or new_directory('runs/demo'), max_steps=steps, num_generations=num_generations, per_device_train_batch_size=part*num_generations,
+                                        gradient_accumulation_steps=prompts//part, learning_rate=learning_rate, beta=beta, seed=seed))
     trainer = GRPOTrainer(model, [accuracy_reward, think_format_reward], args, task.train, processing_class=tokenizer, callbacks=[ProgressLine(sys.stdout)])
     return whole_run(trainer, task, len(task.test), reference=trainer.reference or Reference(trainer.model), attempts=4)
 
@@ -176,7 +177,7 @@ def train(model:str, # "tiny", a hub name, a directory, or a .gguf file
     origin = dict(command='train', model=model, data=data, prompt_column=prompt_column, answer_column=answer_column, split=split, config_name=config_name, test=test, limit=limit,
                   eval_questions=eval_questions, chat=chat, system=system, reward=reward, lora=lora)
     _say(f'{model}: {sum(p.numel() for p in policy.parameters())/1e6:.1f} million parameters on {policy.device}; {task}')
-    trainer = GRPOTrainer(policy, funcs, args, task.train, processing_class=tokenizer, peft_config=peft_config, callbacks=[ProgressLine(sys.stdout)])
+    trainer = GRPOTrainer(policy, funcs, args, task.train, task.test if args.eval_steps else None, processing_class=tokenizer, peft_config=peft_config, callbacks=[ProgressLine(sys.stdout)])
     trainer.origin = origin
     return whole_run(trainer, task, eval_questions, resume)
 

@@ -1,4 +1,4 @@
-"""What beta times KL does to the policy, whether it belongs into the loss or into the reward, how to hold it, and what happens when home moves
+"""What beta times KL does to the policy, in the loss or in the reward, how to hold it, and what happens when home moves
 
 Docs: https://grpo-lit.github.io/grpo-lit/leash.html.md"""
 
@@ -45,7 +45,7 @@ def scheduled_beta(beta:float, # At the start
 def adapted_beta(beta:float, # Now
                  kl:float, # Measured, nats per token
                  target:float, # Wanted, nats per token
-                 gain:float=.1 # K: the price changes by at most 0.2*gain at a time
+                 gain:float=.1 # K: the price changes by at most the share 0.2*gain at a time
                 ) -> float: # For the next update; unchanged if `kl` is not a number
     "Move the price of a nat so that the distance comes to `target`: Ziegler et al. (arXiv 1909.08593), section 2.2"
     if math.isnan(kl): return beta

@@ -101,16 +101,20 @@ def _head(model, hidden, logits): # How the model turns hidden states into logit
         _plain_heads[model] = (softcap, scale) if fits else None
     return _plain_heads[model]
 
+def _give_up(model):
+    _plain_heads[model] = None
+    warnings.warn(f'{type(model).__name__} does more than a plain matrix product to get its logits: all of them are kept in memory')
+
 def _hidden(model, inputs, keep): # What the output layer reads at the positions `keep`, and how to go on from there; None if only the logits can be had
     head, seen = model.get_output_embeddings(), []
-    if type(head) is not torch.nn.Linear or _plain_heads.get(model, 1) is None: return None
+    if model not in _plain_heads and type(head) is not torch.nn.Linear: _give_up(model)
+    if _plain_heads.get(model, ()) is None: return None
     def catch(module, args): seen.append(args[0]); return (args[0][:,:1],)
     hook = head.register_forward_pre_hook(catch)
     try: logits = model(**inputs, use_cache=False).logits
     finally: hook.remove()
     if len(seen)!=1 or seen[0].shape[:2]!=(len(keep), keep.shape[1]+1) or (how := _head(model, seen[0][:1,0], logits[:1,0])) is None:
-        _plain_heads[model] = None
-        warnings.warn(f'{type(model).__name__} does more than a matrix product to get its logits: all of them are kept in memory')
+        if logits.isfinite().all(): _give_up(model)
         return None
     return seen[0][:,:-1][keep], head, how
 
@@ -137,16 +141,17 @@ def high_entropy_mask(entropy:torch.Tensor, # (B, T)
                       mask:torch.Tensor, # (B, T), 1 where a token counts
                       top:float=.2 # Share of the tokens to keep, 0 to 1; 0 keeps the most uncertain token
                      ) -> torch.Tensor: # (B, T) bool
-    "The tokens that counted and whose entropy is in the highest `top` of all of them: Wang et al. (arXiv 2506.01939)"
+    "The tokens that counted and whose entropy is in the highest `top` of all of them: Wang et al. (arXiv 2506.01939), equation 6"
     if not 0 <= top <= 1: raise ValueError(f'top is a share between 0 and 1, not {top}')
     if not mask.any(): return mask.bool()
     e = entropy.detach() if entropy.dtype==torch.float64 else entropy.detach().float()
-    return mask.bool() & (e >= e[mask.bool()].quantile(1-top))
+    v, at = e[mask.bool()].sort().values, (1-top)*(int(mask.sum())-1)                   # torch's quantile refuses rollouts of many million tokens
+    return mask.bool() & (e >= torch.lerp(v[int(at)], v[math.ceil(at)], at-int(at)))
 
 # %% ../nbs/07_logprobs.ipynb #ecb6235b
 def bounded(d): # Log-ratios that exp keeps finite, also the product of two of them: +-35 in float32, +-283 in float64; the gradient passes as if nothing had happened
     most = math.log(torch.finfo(d.dtype).max)/2.5
-    return d + (d.clamp(-most, most)-d).detach()
+    return d.detach().clamp(-most, most) + (d-d.detach()).nan_to_num(nan=0.)
 
 KL_KINDS = dict(k1=lambda d: d, k2=lambda d: d.square()/2, k3=lambda d: torch.expm1(-bounded(d))+d)
 

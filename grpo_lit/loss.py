@@ -41,7 +41,7 @@ def gated_term(ratio, A, sapo_temperature_pos:float=1., sapo_temperature_neg:flo
     return -(tau*(ratio-1)).sigmoid()*4/tau*A, {}
 
 def gamma_term(log_ratio, A, logps, mask, vespo_k_pos:float=2., vespo_lambda_pos:float=3., vespo_k_neg:float=3., vespo_lambda_neg:float=2., **_):
-    "VESPO (arXiv 2602.10693, section 3.5), negated: the whole answer's ratio W weighs W^k exp(lambda(1-W)), without gradient"
+    "VESPO (arXiv 2602.10693 version 3, equations 17 and 20), negated: the whole answer's ratio W weighs W^k exp(lambda(1-W)), without gradient"
     log_W = (log_ratio.detach().clamp(-20, 20)*mask).sum(1, keepdim=True).clamp(math.log(1e-8), 20)
     k, lam = torch.where(A>=0, vespo_k_pos, vespo_k_neg), torch.where(A>=0, vespo_lambda_pos, vespo_lambda_neg).clamp(min=1e-4)
     weight = (lam + k*log_W - lam*log_W.exp()).exp()
@@ -97,7 +97,7 @@ def average_terms(x:torch.Tensor, # (B, T) terms, or (B, 1)
 
 # %% ../nbs/08_loss.ipynb #ce489e1a
 KL_TERMS = {**{k:(lambda d_logps, ref, ratio, k=k: kl_estimate(d_logps, ref, k)) for k in KL_KINDS}, # the plain terms
-            **{f'{k}_unbiased':(lambda d_logps, ref, ratio, k=k: ratio*kl_estimate(d_logps, ref, k)) for k in ('k1','k3')}} # their gradient is that of KL(policy||reference)
+            **{f'{k}_unbiased':(lambda d_logps, ref, ratio, k=k: ratio*kl_estimate(d_logps, ref, k)) for k in ('k1','k3')}} # at token level their gradient is that of KL(policy||reference)
 LEVELS = ('token','sequence')
 LOSS_OPTIONS = [n for t in (gated_term, gamma_term) for n in inspect.signature(t).parameters if n.startswith(('sapo_','vespo_'))]
 
@@ -134,8 +134,11 @@ def grpo_loss(logps:torch.Tensor, # (B, T), of the completion tokens, with gradi
     if beta and ref_logps is None: raise ValueError('beta is not 0, so ref_logps are needed')
     if entropy_coef and entropy is None: raise ValueError('entropy_coef is not 0, so the entropy is needed')
     loss, empty, A = LOSSES[loss_type], mask==0, advantages if advantages.ndim==2 else advantages[:,None]
+    for n,x in dict(mask=mask, old_logps=old_logps, ref_logps=ref_logps if beta else None, sampling_logps=sampling_logps).items():
+        if x is not None and x.shape!=logps.shape: raise ValueError(f'{n} has the shape {tuple(x.shape)}, logps {tuple(logps.shape)}')
+    if len(A)!=len(logps) or A.shape[1] not in (1, logps.shape[1]): raise ValueError(f'advantages have the shape {tuple(advantages.shape)}: give one a row, or one a token, for logps of {tuple(logps.shape)}')
     clean = lambda x: x.masked_fill(empty, 0.)                                              # no gradient reaches a masked token
-    logps = clean(logps); old = logps.detach() if old_logps is None else clean(old_logps)
+    logps = clean(logps); old = (logps if old_logps is None else clean(old_logps)).detach()
     log_ratio = logps-old
     ratio = bounded(log_ratio if importance_sampling_level=='token' else masked_mean(log_ratio, mask, 1)[:,None]).exp()
     term, stats = loss.term(ratio=ratio, log_ratio=log_ratio, A=A, logps=logps, mask=mask, epsilon=epsilon, epsilon_high=epsilon_high, delta=delta, **options)
@@ -145,7 +148,7 @@ def grpo_loss(logps:torch.Tensor, # (B, T), of the completion tokens, with gradi
         term = term*stays; stats['off_policy'] = ~stays
     stats['ratio'] = ratio
     if beta:
-        ref = clean(ref_logps); stats['kl'] = kl_estimate(logps, ref, 'k3')
+        ref = clean(ref_logps.detach()); stats['kl'] = kl_estimate(logps, ref, 'k3')
         term = term + beta*KL_TERMS[kl](logps, ref, ratio)
     if entropy_coef: term = term - entropy_coef*clean(entropy)
     return (average_terms(term.expand(mask.shape), mask, loss_type, num_items, max_completion_length),

@@ -7,7 +7,7 @@ Docs: https://grpo-lit.github.io/grpo-lit/rewards.html.md"""
 # %% auto #0
 __all__ = ['STYLES', 'log', 'extract_answer', 'as_numbers', 'math_equal', 'completion_text', 'accuracy_reward',
            'think_format_reward', 'reward_name', 'RewardContractError', 'score_completions', 'check_rewards',
-           'soft_overlong_reward']
+           'soft_overlong']
 
 # %% ../nbs/04_rewards.ipynb #79d24e22
 import inspect, logging, math, re, traceback
@@ -190,7 +190,7 @@ def check_rewards(reward_funcs:list, # With TRL's signature
         except Exception: pass                          # failing on an odd text is for the run to isolate, not to refuse
 
 # %% ../nbs/04_rewards.ipynb #e5953424
-def soft_overlong_reward(max_completion_length:int, # L: the answer may have so many tokens
+def soft_overlong(max_completion_length:int, # L: the answer may have so many tokens
                          overlong_buffer:int # C: the last so many of them cost something
                         ): # A reward function of that name
     "Make DAPO's soft overlong punishment (arXiv 2503.14476, equation 13): 0, then down to -1 over the last `overlong_buffer` tokens"

@@ -54,6 +54,8 @@ class GRPOTrainer:
             if not callable(f): raise ValueError(f'a reward is a function, not {f!r:.60}')
         if args.reward_weights is not None and len(args.reward_weights)!=len(self.reward_funcs): raise ValueError(f'{len(args.reward_weights)} reward_weights for {len(self.reward_funcs)} reward functions')
         self.train_dataset, self.eval_dataset = self._rows(train_dataset, 'train_dataset', model), self._rows(eval_dataset, 'eval_dataset', model) if eval_dataset is not None else None
+        if args.eval_steps and self.eval_dataset is None: raise ValueError('eval_steps is set, but there is no eval_dataset')
+        if args.save_steps and not args.output_dir: raise ValueError('save_steps is set, but there is no output_dir to save in')
         check_rewards(self.reward_funcs, self.train_dataset[0], self.tokenizer)
         AcceleratorState._reset_state(reset_partial_state=True)     # a notebook may train twice, with different precision
         self.accelerator = Accelerator(cpu=args.use_cpu or not torch.cuda.is_available(), mixed_precision='bf16' if args.bf16 else 'fp16' if args.fp16 else 'no')
@@ -85,6 +87,7 @@ def _prepare(self:GRPOTrainer, model, optimizer, schedule):
     "Model, reference, optimizer and schedule"
     from trl.trainer import disable_dropout_in_model
     a = self.args
+    if '_original_forward' in vars(model): model.forward = vars(model).pop('_original_forward')      # an earlier trainer's precision
     disable_dropout_in_model(model)
     for m in model.modules():                                  # attention layers keep theirs as a plain number
         for n,v in list(vars(m).items()):
@@ -143,15 +146,17 @@ def all_logps(self:GRPOTrainer, model, ro:Rollouts, return_entropy:bool=False) -
     with torch.no_grad(), self.accelerator.autocast():
         for rows in self.micro_batches(ro):
             parts = token_logps(model, ro.take(rows), self.args.temperature, return_entropy)
-            for whole,part in zip(out, parts if return_entropy else [parts]): whole[rows.to(part.device), :part.shape[1]] = part
+            for whole,part in zip(out, parts if return_entropy else [parts]): whole[rows.to(part.device), :part.shape[1]] = part.to(whole.dtype)
     return out if return_entropy else out[0]
 
 @patch
 def weigh(self:GRPOTrainer, ro:Rollouts):
-    "Weights of the tokens, where the settings ask for them: importance of each, and whether it is uncertain enough"
-    a, mask = self.args, self.trained_mask(ro)
-    if a.importance_sampling_mode is None and a.top_entropy_quantile==1: return
+    "The policy's own log-probs, and weights of the tokens, where the settings ask for them: importance of each, and whether it is uncertain enough"
+    a, mask, weighed = self.args, self.trained_mask(ro), self.args.importance_sampling_mode or self.args.top_entropy_quantile < 1
+    rounded = (a.bf16 or a.fp16) and self.updates_per_rollout() > 1       # then the sampler's log-probs are too coarse to take ratios with
+    if not (weighed or rounded): return
     ro.old_logps, entropy = self.all_logps(self.model, ro, return_entropy=True)
+    if not weighed: return
     w = torch.ones_like(ro.old_logps)
     if a.importance_sampling_mode: w = w*importance_weights(ro.old_logps, ro.logps, ro.completion_mask, a.importance_sampling_mode, a.importance_sampling_clip_max, a.importance_sampling_clip_min)
     if a.top_entropy_quantile < 1: w = w*high_entropy_mask(entropy, mask, a.top_entropy_quantile)
@@ -213,11 +218,12 @@ def gradients(self:GRPOTrainer,
     beta = 0. if a.kl_in_reward else self.beta()
     for p in parts: p.completion_mask = self.trained_mask(p)
     items = self.accelerator.reduce(sum(loss_items(a.loss_type, p.completion_mask, a.max_completion_length) for p in parts)).clamp(min=1)/self.accelerator.num_processes
-    signal_there = any(bool(p.completion_mask.any() if beta or a.entropy_coef else (p.advantages[:,None]*p.completion_mask).any()) for p in parts)
+    pulls = lambda p: p.advantages[:,None]*p.completion_mask*(1 if p.token_weights is None else p.token_weights)
+    signal_there = any(bool((p.completion_mask if beta or a.entropy_coef else pulls(p)).any()) for p in parts)
     stats, tokens, loss = {}, sum(int(p.completion_mask.sum()) for p in parts), 0.
     self.model.train(); self.optimizer.zero_grad()                  # an interrupted update may have left some
     for p in parts:
-        logps, entropy = token_logps(self.model, p, a.temperature, return_entropy=True)
+        with self.accelerator.autocast(): logps, entropy = token_logps(self.model, p, a.temperature, return_entropy=True)
         old = None if first else p.logps if p.old_logps is None else p.old_logps
         part, s = grpo_loss(logps, p.advantages, p.completion_mask, old, p.ref_logps, beta=beta, num_items=items, token_weights=p.token_weights, sampling_logps=p.logps, entropy=entropy, **a.loss_options())
         self.accelerator.backward(part)
@@ -227,6 +233,7 @@ def gradients(self:GRPOTrainer,
         if p.ref_logps is not None and not beta: s['kl'] = masked_mean(kl_estimate(logps.detach(), p.ref_logps), p.completion_mask)
         if first: s['mismatch'] = masked_mean((logps.detach()-p.logps).abs(), p.completion_mask)
         for k,v in s.items(): stats[k] = stats.get(k, 0.)+v.item()*share
+    if not tokens: stats = {k:math.nan for k in stats}                # nothing was measured
     return dict(loss=loss, signal_there=signal_there) | stats | (dict(beta=self.beta()) if a.beta else {})
 
 @patch
@@ -373,8 +380,8 @@ def save_checkpoint(self:GRPOTrainer, path=None) -> Path: # Where it is
 
 @patch
 def sizes(self:GRPOTrainer) -> dict: # What must not change when a run goes on
-    "The settings that say which prompt comes when"
-    return {k:getattr(self.args, k) for k in ('num_generations','generation_batch_size','gradient_accumulation_steps','num_iterations','seed','shuffle_dataset')} | dict(train_rows=len(self.train_dataset))
+    "The settings that say which prompt comes when, and the price that an adaptive beta started from"
+    return {k:getattr(self.args, k) for k in ('num_generations','generation_batch_size','per_device_train_batch_size','gradient_accumulation_steps','num_iterations','seed','shuffle_dataset','beta')} | dict(train_rows=len(self.train_dataset))
 
 @patch
 def load_checkpoint(self:GRPOTrainer, path):

@@ -25,7 +25,7 @@ METRICS = { # Name in the log: (formula, reading)
     'completions/clipped_ratio':('share of completions cut by the length limit', 'above a few per cent: raise max_completion_length'),
     'ratio':('mean over tokens of pi/pi_old', '1 in the first update after sampling, near 1 after'),
     'clip_low':('share of tokens with ratio < 1-epsilon and A < 0', 'updates that the clip stopped; above 0.1 the steps are too large'),
-    'clip_high':('share of tokens with ratio > 1+epsilon_high and A > 0', 'the same above'),
+    'clip_high':('share of tokens with ratio > 1+epsilon_high and A > 0 (cispo: > epsilon_high)', 'the same above'),
     'answer_weight':('vespo: mean over tokens of W^k exp(lambda(1-W))', '1 in the first update, below 1 after; near 0 the answers are too old'),
     'token_weight':('mean over tokens of `token_weights`: importance weight x chosen by entropy', 'near 1 for importance weights, near top_entropy_quantile for that'),
     'off_policy':('share of tokens in answers dropped by `off_policy_mask`', 'near 0; above a half, use each rollout less often'),
