@@ -35,11 +35,13 @@ def capped_term(ratio, A, logps, epsilon_high:float|None=None, **_):
     cap = 5. if epsilon_high is None else epsilon_high
     return -ratio.clamp(max=cap).detach()*A*logps, dict(clip_high=(ratio>cap)&(A>0))
 
+# %% ../nbs/08_loss.ipynb #ad4c47ea
 def gated_term(ratio, A, sapo_temperature_pos:float=1., sapo_temperature_neg:float=1.05, **_):
     "SAPO (arXiv 2511.20347, equations 5 and 6), negated: a sigmoid in place of the clip, with a temperature for either sign of the advantage"
     tau = torch.where(A>0, sapo_temperature_pos, sapo_temperature_neg)
     return -(tau*(ratio-1)).sigmoid()*4/tau*A, {}
 
+# %% ../nbs/08_loss.ipynb #32754ddf
 def gamma_term(log_ratio, A, logps, mask, vespo_k_pos:float=2., vespo_lambda_pos:float=3., vespo_k_neg:float=3., vespo_lambda_neg:float=2., **_):
     "VESPO (arXiv 2602.10693 version 3, equations 17 and 20), negated: the whole answer's ratio W weighs W^k exp(lambda(1-W)), without gradient"
     log_W = (log_ratio.detach().clamp(-20, 20)*mask).sum(1, keepdim=True).clamp(math.log(1e-8), 20)
