@@ -390,7 +390,7 @@ def load_checkpoint(self:GRPOTrainer, path):
     if not (path/'training_state.pt').exists(): raise ValueError(f'{str(path)!r} is no checkpoint: it has no training_state.pt')
     saved, m = torch.load(path/'training_state.pt', map_location='cpu', weights_only=True), self.accelerator.unwrap_model(self.model)
     for k,v in self.sizes().items():
-        if saved['sizes'][k]!=v: raise ValueError(f'{str(path)!r} was made with {k}={saved["sizes"][k]}, not {v}: a run goes on only as it began')
+        if (was := saved['sizes'].get(k, v))!=v: raise ValueError(f'{str(path)!r} was made with {k}={was}, not {v}: a run goes on only as it began')
     if has_adapter(m):
         from peft import load_peft_weights, set_peft_model_state_dict
         set_peft_model_state_dict(m, load_peft_weights(str(path), device=str(m.device)))
@@ -399,7 +399,7 @@ def load_checkpoint(self:GRPOTrainer, path):
     if saved['scaler'] and self.accelerator.scaler: self.accelerator.scaler.load_state_dict(saved['scaler'])
     if self.args.sync_ref_model:
         frozen = self.reference.frozen; frozen.load_state_dict(type(frozen).from_pretrained(path/'reference', dtype=frozen.dtype).state_dict())
-    self.state, self.history, self._started = saved['state'], [], False
+    self.state, self.history, self._started = self.state | saved['state'], [], False
     self.rollouts = Rollouts(**saved['rollouts']).to(self.accelerator.device) if saved['rollouts'] else None
 
 @patch
