@@ -12,7 +12,7 @@ import math
 from collections import Counter
 from dataclasses import dataclass, field
 import torch
-from .core import masked_mean, seed_for
+from .core import seed_for
 from .logprobs import kl_estimate, token_logps
 from .rewards import accuracy_reward, as_numbers, extract_answer, score_completions
 from .sampling import sample_groups

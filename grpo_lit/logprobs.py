@@ -10,7 +10,7 @@ __all__ = ['ROWS', 'COLUMNS', 'KL_KINDS', 'head_logps', 'token_logps', 'high_ent
 # %% ../nbs/07_logprobs.ipynb #d2cf01a7
 import math, warnings, weakref
 import torch
-from .core import Rollouts, masked_mean, no_such, positions
+from .core import Rollouts, no_such, positions
 
 # %% ../nbs/07_logprobs.ipynb #1b6f8040
 ROWS, COLUMNS = 512, 8192 # Of a tile: 16 MB of float32

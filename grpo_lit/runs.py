@@ -72,7 +72,7 @@ class Run:
     def save_rollouts(self, step:int, rollouts:Rollouts):
         "Keep what the policy wrote, one row a completion"
         import pyarrow as pa, pyarrow.parquet as pq
-        G, rows = rollouts.num_generations, []
+        rows = []
         for i in range(len(rollouts.prompt_ids)):
             cols = {k:v[i] if isinstance(v[i], (str,int,float,type(None))) else json.dumps(plain(v[i])) for k,v in rollouts.columns.items()}
             prompt = p if isinstance(p:=rollouts.prompts[i], str) else json.dumps(p)

@@ -1,7 +1,6 @@
 """Sampling and log-probs agree on the architectures people train, with tiny random weights."""
 import pytest, torch
 from transformers import AutoConfig, AutoModelForCausalLM
-from grpo_lit.core import positions
 from grpo_lit.logprobs import token_logps
 from grpo_lit.policy import check_tokenizer, tiny_tokenizer
 from grpo_lit.sampling import sample_groups
