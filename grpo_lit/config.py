@@ -24,7 +24,8 @@ class GRPOConfig:
     output_dir:str|None=None # The run directory; None: nothing is written
     # groups and batches
     num_generations:int=8 # G, completions a prompt
-    per_device_train_batch_size:int=8 # Completions in a micro-batch
+    per_device_train_batch_size:int=8 # Completions in a micro-batch, at most of full length: what shares its prompt or is short makes room for more
+    micro_batch_tokens:int|None=None # Tokens in a micro-batch, each prompt counted once; None: those of per_device_train_batch_size full rows
     gradient_accumulation_steps:int=1 # Micro-batches in an update
     steps_per_generation:int|None=None # Micro-batches sampled at once; None: those of one update
     generation_batch_size:int|None=None # Completions sampled at once; None: follows from the above
@@ -39,6 +40,10 @@ class GRPOConfig:
     top_k:int=0 # 0: off
     min_p:float=0. # 0: off
     stop:tuple=() # Strings that end a completion
+    max_rows:int|None=None # Completions decoded at once, at least G; waiting prompts take the places of ended ones. None: all
+    sampling_dtype:str|None=None # "bfloat16" or "float16": sample with a copy of the weights in this type; None: that of bf16 or fp16 on a GPU, else no copy
+    dynamic_sampling:int=0 # Replace groups of equal rewards by up to so many further rounds of prompts: DAPO (arXiv 2503.14476), equation 11
+    overlap_rewards:bool=False # Score each group while others are still written; reward functions are then called once a group
     # rewards and advantages: see `group_advantages`
     reward_weights:list|None=None # One a reward function; None: all 1
     reward_clip:list|None=None # Lowest and highest value of each single reward
@@ -104,6 +109,10 @@ class GRPOConfig:
             if (v := getattr(self, n)) is not None and not low <= v <= high: raise ValueError(f'{n} is {v}, but must be ' + (f'between {low} and {high}' if high < math.inf else f'at least {low}'))
         for n,v in least.items():
             if getattr(self, n) < v: raise ValueError(f'{n} is {getattr(self, n)}, but must be at least {v}' + (': a group of one has nothing to be compared with, so all its advantages are 0' if n=='num_generations' else ''))
+        for n in ('max_rows','micro_batch_tokens'):
+            if (v := getattr(self, n)) is not None and v < (low := G if n=='max_rows' else 1): raise ValueError(f'{n} is {v}, but must be at least {low}')
+        if self.sampling_dtype not in (None,'float32','bfloat16','float16'): raise ValueError(no_such('sampling_dtype', self.sampling_dtype, ('float32','bfloat16','float16')))
+        if self.dynamic_sampling < 0: raise ValueError(f'dynamic_sampling is {self.dynamic_sampling}, but must be at least 0')
         if self.temperature <= 0: raise ValueError('temperature must be above 0: without chance all completions of a group are the same')
         if self.bf16 and self.fp16: raise ValueError('bf16 and fp16 exclude each other')
         check_loss(self.loss_type, self.kl, self.importance_sampling_level, self.epsilon_high)

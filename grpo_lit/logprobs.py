@@ -11,6 +11,7 @@ __all__ = ['ROWS', 'COLUMNS', 'KL_KINDS', 'head_logps', 'token_logps', 'high_ent
 import math, warnings, weakref
 import torch
 from .core import Rollouts, no_such, positions
+from .prefix import pack, share_prefix, shared_inputs
 
 # %% ../nbs/07_logprobs.ipynb #1b6f8040
 ROWS, COLUMNS = 512, 8192 # Of a tile: 16 MB of float32
@@ -105,18 +106,25 @@ def _give_up(model):
     _plain_heads[model] = None
     warnings.warn(f'{type(model).__name__} does more than a plain matrix product to get its logits: all of them are kept in memory')
 
-def _hidden(model, inputs, keep): # What the output layer reads at the positions `keep`, and how to go on from there; None if only the logits can be had
+def _layout(model, ro): # Inputs of the model, and how to take from its (R, N, ...) outputs what predicts each token that counts
+    if ro.prompt_mask.any(1).all() and share_prefix(model):
+        ids, pos, packed, where = pack(ro)
+        return shared_inputs(ids, pos, packed), lambda x: x[0].index_select(0, where)
+    ids, attn = ro.sequences(); keep = ro.completion_mask==1
+    return dict(input_ids=ids, attention_mask=attn, position_ids=positions(attn), use_cache=False), lambda x: x[:,-keep.shape[1]-1:-1][keep]
+
+def _hidden(model, inputs): # What the output layer reads, and how to go on from there; None if only the logits can be had
     head, seen = model.get_output_embeddings(), []
     if model not in _plain_heads and type(head) is not torch.nn.Linear: _give_up(model)
     if _plain_heads.get(model, ()) is None: return None
     def catch(module, args): seen.append(args[0]); return (args[0][:,:1],)
     hook = head.register_forward_pre_hook(catch)
-    try: logits = model(**inputs, use_cache=False).logits
+    try: logits = model(**inputs).logits
     finally: hook.remove()
-    if len(seen)!=1 or seen[0].shape[:2]!=(len(keep), keep.shape[1]+1) or (how := _head(model, seen[0][:1,0], logits[:1,0])) is None:
+    if len(seen)!=1 or seen[0].shape[:2]!=inputs['input_ids'].shape or (how := _head(model, seen[0][:1,0], logits[:1,0])) is None:
         if logits.isfinite().all(): _give_up(model)
         return None
-    return seen[0][:,:-1][keep], head, how
+    return seen[0], head, how
 
 def token_logps(model, # The policy or the reference
                 rollouts:Rollouts,
@@ -124,13 +132,12 @@ def token_logps(model, # The policy or the reference
                 return_entropy:bool=False # Also return the entropy of each distribution
                ) -> torch.Tensor: # (B, Tc) float32, 0 where the mask is 0; with `return_entropy` a pair of such
     "Log-probs of the completion tokens, with gradient, reduced in float32 whatever the dtype of the model"
-    ids, attn = rollouts.sequences(); keep = rollouts.completion_mask==1; chosen = rollouts.completion_ids[keep]
-    inputs = dict(input_ids=ids, attention_mask=attn, position_ids=positions(attn), logits_to_keep=keep.shape[1]+1)
-    if (found := _hidden(model, inputs, keep)) is not None:
+    keep = rollouts.completion_mask==1; chosen = rollouts.completion_ids[keep]; inputs, predicting = _layout(model, rollouts)
+    if (found := _hidden(model, inputs)) is not None:
         h, head, (softcap, scale) = found
-        out = head_logps(h, head.weight, head.bias, chosen, temperature, softcap, scale, return_entropy)
+        out = head_logps(predicting(h), head.weight, head.bias, chosen, temperature, softcap, scale, return_entropy)
     else:
-        logits = (model(**inputs, use_cache=False).logits[:,:-1][keep].float()/temperature)
+        logits = predicting(model(**inputs).logits).float()/temperature
         norm = logits.logsumexp(-1)
         out = logits.gather(1, chosen[:,None])[:,0]-norm, norm-(logits.softmax(-1)*logits).sum(-1) if return_entropy else None
     place = lambda x: x.new_zeros(keep.shape).masked_scatter(keep, x)
