@@ -48,7 +48,7 @@ def one(a):
             from grpo_lit.trainer import GRPOConfig, GRPOTrainer
             extra = dict(micro_batch_tokens=a.micro_batch_tokens) if a.micro_batch_tokens else {}
             t = GRPOTrainer(model, reward, GRPOConfig(**settings(a, out), **extra, log_completions=False), rows, processing_class=tokenizer)
-            t.train(); steps = [dict(step=m['step_time'], sample=m['time/sample'], reference=m['time/reference'], update=m['time/update']) for m in t.history]
+            t.train(); steps = [dict(step=m['step_time'], sample=m['time/sample'], reference=m['time/reference'], update=m['time/update'], **{k:m[k] for k in m if k.startswith('floor/')}) for m in t.history]
             assert all(m['completions/mean_length']==a.completion_tokens for m in t.history), 'a completion ended early'
         else:
             import trl
@@ -106,6 +106,7 @@ def main():
         setattr(a, name, v); found = compare(a)
         for w,f in found.items(): print(f'{name+" "+str(v):16}{w:8}{f["step"]:9.2f}{f["sample"]:9.2f}{f["reference"]:11.2f}{f["update"]:9.2f}{f["memory"]:11.2f}', flush=True)
         for w in a.who[1:]: print(f'{"":16}{"ours/"+w:8}{found["ours"]["step"]/found[w]["step"]:9.3f}{found["ours"]["sample"]/found[w]["sample"]:9.3f}{"":11}{found["ours"]["update"]/found[w]["update"]:9.3f}{found["ours"]["memory"]/found[w]["memory"]:11.3f}', flush=True)
+        print(f'{"":16}{"of floor":8}{"":9}' + ''.join(f'{found["ours"]["floor/"+k]:{w}.2f}' for k,w in (('sample',9),('reference',11),('update',9)) if 'floor/'+k in found['ours']), flush=True)
         table.append({name:v, **found})
     from importlib.metadata import version
     work = {n:getattr(a, n) for n in ('model','prompts','group','prompt_tokens','completion_tokens','micro_batch','micro_batch_tokens')}
