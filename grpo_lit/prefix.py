@@ -72,7 +72,7 @@ def attend(q:torch.Tensor, # (R, H, Q, D)
 
 # %% ../nbs/04a_prefix.ipynb #f7efd8ef
 class Packed:
-    "P prompts and their P*G completions end to end, each prompt once; computes attention in this layout"
+    "Prompts and the completions of their groups end to end, each prompt once; computes attention in this layout"
     def __init__(self, lengths:torch.Tensor, # (P,) tokens of each prompt
                  written:torch.Tensor, # (B,) tokens of each completion, or (0,): prompts only
                  G:int, # Completions a prompt

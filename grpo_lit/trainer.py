@@ -258,7 +258,7 @@ def collect(self:GRPOTrainer, rollout:int) -> tuple: # Rollouts, and the seconds
         extra, s, r = self.sampled(self.prompt_rows(rollout+k*planned)[:missing], seed_for(a.seed, 'rollout', rollout, k))
         sampling, scoring, asked, new = sampling+s, scoring+r, asked+missing, lively(extra)
         order = torch.cat([alive.nonzero()[:,0], len(rows)+new.nonzero()[:,0], (~alive).nonzero()[:,0]])[:len(rows)]
-        ro = Rollouts.join([ro, extra]).take((order[:,None]*G + torch.arange(G)).flatten())
+        both = Rollouts.join([ro, extra]); ro = both.take((order[:,None]*G + torch.arange(G)).flatten()); ro.reward_errors = both.reward_errors
     began = time.perf_counter(); ro = self.finish(ro)
     times = {'time/sample':sampling, 'time/reward':scoring, 'time/reference':time.perf_counter()-began}
     return ro, times | ({'dynamic_sampling/prompts':float(asked)} if a.dynamic_sampling else {})
