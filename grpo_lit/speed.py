@@ -20,7 +20,7 @@ class Machine:
     flops:float # Floating-point operations a second
     bandwidth:float # Bytes a second from memory
 
-def _best(f, sync, seconds=.15): # The fastest of several runs: what disturbs makes slower
+def _best(f, sync, seconds=.4): # The fastest of several runs: what disturbs makes slower
     best, end = float('inf'), time.perf_counter()+seconds; f()
     while time.perf_counter() < end or best==float('inf'):
         sync(); t = time.perf_counter(); f(); sync(); best = min(best, time.perf_counter()-t)
@@ -28,7 +28,7 @@ def _best(f, sync, seconds=.15): # The fastest of several runs: what disturbs ma
 
 @functools.cache
 def machine(device:str='cpu', dtype:torch.dtype=torch.float32) -> Machine:
-    "Measure this machine: two experiments of a sixth of a second each"
+    "Measure this machine: two experiments of 0.4 seconds each. On a shared machine they may come out too low, and a phase may then seem to beat its floor"
     big = device=='cuda'; n, sync = 4096 if big else 768, torch.cuda.synchronize if big else lambda: None
     with torch.no_grad():
         a, b, out = (torch.randn(n, n, device=device, dtype=dtype) for _ in range(3))
