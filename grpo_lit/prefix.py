@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import AttentionInterface
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-from .core import Rollouts, pad, positions
+from .core import Rollouts, positions
 
 # %% ../nbs/04a_prefix.ipynb #2b3182a0
 class _Select(torch.autograd.Function): # index_select whose backward is one as well: no row is taken twice
