@@ -221,7 +221,7 @@ class Decoding:
 
     def attention(self, layer, q, k, v, scale, window, softcap): # q (b, H, 1, D) -> (b, 1, H, D)
         (kt, vt), (b, H), Hkv = self._tail(layer, (k,v)), q.shape[:2], k.shape[1]
-        if self.copy: return attend(q, kt, vt, self.mask(window, q.dtype), scale, softcap, causal=False).transpose(1,2)
+        if self.copy: return attend(q, kt, vt, self.mask(window, q.dtype), scale, softcap).transpose(1,2)
         (kp, vp), n = self.prefix[layer], H//Hkv; T = kp.shape[2]; q = (q*scale).view(b, Hkv, n, -1)
         s = torch.cat([self._rows(self._grouped(q) @ kp.mT, n), q @ kt.mT], 3)
         if softcap is not None: s = softcap*(s/softcap).tanh()

@@ -221,25 +221,22 @@ def sampled(self:GRPOTrainer, rows, seed) -> tuple: # Rollouts with rewards; the
     if not self.args.overlap_rewards:
         ro = self.sample(rows, G, seed); mid = time.perf_counter(); ro = self.score(ro)
         return ro, mid-began, time.perf_counter()-mid
-    found, stop, scored, ro = queue.Queue(), threading.Event(), {}, None
+    found, stop, scored, mid = queue.Queue(), threading.Event(), {}, None
     def tell(i, group):
         if stop.is_set(): raise InterruptedError
         found.put((i, group))
     def work():
-        try: found.put(('all', self.sample(rows, G, seed, tell)))
+        try: self.sample(rows, G, seed, tell); found.put(('all', time.perf_counter()))
         except BaseException as e: found.put(('error', e))
     worker = threading.Thread(target=work, daemon=True); worker.start()
     try:
-        while ro is None:
+        while mid is None:
             i, got = found.get()
             if i=='error': raise got
-            if i=='all': ro, mid = got, time.perf_counter()
+            if i=='all': mid = got
             else: scored[i] = self.score(got)
     finally: stop.set(); worker.join()
-    parts = [scored[i] for i in range(len(rows))]
-    ro.reward_names, ro.reward_table, ro.rewards = parts[0].reward_names, torch.cat([p.reward_table for p in parts]), torch.cat([p.rewards for p in parts])
-    ro.reward_errors = {k:sum(p.reward_errors.get(k, 0) for p in parts) for p in parts for k in p.reward_errors}
-    return ro, mid-began, time.perf_counter()-mid
+    return Rollouts.join([scored[i] for i in range(len(rows))]), mid-began, time.perf_counter()-mid
 
 def lively(ro:Rollouts) -> torch.Tensor: # (P,) bool
     "Groups whose rewards differ"
