@@ -46,6 +46,8 @@ class GRPOConfig:
     overlap_rewards:bool=False # Score each group while others are still written; reward functions are then called once a group
     # rewards and advantages: see `group_advantages`
     reward_weights:list|None=None # One a reward function; None: all 1
+    reward_timeout:float|None=60. # Seconds for a call of a reward function, a tenth of it for a single row; None: as long as it takes
+    gold_check:int=16 # Rows whose gold answer must earn the most before the run begins; 0: no check
     reward_clip:list|None=None # Lowest and highest value of each single reward
     baseline:str='group' # Or "leave_one_out", "batch", "none"
     scale_rewards:str='group' # Or "batch", "none"

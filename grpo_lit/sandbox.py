@@ -6,7 +6,7 @@ Docs: https://grpo-lit.github.io/grpo-lit/sandbox.html.md"""
 
 # %% auto #0
 __all__ = ['log', 'LOST', 'COMMON', 'SCRATCH_MB', 'OUTPUT', 'Verdict', 'Nursery', 'nursery', 'run_code', 'run_tests',
-           'in_parallel']
+           'in_parallel', 'Worker']
 
 # %% ../nbs/03_sandbox.ipynb #e1dcd9f2
 import atexit, contextlib, json, logging, os, select, shutil, socket, subprocess, sys, tempfile, threading, time
@@ -35,15 +35,17 @@ class Verdict:
 log = logging.getLogger('grpo_lit')
 LOST = dict(landlock='files of this user can be read', seccomp='network and other processes of this user can be reached')
 
+COMMON = tuple('ast bisect collections copy dataclasses datetime decimal fractions functools heapq itertools math operator random re statistics string traceback typing unittest'.split()) # Loaded before the fork
+
 class Nursery:
     "The process that forks the children: see the chapter `cage`"
-    def __init__(self):
+    def __init__(self, preload=COMMON):
         if os.name!='posix': raise OSError('running untrusted code needs Linux or macOS; on Windows use WSL')
         self.control, theirs = socket.socketpair()
         env = {k:os.environ[k] for k in ('LD_LIBRARY_PATH','SYSTEMROOT') if k in os.environ} | dict(OPENBLAS_NUM_THREADS='1', OMP_NUM_THREADS='1')
         self.errors, self.scratch = tempfile.TemporaryFile(), tempfile.mkdtemp(prefix='grpo_lit-')
         os.chmod(self.scratch, 0o711)
-        self.process = subprocess.Popen([sys.executable, '-I', str(Path(__file__).with_name('cage.py') if '__file__' in globals() else _cage()), '--nursery', str(theirs.fileno()), self.scratch, *COMMON], pass_fds=[theirs.fileno()], env=env, cwd='/',
+        self.process = subprocess.Popen([sys.executable, '-I', str(Path(__file__).with_name('cage.py') if '__file__' in globals() else _cage()), '--nursery', str(theirs.fileno()), self.scratch, *preload], pass_fds=[theirs.fileno()], env=env, cwd='/',
                                         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=self.errors, start_new_session=True)
         theirs.close(); self.control.settimeout(60); hello = self.control.recv(1<<16); self.control.settimeout(None)
         if not hello: self.errors.seek(0); raise OSError(f'the process that runs programs did not start: {self.errors.read().decode()[-500:]}')
@@ -62,28 +64,28 @@ class Nursery:
         self.control.close(); shutil.rmtree(self.scratch, ignore_errors=True)
         with contextlib.suppress(subprocess.TimeoutExpired): self.process.wait(2)
 
-COMMON = 'ast bisect collections copy dataclasses datetime decimal fractions functools heapq itertools math operator random re statistics string traceback typing unittest'.split() # Loaded before the fork
-_one, _lock = [], threading.Lock()
+_all, _lock = {}, threading.Lock()
 
 def _cage():
     "Where the module `cage` lies, for a notebook"
     from importlib.util import find_spec
     return find_spec('grpo_lit.cage').origin
 
-def nursery() -> Nursery:
-    "The one of this process"
+def nursery(preload:tuple=COMMON # Modules to load before the first fork
+           ) -> Nursery:
+    "The one of this process that has these modules"
     with _lock:
-        if _one and _one[0].process.poll() is not None: _one.pop().close()
-        if not _one: _one.append(Nursery())
-        return _one[0]
+        if preload in _all and _all[preload].process.poll() is not None: _all.pop(preload).close()
+        if preload not in _all: _all[preload] = Nursery(preload)
+        return _all[preload]
 
 def _forget():
     global _lock
-    _lock = threading.Lock(); _one.clear()
+    _lock = threading.Lock(); _all.clear()
 if hasattr(os, 'register_at_fork'): os.register_at_fork(after_in_child=_forget)
 @atexit.register
 def _stop():
-    for n in _one: n.close()
+    for n in _all.values(): n.close()
 
 # %% ../nbs/03_sandbox.ipynb #6fca04ba
 SCRATCH_MB, OUTPUT = 64, 2**20
@@ -206,3 +208,43 @@ def in_parallel(f, # Called with one of each
                ) -> list:
     "`f` over the columns with as many threads as cores; for functions that wait for other processes"
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool: return list(pool.map(f, *columns))
+
+# %% ../nbs/03_sandbox.ipynb #d95725fb
+class Worker:
+    "Functions of a program in children that stay: a call that takes too long, or brings its child down, costs nothing but itself"
+    def __init__(self, program:str, # Python that defines the functions; it sees what a solution sees, so nothing of this package
+                 preload:tuple=COMMON, # Modules it imports, loaded once
+                 memory_mb:int=1024): # For each child
+        self.program, self.preload, self.memory_mb, self.idle, self.pid = program, tuple(preload), memory_mb, [], os.getpid()
+
+    def _child(self):
+        n = nursery(self.preload); (boot, its), (channel, end) = socket.socketpair(), socket.socketpair()
+        with open(os.devnull, 'r+b') as null: life = n.spawn('solution', [its, end], [null]*3, None, 3600, self.memory_mb)
+        its.close(); end.close(); _send(boot, dict(program=self.program))
+        note = next(_frames(boot, time.monotonic()+30, n.scratch), None); boot.close()
+        if not note or note['failed']: life.close(); raise RuntimeError(f'the program of a worker does not load: {note and note["failed"]}')
+        return life, channel
+
+    def __call__(self, name:str, # Of a function
+                 *args, # Plain data
+                 timeout:float=2.): # Seconds
+        "What it returns, if that is plain data; raises `TimeoutError`, or `RuntimeError` if the call failed"
+        from grpo_lit.cage import pack
+        if self.pid!=os.getpid(): self.idle, self.pid = [], os.getpid()         # after a fork of ours
+        def ask(child, **message):
+            _send(child[1], message)
+            reply = next(_frames(child[1], time.monotonic()+timeout, nursery(self.preload).scratch), False)
+            if not reply: raise TimeoutError(f'{name} took more than {timeout} s') if reply is None or reply==[] else RuntimeError(f'{name} brought its process down')
+            if 'value' not in reply: raise RuntimeError(f'{name} failed: {reply.get("error")}')
+            return reply['value']
+        with _slots:
+            for fresh in (False, True):
+                child = self.idle.pop() if self.idle and not fresh else self._child()
+                try:
+                    (_, found), = ask(child, op='names', id=None, a=[name], k={})['dict']
+                    value = ask(child, op='call', id=found['object'][0], a=[pack(a, None) for a in args], k={})
+                    self.idle.append(child); return value
+                except RuntimeError:                                        # an old child may have reached its limits
+                    child[1].close(); _end(child[0])
+                    if fresh: raise
+                except BaseException: child[1].close(); _end(child[0]); raise

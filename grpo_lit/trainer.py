@@ -25,7 +25,7 @@ from .loss import grpo_loss, loss_items
 from .offpolicy import importance_weights
 from .policy import Reference, add_lora, check_tokenizer, has_adapter, load_policy
 from .prefix import share_prefix
-from .rewards import check_rewards, reward_name, score_completions
+from .rewards import check_gold, check_rewards, reward_name, score_completions
 from .runs import Run, plain, write_whole
 from .sampling import check_fits, sample_groups
 from .speed import machine, phase_floors
@@ -59,6 +59,7 @@ class GRPOTrainer:
         if args.eval_steps and self.eval_dataset is None: raise ValueError('eval_steps is set, but there is no eval_dataset')
         if args.save_steps and not args.output_dir: raise ValueError('save_steps is set, but there is no output_dir to save in')
         check_rewards(self.reward_funcs, self.train_dataset[0], self.tokenizer)
+        if args.gold_check: check_gold(self.reward_funcs, self.train_dataset, args.gold_check)
         AcceleratorState._reset_state(reset_partial_state=True)     # a notebook may train twice, with different precision
         self.accelerator = Accelerator(cpu=args.use_cpu or not torch.cuda.is_available(), mixed_precision='bf16' if args.bf16 else 'fp16' if args.fp16 else 'no')
         if self.accelerator.num_processes > 1: raise ValueError('this version trains in one process')
@@ -204,7 +205,7 @@ def beta(self:GRPOTrainer) -> float: return scheduled_beta(self.state['beta'], s
 @patch
 def score(self:GRPOTrainer, ro:Rollouts) -> Rollouts:
     "With rewards; failing rewards cost their rows"
-    return score_completions(ro, self.reward_funcs, self.args.reward_weights, isolate=True)
+    return score_completions(ro, self.reward_funcs, self.args.reward_weights, isolate=True, timeout=self.args.reward_timeout)
 
 @patch
 def finish(self:GRPOTrainer, ro:Rollouts) -> Rollouts:
@@ -451,7 +452,7 @@ def evaluate(self:GRPOTrainer) -> dict: # eval_reward and eval_rewards/NAME/mean
     a, ds, n, parts = self.args, self.eval_dataset, self.args.per_device_eval_batch_size, []
     for i in range(0, len(ds), n):
         ro = self.sample([ds[j] for j in range(i, min(i+n, len(ds)))], 1, seed_for(a.seed, 'eval', i))
-        parts.append(score_completions(ro, self.reward_funcs, a.reward_weights, isolate=True))
+        parts.append(score_completions(ro, self.reward_funcs, a.reward_weights, isolate=True, timeout=a.reward_timeout))
     table = torch.cat([p.reward_table for p in parts])
     return {'eval_reward':torch.cat([p.rewards for p in parts]).nanmean().item(), 'eval_length':torch.cat([p.lengths for p in parts]).float().mean().item(),
             **{f'eval_rewards/{name}/mean':table[:,k].nanmean().item() for k,name in enumerate(parts[0].reward_names)}}

@@ -1,9 +1,9 @@
 """What other projects' implementations and tests say, asked of ours: one function for each kind of case.
 
-`loss`, `kl`, `advantage` and `asserted` take a case as a dict and return our value. A case that follows another convention raises
+`loss`, `kl`, `advantage`, `asserted`, and below them the functions for rewards, take a case as a dict and return our value. A case that follows another convention raises
 `NotImplementedError`, after its reason was printed. The case files are not part of this project; GRPO_LIT_CASES names the folder that holds them.
 """
-import functools, json, os, sys
+import functools, json, os, re, sys
 from pathlib import Path
 import torch
 from grpo_lit.advantages import group_advantages
@@ -13,6 +13,7 @@ from grpo_lit.logprobs import high_entropy_mask, kl_estimate
 from grpo_lit.loss import average_terms, clipped_term, grpo_loss
 from grpo_lit.offpolicy import off_policy_mask
 from grpo_lit.sft import sft_loss
+from grpo_lit import answers, shape
 
 vectors = Path(os.environ.get('GRPO_LIT_CASES', Path(__file__).resolve().parents[2]/'shared'))/'vectors'
 @functools.cache
@@ -104,3 +105,63 @@ def asserted(case):
     if f=='masked_mean_dim1': return masked_mean(t['x'], t['mask'], 1).tolist()
     if f=='ppo_clip_loss': return clipped_term((t['new']-t['old']).exp()[None], t['adv'][None], x['eps'])[0].mean().item()
     skip({'maxrl_advantage':'divides by the mean: another method', 'masked_var_unbiased':'no function of ours', 'gae_returns':'belongs to the critic, which lives in a case page'}.get(f, f'{f}: unknown'))
+
+def math_equivalence(case):
+    why = {'math_equivalence-0006':'a comma with other than three digits behind it separates a list', 'math_equivalence-0007':'a comma with other than three digits behind it separates a list', 'math_equivalence-0141':'2.6667 is not 8/3: only from six places on may a decimal be rounded',
+           'math_equivalence-0174':'a box is the answer, whatever is said after it', 'math_equivalence-0185':'a bare list has an order', 'math_equivalence-0189':'an inequality and its interval are the same set', 'math_equivalence-0193':'boxes with +++ between them are not one answer'}.get(case['id'])
+    if why: skip(why)
+    gold, given, whole = case['gold'], case['prediction'], lambda t: re.fullmatch(r'\$?\$[^$]+\$\$?', t) or '$' not in t and 'boxed' not in t and not re.search(r'(?<!\\)\b[A-Za-z]{3}', t)
+    if case['form']=='text-with-delimiters': gold, given = (t if whole(t) else answers.extract_answer(t) for t in (gold, given))
+    if case['form']=='boxed-completion': given = answers.extract_answer(given)
+    return answers.math_equal(gold, given)
+
+def extraction(case):
+    kind, text = case['kind'], case['text']
+    if case['id']=='extraction-0021': skip('spaces around an answer are not part of it')
+    if kind=='split_tuple': return answers.answer_parts(text)
+    if kind=='gsm8k_hash': return (a := answers.extract_answer(text, 'hash')) and a.replace(',','')
+    if kind=='last_int': return (a := answers.extract_answer(text, 'number')) and int(a)
+    return answers.extract_answer(text, 'boxed' if kind=='boxed' else 'auto')
+
+def choice_extraction(case):
+    letters = re.findall(r"'(\w)'", re.search(r'strings=\((.*?)\)', case['config'])[1]); a = answers.extract_choice(case['text'], letters)
+    return [] if a is None else [a.lower() if 'lowercase=True' in case['config'] else a, a]
+
+def math_completion_rewards(case):
+    c, o, i = case['completion'], case['config'], int(case['id'][-4:])
+    if o.get('has_toolcall'): skip('a bonus for tool calls is a reward of its own')
+    if o.get('method') and c.startswith('####') and i in (42,43,45,47,48,49,50): skip('what follows #### is read as a number: commas, $, a full stop and .00 do not matter')
+    if i==62: skip('only the last 300 characters count there')
+    if i==70: skip('"the answer is" states an answer as well as "Answer:"')
+    if i==75: skip('0.5 is 1/2')
+    style = {'strict':'hash','flexible':'number'}.get(o.get('method')) or ('number' if o.get('extract') else 'stated' if o.get('scorer') else 'boxed')
+    given = answers.extract_answer(c, style); got = answers.accuracy_reward([], [c], [], answer=[case['gold']], answer_style=[style])[0]
+    wrong = o.get('incorrect_reward', -1. if o.get('scorer') else 0.)
+    return o.get('unk_error_reward', 0.) if got is None else o.get('correct_reward', 1.) if got else o.get('format_error_reward', wrong) if given is None else wrong
+
+def qa_match(case):
+    if case['id'] in ('qa_match-0065','qa_match-0067'): skip('stray tags cost something in a reward for the format, not here')
+    f = answers.word_match({'normalized_exact_match':'exact','token_f1':'f1','search_r1_em':'exact','search_r1_sub_em':'contains'}[case['metric']], 'tag' if 'search' in case['metric'] else None)
+    return f([], [case['completion']], [], answer=[case['gold']])[0]
+
+def reward_functions(case):
+    f, o = case['function'], dict(case['config']); c, ids = case.get('completions', [case.get('completion') or '']), case.get('completion_ids')
+    gold = case['gold'] if case.get('batch') else [case.get('gold')]*len(c); ids = None if ids is None else [ids]; many = lambda v: v if case.get('batch') else v[0]
+    if f in ('accuracy_reward','reasoning_accuracy_reward'):
+        if 'reasoning_delimiters' in o: c = [t.replace(o['reasoning_delimiters'][0], '</think>') for t in c]
+        return answers.accuracy_reward([], c, [], answer=gold, answer_style=['boxed'] if f.startswith('reasoning') else None)[0]
+    if f=='think_format_reward': return shape.think_format_reward(completions=c)[0]
+    if f=='get_soft_overlong_punishment': return shape.soft_overlong(o['max_completion_len'], o['soft_punish_cache'])(completion_ids=ids)[0]
+    if f=='get_repetition_penalty_reward':
+        if o.get('language')=='zh': skip('words of Chinese need a dictionary; by tokens any language works')
+        return shape.repetition(o['ngram_size'], o['max_penalty'], 'words' if ids is None else 'tokens')(completions=c, completion_ids=ids)[0]
+    if f=='get_cosine_scaled_reward':
+        lo = dict(correct=(o.get('max_value_correct', 1.), o.get('min_value_correct', .5)), wrong=(o.get('min_value_wrong', -1.), o.get('max_value_wrong', -.5)))
+        return shape.cosine_length(answers.accuracy_reward, o['max_len'], **lo)(completions=c, completion_ids=ids, answer=gold)[0]
+    if f=='len_reward':
+        if 'unparseable_latex' in gold: skip('a word is a gold that can be judged')
+        return shape.group_length(answers.accuracy_reward)(completions=c, answer=gold)
+    if f=='format_reward': return shape.tag_format()(completions=c)[0]
+    if f=='tag_count_reward': return shape.tag_count()(completions=c)[0]
+    if f=='get_code_format_reward': return shape.tag_format(block=o['language'])(completions=c)[0]
+    skip({'reasoning_steps_reward':'paying for the words "First" and "Finally" teaches to write them'}.get(f, f'{f}: unknown'))

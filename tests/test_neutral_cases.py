@@ -6,6 +6,7 @@ import neutral_cases as ours
 
 pytestmark = pytest.mark.skipif(not ours.vectors.exists(), reason='the case files are not here (set GRPO_LIT_CASES to the folder that holds vectors/)')
 def read(name): return [json.loads(o) for o in open(ours.vectors/name)] if ours.vectors.exists() else []
+cases = ours.vectors.parent/'cases'
 def each(name): return pytest.mark.parametrize('case', read(name), ids=lambda c: c['id'])
 def asked(f, *args):
     try: return f(*args)
@@ -38,3 +39,17 @@ def test_asserted(case):
     if isinstance(want, dict):
         for k,v in want.items(): close(got[k], v)
     else: close(got, want)
+
+def said(kind):
+    "The cases whose source says what is right, without those that it marks as wrong"
+    rows = [json.loads(o) for o in open(cases/f'{kind}.jsonl')] if cases.exists() else []
+    key = lambda r: next(k for k in ('expected','expected_reward','expected_error') if k in r)
+    return [pytest.param(kind, r, r[key(r)], id=r['id']) for r in rows if not any('wrong-upstream' in f for f in r.get('flags', []))]
+
+@pytest.mark.parametrize('kind,case,want', [p for k in ('math_equivalence','extraction','choice_extraction','math_completion_rewards','reward_functions','qa_match') for p in said(k)])
+def test_reward(kind, case, want):
+    if want=='ValueError':
+        with pytest.raises(ValueError): getattr(ours, kind)(case)
+        return
+    got = asked(getattr(ours, kind), {k:v for k,v in case.items() if not k.startswith('expected')})
+    assert got==(pytest.approx(want, abs=1e-9) if isinstance(want, (float,list)) and not (isinstance(want, list) and want and isinstance(want[0], str)) else want)
