@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 import torch
 from .core import Rollouts, completion_text, no_such
 from .answers import accuracy_reward, as_numbers, choice_reward, extract_answer, math_equal, strict_accuracy_reward, word_match
+from .mutants import unit_tests
+from .programs import code_reward, passed_tests_reward, program_reward
 from .shape import cosine_length, group_length, one_script, repetition, soft_overlong, tag_count, tag_format, think_format_reward
 
 # %% ../nbs/04_rewards.ipynb #6b9d85ff

@@ -13,7 +13,7 @@ from grpo_lit.logprobs import high_entropy_mask, kl_estimate
 from grpo_lit.loss import average_terms, clipped_term, grpo_loss
 from grpo_lit.offpolicy import off_policy_mask
 from grpo_lit.sft import sft_loss
-from grpo_lit import answers, shape
+from grpo_lit import answers, programs, sandbox, shape
 
 vectors = Path(os.environ.get('GRPO_LIT_CASES', Path(__file__).resolve().parents[2]/'shared'))/'vectors'
 @functools.cache
@@ -165,3 +165,14 @@ def reward_functions(case):
     if f=='tag_count_reward': return shape.tag_count()(completions=c)[0]
     if f=='get_code_format_reward': return shape.tag_format(block=o['language'])(completions=c)[0]
     skip({'reasoning_steps_reward':'paying for the words "First" and "Finally" teaches to write them'}.get(f, f'{f}: unknown'))
+
+def code_rewards(case):
+    "One truth value a test"
+    program, tests = programs.extract_code(case['completion']), case['tests']
+    if case['style']=='script':
+        if program in ("import os; os.system('echo pwned')",): skip('a call that does nothing in a cage is no error')
+        return [sandbox.run_code(program, timeout=case.get('timeout_s') or 3, memory_mb=256).status=='ok']
+    if program is None: return [False]
+    kind, items = programs.as_tests(tests)
+    one = lambda t: programs.try_tests(program, dict(asserts=[t]) if kind=='python' else [dict(input=t[0], output=t[1])], timeout=3)
+    return [(r := one(t))[0]==r[1] for t in (items if isinstance(items, list) else [items])]

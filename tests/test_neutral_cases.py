@@ -46,7 +46,7 @@ def said(kind):
     key = lambda r: next(k for k in ('expected','expected_reward','expected_error') if k in r)
     return [pytest.param(kind, r, r[key(r)], id=r['id']) for r in rows if not any('wrong-upstream' in f for f in r.get('flags', []))]
 
-@pytest.mark.parametrize('kind,case,want', [p for k in ('math_equivalence','extraction','choice_extraction','math_completion_rewards','reward_functions','qa_match') for p in said(k)])
+@pytest.mark.parametrize('kind,case,want', [p for k in ('math_equivalence','extraction','choice_extraction','math_completion_rewards','reward_functions','qa_match','code_rewards') for p in said(k)])
 def test_reward(kind, case, want):
     if want=='ValueError':
         with pytest.raises(ValueError): getattr(ours, kind)(case)
