@@ -141,7 +141,8 @@ def train(model:str, # "tiny", a hub name, a directory, or a .gguf file
           out:str='', # The run directory; default: runs/NAME of the data, numbered
           prompt_column:str='', # Holds the question; default: prompt, question or problem
           answer_column:str='', # Holds the gold answer; default: answer, solution, gold or target
-          split:str='train', # Hub datasets: train on this split
+          split:str='', # Hub datasets: train on this split; default: train
+          prompt_style:str='plain', # Known benchmarks (gsm8k, math, humaneval, ...): plain, few-shot or chat
           config_name:str='', # Hub datasets: the configuration
           test:str='', # Held-out questions: a file, or a split; default: some of the rows
           limit:int=0, # Train on so many rows at most; 0: all
@@ -162,7 +163,7 @@ def train(model:str, # "tiny", a hub name, a directory, or a .gguf file
     from grpo_lit.watch import ProgressLine
     if resume and not out: raise ValueError('--resume needs --out, the directory of the run to go on with')
     funcs, config = [_reward(r) for r in reward], dict(config or {})
-    task = load_task(data, prompt_column or None, answer_column or None, split, config_name or None, test or None, max(eval_questions, 1), limit or None, seed)
+    task = load_task(data, prompt_column or None, answer_column or None, split or None, config_name or None, test or None, max(eval_questions, 1), limit or None, seed, prompt_style=prompt_style)
     config.setdefault('max_completion_length', task.max_completion_length)
     if 'num_train_epochs' not in config: config.setdefault('max_steps', 100)
     if config.get('reward_weights') is None and list(reward)==['accuracy_reward','think_format_reward']: config['reward_weights'] = [1., .2]

@@ -17,6 +17,7 @@ from .core import Rollouts, completion_text, no_such
 from .answers import accuracy_reward, as_numbers, choice_reward, extract_answer, math_equal, strict_accuracy_reward, word_match
 from .mutants import unit_tests
 from .programs import code_reward, passed_tests_reward, program_reward
+from .puzzles import countdown_reward, gym_reward, knights_reward
 from .shape import cosine_length, group_length, one_script, repetition, soft_overlong, tag_count, tag_format, think_format_reward
 
 # %% ../nbs/04_rewards.ipynb #6b9d85ff
@@ -165,8 +166,8 @@ GOLD = dict(tag='<think>\n</think>\n<answer>{}</answer>', boxed='\\boxed{{{}}}',
 def gold_completion(row:dict # Of the data
                    ) -> str|None: # None where the row has no gold
     "The right answer as a policy would write it: the column `solution` or `answer`, in the style that the row asks for"
-    if row.get('solution'): return str(row['solution'])
     gold = row.get('answer'); gold = gold[0] if isinstance(gold, (list,tuple)) and gold else gold
+    if row.get('solution') and not (gold and row.get('answer_style')): return str(row['solution'])
     if gold is None or gold=='' or isinstance(gold, (list,tuple)): return None
     return str(gold) if '####' in str(gold) or '\\boxed' in str(gold) else GOLD.get(row.get('answer_style') or 'boxed', GOLD['boxed']).format(gold)
 

@@ -1,0 +1,31 @@
+"Real files of the benchmarks: every row loads, its gold answer earns, a wrong one does not; skipped where the data files are absent"
+from pathlib import Path
+import pytest
+from grpo_lit.answers import accuracy_reward, math_equal, strict_accuracy_reward
+from grpo_lit.programs import code_reward
+from grpo_lit.rewards import check_gold
+from grpo_lit.tasks import load_task
+
+DATA = Path(__file__).resolve().parents[2]/'shared'/'data'
+pytestmark = pytest.mark.skipif(not DATA.exists(), reason='needs the data files')
+FILES = dict(gsm8k='gsm8k/test.jsonl', math500='math500/test.jsonl', svamp='svamp.jsonl', humaneval='humaneval/HumanEval.jsonl.gz', mbpp='mbpp/sanitized-mbpp.json')
+
+@pytest.mark.parametrize('name,count', [('gsm8k', 1319), ('math500', 500), ('svamp', 1000), ('humaneval', 164), ('mbpp', 427)])
+@pytest.mark.parametrize('style', ['plain','chat'])
+def test_loads(name, count, style):
+    task = load_task(str(DATA/FILES[name]), prompt_style=style)
+    assert count-3 <= len(task.train)+len(task.test) <= count and all(r['prompt'] for r in task.train)
+    code = name in ('humaneval','mbpp')
+    check_gold([code_reward if code else strict_accuracy_reward if style=='chat' else accuracy_reward], [dict(r) for r in task.train], 8)
+
+def test_few_shot_and_test_file():
+    task = load_task(str(DATA/'gsm8k/train.jsonl'), test=str(DATA/FILES['gsm8k']), prompt_style='few-shot', shots=3, n_test=50)
+    assert len(task.test)==50 and task.train[0]['prompt'].count('Question:')==4 and task.train[0]['answer_style']=='hash'
+
+@pytest.mark.parametrize('name', ['gsm8k','math500','svamp'])
+def test_every_gold_earns_and_its_neighbour_does_not(name):
+    rows = load_task(str(DATA/FILES[name]), n_test=1).train; gold = rows['answer']
+    box = ['So it is \\boxed{'+g+'}.' for g in gold]
+    assert set(accuracy_reward([], box, [], answer=gold))=={1.}
+    others = accuracy_reward([], box[1:]+box[:1], [], answer=gold)
+    assert all(math_equal(gold[i], gold[(i+1)%len(gold)]) for i,v in enumerate(others) if v) and sum(others)/len(others) < .05
