@@ -129,7 +129,7 @@ def _reward(name):
     "A reward by name: one of ours, or `module:function`"
     from grpo_lit import rewards
     if ':' not in name:
-        ours = [n for n in vars(rewards) if n.endswith('_reward')]
+        ours = [n for n,f in vars(rewards).items() if n.endswith('_reward') and 'completions' in inspect.signature(f).parameters]
         if name not in ours: raise ValueError(no_such('reward', name, ours) + ', or your own as MODULE:FUNCTION')
         return getattr(rewards, name)
     module, _, f = name.partition(':'); sys.path.insert(0, os.getcwd())

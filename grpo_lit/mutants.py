@@ -52,7 +52,11 @@ def _dropped(n):
     if isinstance(n, (ast.Expr,ast.AugAssign,ast.Break,ast.Continue)) or isinstance(n, ast.Assign) and not isinstance(n.targets[0], ast.Name): yield ast.Pass()
     if isinstance(n, ast.Return) and n.value is not None and not (isinstance(n.value, ast.Constant) and n.value.value is None): yield ast.Return(ast.Constant(None))
 
-FAULTS = dict(operator=_operators, constant=_constants, condition=_conditions, off_by_one=_off_by_one, dropped=_dropped) # name -> f(node) -> replacements
+def _skipped(n):
+    "A call that does nothing to its argument: `sorted(x)` -> `x`"
+    if isinstance(n, ast.Call) and n.args and not isinstance(n.args[0], (ast.Starred,ast.Constant,ast.GeneratorExp)) and getattr(n.func, 'id', '') not in ('range','print','isinstance','enumerate','zip'): yield n.args[0]
+
+FAULTS = dict(skipped=_skipped, operator=_operators, constant=_constants, condition=_conditions, off_by_one=_off_by_one, dropped=_dropped) # name -> f(node) -> replacements
 
 @dataclass
 class Mutant:

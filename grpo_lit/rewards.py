@@ -15,9 +15,11 @@ from dataclasses import dataclass, replace
 import torch
 from .core import Rollouts, completion_text, no_such
 from .answers import accuracy_reward, as_numbers, choice_reward, extract_answer, math_equal, strict_accuracy_reward, word_match
+from .judges import judge_reward, pairwise_judge
 from .mutants import unit_tests
 from .programs import code_reward, passed_tests_reward, program_reward
 from .puzzles import countdown_reward, gym_reward, knights_reward
+from .reward_models import model_reward
 from .shape import cosine_length, group_length, one_script, repetition, soft_overlong, tag_count, tag_format, think_format_reward
 
 # %% ../nbs/04_rewards.ipynb #6b9d85ff
@@ -104,15 +106,18 @@ def _isolated(f, args, B, timeout, errors, started=None):
             if B==1: _blame(f, e, errors); return [float('nan')]
         except Exception as e:
             if B==1: _blame(f, e, errors); return [float('nan')]
-    values, late, limit = [], 0, timeout and max(timeout/10, .05)
+    values, late, limit = [], set(), timeout and max(timeout/10, .05)
     rows = [{k:v[b:b+1] for k,v in args.items()} for b in range(B)]
     begun = [_start(f, r, limit) for r in rows] if _is_async(f) else [None]*B
     for r,s in zip(rows, begun):
+        row = str(r['prompts'][0]), str(r['completions'][0])
         try:
-            if late==5: raise RewardTimeout('five rows in a row took too long, the rest is given up')
-            values += _checked(f, _finish(s) if s else _call(f, r, limit), 1); late = 0
+            if s is None and (row in late or len(late)==10): raise RewardTimeout('it says the same as one that took too long' if row in late else 'ten others took too long, the rest is given up')
+            values += _checked(f, _finish(s) if s else _call(f, r, limit), 1)
         except RewardContractError: raise
-        except (Exception, RewardTimeout) as e: late = min(late+isinstance(e, RewardTimeout), 5); values.append(float('nan')); _blame(f, e, errors)
+        except (Exception, RewardTimeout) as e:
+            if isinstance(e, RewardTimeout) and len(late)<10: late.add(row)
+            values.append(float('nan')); _blame(f, e, errors)
     return values
 
 # %% ../nbs/04_rewards.ipynb #a734f02c
