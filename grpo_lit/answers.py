@@ -151,7 +151,7 @@ _FUNCTIONS = 'sqrt sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh l
 
 def _plain(s):
     s = _TEXT.sub(r'\1', s).replace(r'\cdot', '*').replace(r'\times', '*').replace(r'\geq', r'\ge').replace(r'\leq', r'\le').replace(r'\lt', '<').replace(r'\gt', '>')
-    return re.sub(r'([_^])\{(\w)\}', r'\1\2', re.sub(r'\s+', '', s))
+    return re.sub(r'([_^])\{(\w)\}', r'\1\2', re.sub(r'\s+', '', re.sub(r'(?<=\d)\s+(?=\d)', '␣', s)))
 
 def _split(s, at=','):
     "Cut where `at` stands outside of all brackets"

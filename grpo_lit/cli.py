@@ -64,7 +64,7 @@ def whole_run(trainer, task, # A `GRPOTrainer` with an output_dir, and the quest
     def measure(ref=None):
         if not held_out: return None
         with trainer.accelerator.autocast():
-            return evaluate(model, trainer.tokenizer, task, reference=ref, temperature=a.temperature, max_completion_length=a.max_completion_length, limit=held_out, num_generations=attempts, seed=a.seed)
+            return evaluate(model, trainer.tokenizer, task, reward=_reward(_fitting(task.test[0])), reference=ref, temperature=a.temperature, max_completion_length=a.max_completion_length, limit=held_out, num_generations=attempts, seed=a.seed)
     def group(): return trainer.finish(trainer.score(trainer.sample([task.test[0]], a.num_generations, seed_for(a.seed, 'shown'))))
     if resume and (run.path/'before.json').exists(): before = EvalResult(**run.read('before.json'))
     else:
@@ -125,6 +125,10 @@ def demo(seed:int=0, # Of data and sampling
 # %% ../nbs/15_cli.ipynb #e9a20848
 SYSTEM = 'Reason step by step between <think> and </think>. Then give only the final answer between <answer> and </answer>.'
 
+def _fitting(row):
+    "The reward for what the rows have"
+    return 'code_reward' if 'tests' in row else 'countdown_reward' if 'numbers' in row else 'knights_reward' if 'names' in row else 'accuracy_reward'
+
 def _reward(name):
     "A reward by name: one of ours, or `module:function`"
     from grpo_lit import rewards
@@ -137,7 +141,7 @@ def _reward(name):
     except (ImportError, AttributeError) as e: raise ValueError(f'no reward {name!r}: {e}') from e
 
 def train(model:str, # "tiny", a hub name, a directory, or a .gguf file
-          data:str, # "addition", "sums", a JSON, JSONL, CSV or Parquet file, or a hub dataset
+          data:str, # "addition", "countdown" and other tasks made here, "gsm8k" and other benchmarks, a JSON, JSONL, CSV or Parquet file, or a hub dataset
           out:str='', # The run directory; default: runs/NAME of the data, numbered
           prompt_column:str='', # Holds the question; default: prompt, question or problem
           answer_column:str='', # Holds the gold answer; default: answer, solution, gold or target
@@ -149,7 +153,7 @@ def train(model:str, # "tiny", a hub name, a directory, or a .gguf file
           eval_questions:int=100, # Evaluate on so many held-out questions before and after; 0: do not
           chat:bool|None=None, # Wrap questions as chat messages; default: if the model has a chat template
           system:str=SYSTEM, # System message of the chat; '' for none
-          reward:tuple=('accuracy_reward','think_format_reward'), # Reward functions: ours by name, yours as MODULE:FUNCTION
+          reward:tuple=(), # Reward functions: ours by name, yours as MODULE:FUNCTION; default: what fits the data (accuracy_reward, code_reward, ...), and think_format_reward
           lora:int=0, # Train a LoRA adapter of this rank instead of all weights; 0: all weights
           resume:bool=False, # Go on from the newest checkpoint in --out
           seed:int=0, # Of data and sampling
@@ -162,11 +166,11 @@ def train(model:str, # "tiny", a hub name, a directory, or a .gguf file
     from grpo_lit.trainer import GRPOConfig, GRPOTrainer
     from grpo_lit.watch import ProgressLine
     if resume and not out: raise ValueError('--resume needs --out, the directory of the run to go on with')
-    funcs, config = [_reward(r) for r in reward], dict(config or {})
     task = load_task(data, prompt_column or None, answer_column or None, split or None, config_name or None, test or None, max(eval_questions, 1), limit or None, seed, prompt_style=prompt_style)
+    fits, config = _fitting(task.train[0]), dict(config or {}); own, reward = list(reward), list(reward) or [fits, *(['think_format_reward'] if fits!='code_reward' else [])]; funcs = [_reward(r) for r in reward]
     config.setdefault('max_completion_length', task.max_completion_length)
     if 'num_train_epochs' not in config: config.setdefault('max_steps', 100)
-    if config.get('reward_weights') is None and list(reward)==['accuracy_reward','think_format_reward']: config['reward_weights'] = [1., .2]
+    if config.get('reward_weights') is None and not own and len(funcs)==2: config['reward_weights'] = [1., .2]
     args = GRPOConfig(output_dir=out or new_directory(f'runs/{task.name}'), seed=seed, **config)
     policy, tokenizer = load_policy(model)
     if chat is None: chat = bool(tokenizer.chat_template)
@@ -184,11 +188,13 @@ def train(model:str, # "tiny", a hub name, a directory, or a .gguf file
 
 # %% ../nbs/15_cli.ipynb #6cf269a6
 def evaluation(model:str, # "tiny", a hub name, a directory such as RUN/policy, or a .gguf file
-               data:str, # "addition", "sums", a file, or a hub dataset
+               data:str, # As for train
                out:str='', # The run directory; default: runs/eval, numbered
                prompt_column:str='', # Holds the question
                answer_column:str='', # Holds the gold answer
-               split:str='test', # Hub datasets: which split
+               split:str='', # Hub datasets: which split; default: test
+               prompt_style:str='plain', # Known benchmarks: plain, few-shot or chat
+               reward:str='', # Decides what is right: ours by name, yours as MODULE:FUNCTION; default: what fits the data
                config_name:str='', # Hub datasets: the configuration
                num_generations:int=1, # Attempts a question, for pass@k and majority votes
                temperature:float=1., # 0 takes the most probable token
@@ -202,13 +208,16 @@ def evaluation(model:str, # "tiny", a hub name, a directory such as RUN/policy, 
     from grpo_lit.evaluate import evaluate
     from grpo_lit.policy import load_policy
     from grpo_lit.runs import Run, new_directory
+    from grpo_lit.benchmarks import recognize
     from grpo_lit.tasks import TASKS, as_chat, load_task
-    task = load_task(data, prompt_column or None, answer_column or None, split, config_name or None)
-    rows = task.test if data in TASKS else [*task.train, *task.test]
+    known = None if split else recognize(data)
+    task = load_task(data, prompt_column or None, answer_column or None, split or (None if known or data in TASKS else 'test'), config_name or None, n_test=max(limit, 1) if known and known.test else 200, prompt_style=prompt_style)
+    rows = task.test if data in TASKS or known and known.test else [*task.train, *task.test]
+    judge = _reward(reward or _fitting(rows[0]))
     policy, tokenizer = load_policy(model)
     if tokenizer.chat_template if chat is None else chat: rows = as_chat(rows, system)
     run = Run(out or new_directory('runs/eval')).start(dict(model=model, data=data, num_generations=num_generations, temperature=temperature, seed=seed))
-    result = evaluate(policy, tokenizer, rows, num_generations, temperature, max_completion_length or task.max_completion_length, limit=limit, seed=seed,
+    result = evaluate(policy, tokenizer, rows, num_generations, temperature, max_completion_length or task.max_completion_length, judge, limit=limit, seed=seed,
                       progress=lambda i,n: print(f'\r{i}/{n} questions', end='' if i<n else '\n', file=sys.stderr, flush=True))
     for r in result.rows: run.log(r)
     summary = {k:v for k,v in vars(result).items() if k!='rows'} | dict(seed=seed, model=model, data=data, questions=len(result.rows))

@@ -85,7 +85,7 @@ def program_reward(partial:bool=False, # Pay the share of tests that pass; else 
                   ): # A reward function that reads the columns `tests` and, where they are, `entry_point` and `code_prefix`
     "Make a reward for programs that pass their tests"
     if timeout<=0: raise ValueError(f'timeout is a number of seconds, not {timeout}')
-    def reward(prompts, completions, completion_ids, tests, entry_point=None, code_prefix=None, **columns) -> list: # 1.0 or 0.0, or a share; None where there are no tests
+    def reward(prompts, completions, completion_ids, tests, entry_point=None, code_prefix=None, partial=partial, **columns) -> list: # 1.0 or 0.0, or a share; None where there are no tests
         jobs = []
         none = [None]*len(completions)
         for c,t,e,p in zip(completions, tests, entry_point or none, code_prefix or none):

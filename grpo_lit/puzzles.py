@@ -6,7 +6,8 @@ Docs: https://grpo-lit.github.io/grpo-lit/puzzles.html.md"""
 
 # %% auto #0
 __all__ = ['NAMES', 'KINDS', 'EXECUTES', 'calculate', 'solve_countdown', 'countdown_reward', 'countdown', 'knights_and_knaves',
-           'knights_reward', 'refuse_scorer', 'gym_rows', 'rows_of', 'gym_reward', 'puzzle_task']
+           'knights_reward', 'refuse_scorer', 'gym_rows', 'rows_of', 'gym_reward', 'puzzle_task', 'countdown_task',
+           'knights_task']
 
 # %% ../nbs/03e_puzzles.ipynb #20319760
 import ast, html, importlib, inspect, itertools, json, random, re, textwrap
@@ -231,3 +232,7 @@ def puzzle_task(kind:str='countdown', # Or "knights"
     if kind not in make: raise ValueError(no_such('puzzle', kind, make))
     test = make[kind](n_test, 'held-out', **options)
     return Task(kind, make[kind](n_train, seed_for(seed, 'train'), exclude=[r['prompt'] for r in test], **options), test, 256)
+
+
+def countdown_task(n_train:int=1000, n_test:int=200, seed:int=0) -> Task: return puzzle_task('countdown', n_train, n_test, seed)
+def knights_task(n_train:int=1000, n_test:int=200, seed:int=0) -> Task: return puzzle_task('knights', n_train, n_test, seed)

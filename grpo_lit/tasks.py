@@ -13,6 +13,7 @@ __all__ = ['HABITS', 'PROMPT_COLUMNS', 'ANSWER_COLUMNS', 'FORMATS', 'log', 'TASK
 import logging, random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from .benchmarks import BENCHMARKS, prompted, recognize
 from .core import no_such, seed_for
@@ -126,9 +127,9 @@ def _column(ds, name, usual, what):
 
 # %% ../nbs/02_tasks.ipynb #fabb8739
 log = logging.getLogger('grpo_lit')
-TASKS = dict(addition=addition_task, sums=sums_task) # Tasks made here, by name
+TASKS = dict(addition=addition_task, sums=sums_task, countdown='puzzles:countdown_task', knights='puzzles:knights_task') # Tasks made here, by name: a function, or where a later chapter has it
 
-def load_task(source:str, # "addition", "sums", "gsm8k" and the other benchmarks, a file, or a hub dataset
+def load_task(source:str, # "addition", "sums", "countdown", "knights", "gsm8k" and the other benchmarks, a file, or a hub dataset
               prompt_column:str|None=None, # Holds the question; None: prompt, question or problem
               answer_column:str|None=None, # Holds the gold answer; None: answer, solution, gold or target
               split:str|None=None, # Hub datasets: the split to train on; None: "train", or what a benchmark has
@@ -146,11 +147,13 @@ def load_task(source:str, # "addition", "sums", "gsm8k" and the other benchmarks
     "A task by name, from a file, or from the hub; other columns are kept for the rewards"
     if source in TASKS:
         if prompt_column or answer_column or test or config or prompt_style!='plain': raise ValueError(f'{source!r} is made here: it has no columns, splits, styles or files to choose')
-        task = TASKS[source](seed=seed)
+        make = TASKS[source]
+        if isinstance(make, str): module, _, f = make.partition(':'); make = getattr(import_module(f'grpo_lit.{module}'), f)
+        task = make(seed=seed)
         return Task(task.name, task.train[:limit], task.test, max_completion_length or task.max_completion_length)
     known = None if prompt_column or answer_column else recognize(source)
     name, hub = source, known.hub if known else source
-    if known: config, split, test = config or known.config, split or known.train, test or known.test
+    if known: config, split = config or known.config, split or known.train; test = test or (known.test if split!=known.test else None)
     if test and Path(source).exists() and not Path(test).exists(): raise ValueError(f'a file has no splits: give test= another file, not {test!r}')
     def rows(ds):
         nonlocal known
