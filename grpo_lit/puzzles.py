@@ -95,6 +95,15 @@ def countdown_reward(prompts, completions, completion_ids, numbers, target, use_
         return value==target and (used==have if every else not used-have)
     return [float(right(*o)) for o in zip(completions, numbers, target, use_all or [True]*len(completions))]
 
+def _made(r, numbers):
+    "A random expression of all the numbers with whole results on the way, and its value"
+    parts = [(n, str(n)) for n in numbers]
+    while len(parts)>1:
+        r.shuffle(parts); (b,y), (a,x) = parts.pop(), parts.pop()
+        op = r.choice([o for o in '+-*/' if o in '+*' or o=='-' and a>b or o=='/' and b and a%b==0])
+        parts.append((a+b if op=='+' else a-b if op=='-' else a*b if op=='*' else a//b, f'({x} {op} {y})'))
+    return parts[0][0], parts[0][1][1:-1]
+
 def countdown(n:int, # How many problems
               seed:int|str=0,
               count:tuple=(3,4), # How many numbers; one of these is drawn
@@ -102,14 +111,14 @@ def countdown(n:int, # How many problems
               targets:tuple=(10,99), # So is the target
               exclude=() # Prompts that must not occur
              ) -> list: # Dicts with prompt, numbers, target, answer (an expression), answer_style
-    "Solvable problems, all different"
-    if max(count)>6: raise ValueError('at most six numbers')
+    "Problems that were made from a solution, all different"
+    if min(count)<2: raise ValueError(f'a problem has two numbers or more, not {min(count)}')
     r, rows, seen, tries = random.Random(seed_for(seed, 'countdown')), [], set(exclude), 0
     while len(rows)<n:
         if (tries := tries+1) > 200*n+1000: raise ValueError(f'only {len(rows)} different solvable problems were found of {n}: widen count, largest or targets')
-        numbers = [r.randint(1, largest) for _ in range(r.choice(count))]; target = r.randint(*targets)
+        numbers = [r.randint(1, largest) for _ in range(r.choice(count))]; target, answer = _made(r, numbers)
         prompt = f'Use each of the numbers {", ".join(map(str, numbers))} once, with + - * / and brackets, to make {target}. Give the expression between <answer> and </answer>.'
-        if prompt in seen or not (answer := solve_countdown(numbers, target)): continue
+        if prompt in seen or not targets[0]<=target<=targets[1]: continue
         seen.add(prompt); rows.append(dict(prompt=prompt, numbers=numbers, target=target, answer=answer, answer_style='tag'))
     return rows
 
