@@ -26,9 +26,8 @@ _GLUE = re.compile(r'(?:[$\s\\]|\\text\{|\\quad)*(?:[,;]?|[^\d\\$]{0,30}\b(?:and
 
 def after_thoughts(text:str) -> str|None: # None: the thoughts have no end
     "What follows the last `</think>`; the whole text where nobody thinks aloud"
-    text = text[-LONGEST:]
-    if '</think>' in text: return text.rsplit('</think>', 1)[1]
-    return None if '<think>' in text else text
+    if '</think>' in text: return text.rsplit('</think>', 1)[1][-LONGEST:]
+    return None if '<think>' in text else text[-LONGEST:]
 
 def _braces(text, start):
     "Where the brace that opens at `start` closes; -1 if nowhere near"
