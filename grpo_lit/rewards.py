@@ -204,7 +204,9 @@ def check_gold(reward_funcs:list, # With TRL's signature; async ones, which may 
         bad = []
         for i,(r,g) in enumerate(zip(rows, golds)):
             if g is None: continue
-            mine, empty, *others = _ask(f, r, [g, '', *[o for o in (golds[i-1], golds[i-2]) if o and o!=g]])
+            answer = r.get('answer'); forms = [g] if r.get('answer_style') or answer is None or isinstance(answer, (list,tuple)) else [g, *(s.format(answer) for s in GOLD.values())]
+            values = _ask(f, r, [*forms, '', *[o for o in (golds[i-1], golds[i-2]) if o and o!=g]])
+            (*ours, empty), others = values[:len(forms)+1], values[len(forms)+1:]; mine = max((v for v in ours if v==v), default=math.nan)
             if mine!=mine: bad.append((r, g, 'it cannot be judged'))
             elif not mine>(empty if empty==empty else -math.inf) or any(o>mine for o in others): bad.append((r, g, f'it earns {mine:g}, and an empty text {empty:g}'))
         if bad:
