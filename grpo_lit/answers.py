@@ -306,6 +306,10 @@ def _ask(g, p, timeout=2.):
     if (w := _algebra()) is None: return False
     try: return w('same', g, p, timeout=timeout) is True
     except (TimeoutError, RuntimeError): return False
+    except OSError as e: _alone(str(e)); return False
+
+@cache
+def _alone(why): logging.getLogger('grpo_lit').warning('formulas are compared as text only, because the process that compares them does not start: %s', why)
 
 def _bare(s):
     "Out of dollars and boxes"
