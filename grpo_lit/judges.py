@@ -17,7 +17,7 @@ try: import httpx2 as httpx                                 # what huggingface_h
 except ImportError: import httpx                            # what huggingface_hub 1 brings
 from fastcore.basics import patch
 from fastcore.meta import delegates
-from .core import completion_text, no_such
+from .core import completion_text, no_such, prompt_text
 
 # %% ../nbs/03g_judges.ipynb #66b29f0a
 def _unique(pairs):
@@ -60,8 +60,6 @@ def _clip(text, most):
     "At most `most` characters of `text`, the middle left out; fit to be sent"
     text = str(text).encode('utf8', 'replace').decode('utf8')                # half an emoji cannot be sent
     return text if len(text)<=most else f'{text[:most-most//2]}\n[{len(text)-most} characters left out]\n{text[len(text)-most//2:]}'
-
-def _dialogue(p): return p if isinstance(p, str) else '\n'.join(f"{m['role']}: {m['content']}" for m in p)
 
 @patch
 def messages(self:Question,
@@ -313,7 +311,7 @@ def judge_reward(model, # The judge's name at the endpoint, or an `Endpoint` tha
     fixed = None if isinstance(rubric, str) else read_rubric(rubric)
     def question(rub, prompt, completion, shown):
         if rub is None: return None
-        data = [('TASK', _dialogue(prompt)), *((f'REFERENCE {n}', v) for n,v in zip(show, shown) if v is not None), ('ANSWER', completion_text(completion))]
+        data = [('TASK', prompt_text(prompt)), *((f'REFERENCE {n}', v) for n,v in zip(show, shown) if v is not None), ('ANSWER', completion_text(completion))]
         task = 'Grade the ANSWER to the TASK on each criterion from 0 (not at all) to 10 (fully):\n' + '\n'.join(f'- {n}: {d}' for n,d,_ in rub)
         names = tuple(n for n,_,_ in rub)
         return Question(_rules(task, names, 10), tuple((t, _clip(v, max_chars)) for t,v in data), names)
@@ -349,7 +347,7 @@ def pairwise_judge(model, # The judge's name at the endpoint, or an `Endpoint` t
     rules = _rules(f'Compare ANSWER 1 and ANSWER 2 to the TASK. {question} The order means nothing. winner is 1, 2, or 0 if they are equal.', ('winner',), 2)
     def ask(prompt, a, b):
         if a==b: return None
-        return Question(rules, tuple((t, _clip(v, max_chars)) for t,v in (('TASK', _dialogue(prompt)), ('ANSWER 1', a), ('ANSWER 2', b))), ('winner',), 2)
+        return Question(rules, tuple((t, _clip(v, max_chars)) for t,v in (('TASK', prompt_text(prompt)), ('ANSWER 1', a), ('ANSWER 2', b))), ('winner',), 2)
     async def judge(prompts, completions, completion_ids=None, **columns):
         own, B = [completion_text(c) for c in completions], len(completions)
         if against is not None: duels = [(b, None, own[b], str(g)) for b,g in enumerate(_column(columns, against)) if g is not None]

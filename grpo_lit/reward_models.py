@@ -10,11 +10,9 @@ __all__ = ['model_reward']
 # %% ../nbs/03h_reward_models.ipynb #1bd440e0
 from pathlib import Path
 import torch
-from .core import completion_text, pad
+from .core import completion_text, pad, prompt_text
 
 # %% ../nbs/03h_reward_models.ipynb #6a524444
-def _dialogue(p): return p if isinstance(p, str) else '\n'.join(f"{m['role']}: {m['content']}" for m in p)
-
 def _load_classifier(name, **kwargs):
     "A reward model and its tokenizer; raises `ValueError` if it has no trained head"
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -43,7 +41,7 @@ def model_reward(model, # A sequence classifier with one label, or the name or d
     if config.pad_token_id is None: raise ValueError('neither model nor tokenizer has a pad token: set model.config.pad_token_id to an id that no text ends with')
     if device: model.to(device)
     def encode(p, c):
-        if not getattr(tokenizer, 'chat_template', None): return tokenizer(_dialogue(p) + ('' if isinstance(p, str) else '\n') + completion_text(c)).input_ids
+        if not getattr(tokenizer, 'chat_template', None): return tokenizer(prompt_text(p) + ('' if isinstance(p, str) else '\n') + completion_text(c)).input_ids
         chat = ([dict(role='user', content=p)] if isinstance(p, str) else list(p)) + ([dict(role='assistant', content=c)] if isinstance(c, str) else list(c))
         return tokenizer.apply_chat_template(chat, tokenize=True, return_dict=True)['input_ids']
     @torch.no_grad()
