@@ -161,9 +161,9 @@ def check_rewards(reward_funcs:list, # With TRL's signature
         for p in need:
             if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name not in given:
                 raise ValueError(f'reward {reward_name(f)}: ' + no_such('column', p.name, sorted(cols)))
-        try: score_completions(ro, f)
+        try: score_completions(ro, f, timeout=30.)
         except RewardContractError: raise
-        except Exception: pass                          # failing on an odd text is for the run to isolate, not to refuse
+        except (Exception, RewardTimeout): pass         # failing on an odd text is for the run to isolate, not to refuse
 
 # %% ../nbs/04_rewards.ipynb #e5953424
 GOLD = dict(tag='<think>\n</think>\n<answer>{}</answer>', boxed='\\boxed{{{}}}', hash='#### {}', stated='Answer: {}', math='${}$', number='{}')
