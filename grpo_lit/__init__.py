@@ -1,16 +1,35 @@
 "GRPO, one notebook at a time. Names are loaded when they are first used, so `import grpo_lit` is instant."
 __version__ = "0.1.0"
 
-_names = dict(core='Rollouts', policy='load_policy add_lora', tasks='Task load_task', sandbox='run_code run_tests Verdict',
-    answers='accuracy_reward strict_accuracy_reward extract_answer math_equal', programs='code_reward', shape='think_format_reward', rewards='score_completions audit_reward',
-    sampling='sample_groups', advantages='group_advantages', logprobs='token_logps kl_estimate', offpolicy='importance_weights', loss='grpo_loss',
-    config='GRPOConfig', trainer='GRPOTrainer', sft='fit_sft sft_loss', watch='plot_run', evaluate='pass_at_k')
-_home = {name:module for module,names in _names.items() for name in names.split()}
-__all__ = list(_home)
+import sys
+from ._window import Moved, window
 
-def __getattr__(name):
-    if name not in _home: raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
-    from importlib import import_module
-    return getattr(import_module(f'{__name__}.{_home[name]}'), name)
+__getattr__, __dir__, __all__ = window(__name__, {
+    '.core': 'Rollouts',
+    '.policy': 'load_policy add_lora',
+    '.tasks': 'Task load_task',
+    '.sampling': 'sample_groups',
+    '.answers': 'extract_answer accuracy_reward strict_accuracy_reward math_equal',
+    '.scoring': 'score_completions audit_reward',
+    '.advantages': 'group_advantages',
+    '.logprobs': 'token_logps kl_estimate',
+    '.loss': 'grpo_loss',
+    '.rewards.sandbox': 'run_code run_tests Verdict',
+    '.rewards.programs': 'code_reward',
+    '.rewards.shape': 'think_format_reward',
+    '.fast.offpolicy': 'importance_weights',
+    '.run.config': 'GRPOConfig',
+    '.run.trainer': 'GRPOTrainer',
+    '.run.watch': 'plot_run',
+    '.run.evaluate': 'pass_at_k',
+    '.run.sft': 'fit_sft sft_loss',
+})
 
-def __dir__(): return sorted([*globals(), *__all__])
+sys.meta_path.append(Moved(__name__, {
+    'sandbox': 'rewards.sandbox',
+    'evaluate': 'run.evaluate',
+    'config': 'run.config',
+    'trainer': 'run.trainer',
+    'watch': 'run.watch',
+    'cli': 'run.cli',
+}))

@@ -11,8 +11,8 @@ from grpo_lit.core import masked_mean
 from grpo_lit.leash import kl_penalized_rewards
 from grpo_lit.logprobs import high_entropy_mask, kl_estimate
 from grpo_lit.loss import average_terms, clipped_term, grpo_loss
-from grpo_lit.offpolicy import off_policy_mask
-from grpo_lit.sft import sft_loss
+from grpo_lit.fast.offpolicy import off_policy_mask
+from grpo_lit.run.sft import sft_loss
 from grpo_lit import answers, programs, sandbox, shape
 
 vectors = Path(os.environ.get('GRPO_LIT_CASES', Path(__file__).resolve().parents[2]/'shared'))/'vectors'

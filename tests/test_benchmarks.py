@@ -2,7 +2,7 @@
 from pathlib import Path
 import pytest
 from grpo_lit.answers import accuracy_reward, math_equal, strict_accuracy_reward
-from grpo_lit.programs import code_reward
+from grpo_lit.rewards.programs import code_reward
 from grpo_lit.rewards import check_gold
 from grpo_lit.tasks import load_task
 

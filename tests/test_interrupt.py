@@ -3,9 +3,9 @@ import os, signal, subprocess, sys, time
 import torch
 from grpo_lit.policy import load_policy
 from grpo_lit.rewards import accuracy_reward
-from grpo_lit.runs import Run
+from grpo_lit.run.runs import Run
 from grpo_lit.tasks import addition_task
-from grpo_lit.trainer import GRPOConfig, GRPOTrainer
+from grpo_lit.run.trainer import GRPOConfig, GRPOTrainer
 
 def test_interrupt_inside_the_optimizer(tmp_path):
     "It is held back until the step is complete and recorded; going on ends where an undisturbed run ends"

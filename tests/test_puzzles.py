@@ -2,7 +2,7 @@
 import json
 from pathlib import Path
 import pytest
-from grpo_lit.puzzles import calculate, countdown_reward, solve_countdown
+from grpo_lit.rewards.countdown import calculate, countdown_reward, solve_countdown
 
 FILE = Path(__file__).resolve().parents[2]/'shared'/'data'/'countdown'/'problems.jsonl'
 

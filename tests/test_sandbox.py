@@ -2,7 +2,7 @@
 import ast, gzip, json, os, resource
 from pathlib import Path
 import pytest
-from grpo_lit.sandbox import in_parallel, nursery, run_code, run_tests
+from grpo_lit.rewards.sandbox import in_parallel, nursery, run_code, run_tests
 
 DATA = Path(__file__).resolve().parents[2]/'shared'/'data'
 

@@ -22,7 +22,7 @@ def one(a, out):
     torch.set_num_threads(a.threads)
     (model, tokenizer), task, rewards = load_policy('tiny', device='cpu'), addition_task(seed=a.seed), [accuracy_reward, think_format_reward]
     if a.only=='ours':
-        from grpo_lit.trainer import GRPOConfig, GRPOTrainer
+        from grpo_lit.run.trainer import GRPOConfig, GRPOTrainer
         def keep(trainer, m): m['step']%a.every==0 and trainer.save_model(out/f"policy-{m['step']}")
         t = GRPOTrainer(model, rewards, GRPOConfig(**settings(a, out/'run'), log_completions=False), task.train, processing_class=tokenizer, callbacks=[keep])
         t.train(); seconds = [m['step_time'] for m in t.history]
@@ -43,7 +43,7 @@ def one(a, out):
 
 def accuracy(path, seed, threads):
     import torch
-    from grpo_lit.evaluate import evaluate
+    from grpo_lit.run.evaluate import evaluate
     from grpo_lit.policy import load_policy
     from grpo_lit.tasks import addition_task
     torch.set_num_threads(threads)
