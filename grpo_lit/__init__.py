@@ -5,19 +5,26 @@ import sys
 from ._window import Moved, window
 
 __getattr__, __dir__, __all__ = window(__name__, {
+    # the line
     '.core': 'Rollouts',
     '.policy': 'load_policy add_lora',
-    '.tasks': 'Task load_task',
+    '.tasks': 'Task',
     '.sampling': 'sample_groups',
-    '.answers': 'extract_answer accuracy_reward strict_accuracy_reward math_equal',
-    '.scoring': 'score_completions audit_reward',
+    '.answers': 'extract_answer',
+    '.scoring': 'score_completions',
     '.advantages': 'group_advantages',
     '.logprobs': 'token_logps kl_estimate',
     '.loss': 'grpo_loss',
+    # what can be rewarded; more in `grpo_lit.rewards`
+    '.rewards.comparing': 'accuracy_reward strict_accuracy_reward math_equal',
     '.rewards.sandbox': 'run_code run_tests Verdict',
     '.rewards.programs': 'code_reward',
     '.rewards.shape': 'think_format_reward',
+    '.rewards.audit': 'audit_reward',
+    # far from the sampler
     '.fast.offpolicy': 'importance_weights',
+    # a run
+    '.run.datasets': 'load_task',
     '.run.config': 'GRPOConfig',
     '.run.trainer': 'GRPOTrainer',
     '.run.watch': 'plot_run',
@@ -25,11 +32,23 @@ __getattr__, __dir__, __all__ = window(__name__, {
     '.run.sft': 'fit_sft sft_loss',
 })
 
+# modules that stood at the top before there were parts
 sys.meta_path.append(Moved(__name__, {
     'sandbox': 'rewards.sandbox',
-    'evaluate': 'run.evaluate',
+    'programs': 'rewards.programs',
+    'mutants': 'rewards.mutants',
+    'shape': 'rewards.shape',
+    'judges': 'rewards.judges',
+    'reward_models': 'rewards.reward_models',
+    'prefix': 'fast.prefix',
+    'offpolicy': 'fast.offpolicy',
+    'speed': 'fast.speed',
+    'benchmarks': 'run.benchmarks',
     'config': 'run.config',
+    'runs': 'run.runs',
     'trainer': 'run.trainer',
     'watch': 'run.watch',
+    'evaluate': 'run.evaluate',
+    'sft': 'run.sft',
     'cli': 'run.cli',
 }))

@@ -11,7 +11,7 @@ __all__ = ['BETA_SCHEDULES', 'kl_penalized_rewards', 'scheduled_beta', 'adapted_
 import math
 import torch
 from fastcore.basics import patch
-from .core import no_such
+from .tensors import no_such
 from .logprobs import kl_estimate
 from .policy import Reference
 
@@ -21,11 +21,13 @@ def kl_penalized_rewards(rewards:torch.Tensor, # (B,), for whole answers
                          ref_logps:torch.Tensor, # (B, T), under the reference
                          mask:torch.Tensor, # (B, T)
                          beta:float # Price of one nat
-                        ) -> torch.Tensor: # (B, T) reward of each token; a sum over dim 1 is the reward of the answer. No gradient
-    "The answer's reward at its last token, and at every token minus beta * k1: Ziegler et al. (arXiv 1909.08593), equation 2"
-    r = -beta*torch.where(mask>0, kl_estimate(logps, ref_logps, 'k1'), 0.).detach()
-    last = (mask*torch.arange(1, mask.shape[1]+1, device=mask.device)).argmax(1)
-    return r.scatter_add(1, last[:,None], rewards[:,None].to(r))
+                        ) -> torch.Tensor: # (B, T), one reward per token, in sum that of the answer. No gradient
+    "The answer's reward at its last token, minus beta * k1 at each: Ziegler et al. (arXiv 1909.08593), equation 2"
+    k1 = kl_estimate(logps, ref_logps, 'k1')
+    price = -beta*torch.where(mask>0, k1, 0.).detach()
+    places = torch.arange(1, mask.shape[1]+1, device=mask.device)
+    last = (mask*places).argmax(1)
+    return price.scatter_add(1, last[:,None], rewards[:,None].to(price))
 
 # %% ../nbs/1_line/11_leash.ipynb #7b4caa56
 BETA_SCHEDULES = dict( # Factor of beta when a share x of the run is done
@@ -38,7 +40,8 @@ def scheduled_beta(beta:float, # At the start
                    done:float # Share of the run that is done, 0 to 1
                   ) -> float:
     "The price of a nat at this point of the run"
-    if schedule not in BETA_SCHEDULES: raise ValueError(no_such('beta_schedule', schedule, BETA_SCHEDULES))
+    if schedule not in BETA_SCHEDULES:
+        raise ValueError(no_such('beta_schedule', schedule, BETA_SCHEDULES))
     return beta*BETA_SCHEDULES[schedule](min(max(done, 0.), 1.))
 
 # %% ../nbs/1_line/11_leash.ipynb #10c75bdd
@@ -49,15 +52,18 @@ def adapted_beta(beta:float, # Now
                 ) -> float: # For the next update; unchanged if `kl` is not a number
     "Move the price of a nat so that the distance comes to `target`: Ziegler et al. (arXiv 1909.08593), section 2.2"
     if math.isnan(kl): return beta
-    return beta*(1+gain*min(max((kl-target)/target, -.2), .2))
+    error = min(max((kl-target)/target, -.2), .2)
+    return beta*(1+gain*error)
 
 # %% ../nbs/1_line/11_leash.ipynb #b7a483c4
 @patch
 def move(self:Reference,
          alpha:float=.6 # How far: 0 stays, 1 is the policy
         ):
-    "Take the reference a part of the way to the policy, in weights; raises `ValueError` for a LoRA policy, whose reference is its base weights"
-    if self.frozen is None: raise ValueError('the reference of a LoRA policy is its base weights, which do not move: train all weights, or leave the reference where it is')
+    "Take the reference a part of the way to the policy, in weights; raises `ValueError` for LoRA"
+    if self.frozen is None:
+        raise ValueError('the reference of a LoRA policy is its base weights, which do not move: '
+                         'train all weights, or leave the reference where it is')
     if not 0 <= alpha <= 1: raise ValueError(f'alpha is a share between 0 and 1, not {alpha}')
     with torch.no_grad():
-        for r,p in zip(self.frozen.parameters(), self.policy.parameters()): r.lerp_(p.to(r), alpha)
+        for r, p in zip(self.frozen.parameters(), self.policy.parameters()): r.lerp_(p.to(r), alpha)

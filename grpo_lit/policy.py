@@ -17,19 +17,20 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.utils import logging as notices
-from .core import no_such
+from .tensors import no_such
 
 # %% ../nbs/1_line/03_policy.ipynb #510de156
-TINY = Path(str(files('grpo_lit')))/'data'/'tiny'
-
 def tiny_tokenizer() -> PreTrainedTokenizerFast: # Pads on the left; 31 tokens
     "One token for each character of a sum and for each tag"
-    special, tags, chars = ['<pad>','<s>','</s>'], ['<think>','</think>','<answer>','</answer>'], list('0123456789+-*/=;,.:?() \n')
-    t = Tokenizer(models.WordLevel({s:i for i,s in enumerate(special+tags+chars)}, unk_token='<pad>'))
+    special = ['<pad>','<s>','</s>']
+    tags = ['<think>','</think>','<answer>','</answer>']
+    chars = list('0123456789+-*/=;,.:?() \n')
+    vocab = {s:i for i,s in enumerate(special+tags+chars)}
+    t = Tokenizer(models.WordLevel(vocab, unk_token='<pad>'))
     t.pre_tokenizer = pre_tokenizers.Split(Regex(r'</?[a-z]+>|[\s\S]'), 'isolated')
     t.decoder = decoders.Fuse()
-    return PreTrainedTokenizerFast(tokenizer_object=t, pad_token='<pad>', bos_token='<s>', eos_token='</s>', padding_side='left',
-                                   model_input_names=['input_ids','attention_mask'])
+    return PreTrainedTokenizerFast(tokenizer_object=t, pad_token='<pad>', bos_token='<s>', eos_token='</s>',
+                                   padding_side='left', model_input_names=['input_ids','attention_mask'])
 
 # %% ../nbs/1_line/03_policy.ipynb #74cf2902
 def new_tiny(seed:int=0 # Of the random weights
@@ -37,33 +38,65 @@ def new_tiny(seed:int=0 # Of the random weights
     "The tiny Llama before any training"
     torch.manual_seed(seed)
     t = tiny_tokenizer()
-    return LlamaForCausalLM(LlamaConfig(vocab_size=len(t), hidden_size=128, intermediate_size=384, num_hidden_layers=4, num_attention_heads=4,
-        num_key_value_heads=4, max_position_embeddings=256, tie_word_embeddings=True,
-        pad_token_id=t.pad_token_id, bos_token_id=t.bos_token_id, eos_token_id=t.eos_token_id))
+    shape = dict(hidden_size=128, intermediate_size=384, num_hidden_layers=4, max_position_embeddings=256)
+    heads = dict(num_attention_heads=4, num_key_value_heads=4)
+    ends = dict(pad_token_id=t.pad_token_id, bos_token_id=t.bos_token_id, eos_token_id=t.eos_token_id)
+    return LlamaForCausalLM(LlamaConfig(vocab_size=len(t), tie_word_embeddings=True, **shape, **heads, **ends))
 
 # %% ../nbs/1_line/03_policy.ipynb #b4217e98
 def check_tokenizer(tokenizer # A Hugging Face tokenizer; changed in place
                    ): # The same, padding on the left and with a pad token
     "Make `tokenizer` fit for generation; raises `ValueError` without an EOS"
     if tokenizer.eos_token_id is None:
-        raise ValueError("the tokenizer has no EOS token, so the policy could never stop: set tokenizer.eos_token to the token that ends an answer")
+        raise ValueError('the tokenizer has no EOS token, so the policy could never stop: '
+                         'set tokenizer.eos_token to the token that ends an answer')
     if tokenizer.pad_token_id is None: tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = 'left'
     return tokenizer
 
+# %% ../nbs/1_line/03_policy.ipynb #4948eeaf
 def eos_ids(model, tokenizer) -> list: # Sorted ids
     "Every token that ends a completion: the tokenizer's EOS and those of the model's generation config"
-    ids = getattr(model.generation_config, 'eos_token_id', None)
-    return sorted({tokenizer.eos_token_id, *(ids if isinstance(ids, (list,tuple)) else [] if ids is None else [ids])})
+    more = getattr(model.generation_config, 'eos_token_id', None)
+    if more is None: more = []
+    if not isinstance(more, (list,tuple)): more = [more]
+    return sorted({tokenizer.eos_token_id, *more})
 
 # %% ../nbs/1_line/03_policy.ipynb #547fc6e5
 def unmark_quantized(model):
     "Let a model whose weights were unpacked from a quantized file be saved like any other; changed in place"
-    model.hf_quantizer = None; model.is_quantized = False
+    model.hf_quantizer = None
+    model.is_quantized = False
     for n in ('quantization_config','_pre_quantization_dtype'):
         if hasattr(model.config, n): delattr(model.config, n)
 
-# %% ../nbs/1_line/03_policy.ipynb #72e3e122
+# %% ../nbs/1_line/03_policy.ipynb #5c3f83ee
+TINY = Path(str(files('grpo_lit')))/'data'/'tiny'
+
+def _address(name_or_path):
+    "What `from_pretrained` is asked for: a directory or a name on the hub, and the GGUF file in the directory"
+    path = TINY if str(name_or_path)=='tiny' else Path(name_or_path)
+    where = str(path if path.exists() else name_or_path)
+    if not where.endswith('.gguf'): return where, {}
+    if not path.exists(): raise ValueError(f'no GGUF file at {where!r}')
+    return str(path.parent), dict(gguf_file=path.name)
+
+@contextmanager
+def _no_bars():
+    shown = notices.is_progress_bar_enabled()
+    notices.disable_progress_bar()
+    try: yield
+    finally:
+        if shown: notices.enable_progress_bar()
+
+def _not_loaded(name, where, error):
+    "The `ValueError` that says what is wrong with a model, or which is meant"
+    if Path(where).exists(): return ValueError(f'{where!r} does not load as a causal language model: {error}')
+    near = ['tiny'] + [o.parent.name for o in Path('.').glob('*/config.json')]
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return ValueError(no_such('model', str(name), near) + f', or any causal model of the Hugging Face hub ({reason})')
+
+# %% ../nbs/1_line/03_policy.ipynb #42785db3
 def load_policy(name_or_path:str='tiny', # "tiny", a hub name, a directory, or a .gguf file
                 dtype:torch.dtype|str=torch.float32, # Of the weights; train in float32
                 device:str|None=None, # None: CUDA if there is one
@@ -71,21 +104,15 @@ def load_policy(name_or_path:str='tiny', # "tiny", a hub name, a directory, or a
                 **kwargs # For `AutoModelForCausalLM.from_pretrained`
                ) -> tuple: # model in eval mode, tokenizer
     "A causal language model and its tokenizer; raises `ValueError` if there is no such model"
-    path = TINY if str(name_or_path)=='tiny' else Path(name_or_path)
-    where, extra = str(path if path.exists() else name_or_path), dict(trust_remote_code=trust_remote_code)
-    if where.endswith('.gguf'):
-        if not path.exists(): raise ValueError(f'no GGUF file at {where!r}')
-        where, extra = str(path.parent), extra | dict(gguf_file=path.name)
-    bar = notices.is_progress_bar_enabled(); notices.disable_progress_bar()       # reading weights takes seconds; downloads show bars of their own
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(where, **extra, **{k:v for k,v in kwargs.items() if k in ('revision','token','cache_dir','subfolder','local_files_only')})
-        model = AutoModelForCausalLM.from_pretrained(where, dtype=dtype, **extra, **kwargs)
-    except (OSError, ValueError) as e:
-        if path.exists(): raise ValueError(f'{where!r} does not load as a causal language model: {e}') from e
-        near = ['tiny'] + [o.parent.name for o in Path('.').glob('*/config.json')]
-        raise ValueError(no_such('model', str(name_or_path), near) + f', or any causal model of the Hugging Face hub ({(str(e).strip() or type(e).__name__).splitlines()[0]})') from e
-    finally: bar and notices.enable_progress_bar()
-    if 'gguf_file' in extra: unmark_quantized(model)
+    where, gguf = _address(name_or_path)
+    both = dict(trust_remote_code=trust_remote_code, **gguf)
+    hub = ('revision','token','cache_dir','subfolder','local_files_only')              # these the tokenizer wants too
+    with _no_bars():
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(where, **both, **{k:v for k,v in kwargs.items() if k in hub})
+            model = AutoModelForCausalLM.from_pretrained(where, dtype=dtype, **both, **kwargs)
+        except (OSError, ValueError) as e: raise _not_loaded(name_or_path, where, e) from e
+    if gguf: unmark_quantized(model)
     device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
     return model.eval().to(device), check_tokenizer(tokenizer)
 
@@ -93,7 +120,7 @@ def load_policy(name_or_path:str='tiny', # "tiny", a hub name, a directory, or a
 def has_adapter(model) -> bool: return hasattr(model, 'disable_adapter')
 
 class Reference:
-    "The policy as it was when this was made: a frozen copy, or, for a LoRA policy, its base weights (adapter off: the start, if the adapter is new)"
+    "The policy as it was when this was made: a frozen copy, or, for a LoRA policy, its base weights"
     def __init__(self, model):
         self.policy = model
         self.frozen = None if has_adapter(model) else copy.deepcopy(model).eval().requires_grad_(False)
@@ -101,14 +128,17 @@ class Reference:
     @contextmanager
     def __call__(self):
         "Yields the reference model"
-        if self.frozen is not None: yield self.frozen
-        else:
-            with self.policy.disable_adapter(): yield self.policy
+        if self.frozen is not None:
+            yield self.frozen
+            return
+        with self.policy.disable_adapter():            # the start, if the adapter is new
+            yield self.policy
 
-# %% ../nbs/1_line/03_policy.ipynb #bf36714c
+# %% ../nbs/1_line/03_policy.ipynb #c79426d6
 def add_lora(model, # Any policy
              peft_config=None, # A `peft` config; None: LoRA of rank 16 on every linear layer
             ): # The policy with an adapter, everything else frozen
     "Train a small adapter instead of all weights; needs the `lora` extra"
     from peft import LoraConfig, get_peft_model
-    return get_peft_model(model, peft_config or LoraConfig(r=16, lora_alpha=32, target_modules='all-linear', task_type='CAUSAL_LM'))
+    usual = LoraConfig(r=16, lora_alpha=32, target_modules='all-linear', task_type='CAUSAL_LM')
+    return get_peft_model(model, peft_config or usual)

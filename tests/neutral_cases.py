@@ -7,15 +7,16 @@ import functools, json, os, re, sys
 from pathlib import Path
 import torch
 from grpo_lit.advantages import group_advantages
-from grpo_lit.core import masked_mean
+from grpo_lit.tensors import masked_mean
 from grpo_lit.leash import kl_penalized_rewards
 from grpo_lit.logprobs import high_entropy_mask, kl_estimate
 from grpo_lit.loss import average_terms, clipped_term, grpo_loss
 from grpo_lit.fast.offpolicy import off_policy_mask
 from grpo_lit.run.sft import sft_loss
-from grpo_lit import answers, programs, sandbox, shape
+from grpo_lit import answers
+from grpo_lit.rewards import comparing, programs, reading, sandbox, shape, words
 
-vectors = Path(os.environ.get('GRPO_LIT_CASES', Path(__file__).resolve().parents[2]/'shared'))/'vectors'
+vectors = Path(os.environ.get('GRPO_LIT_CASES', 'not set'))/'vectors'
 @functools.cache
 def inputs(name): return json.loads((vectors/name).read_text())
 
@@ -107,24 +108,24 @@ def asserted(case):
     skip({'maxrl_advantage':'divides by the mean: another method', 'masked_var_unbiased':'no function of ours', 'gae_returns':'belongs to the critic, which lives in a case page'}.get(f, f'{f}: unknown'))
 
 def math_equivalence(case):
-    why = {'math_equivalence-0006':'a comma with other than three digits behind it separates a list', 'math_equivalence-0007':'a comma with other than three digits behind it separates a list', 'math_equivalence-0141':'2.6667 is not 8/3: only from six places on may a decimal be rounded',
-           'math_equivalence-0174':'a box is the answer, whatever is said after it', 'math_equivalence-0185':'a bare list has an order', 'math_equivalence-0189':'an inequality and its interval are the same set', 'math_equivalence-0193':'boxes with +++ between them are not one answer'}.get(case['id'])
+    why = {'math_equivalence-0006':'a comma begins the decimals only where the gold has it', 'math_equivalence-0141':'2.6667 is not 8/3: only from six places on may a decimal be rounded',
+           'math_equivalence-0174':'a box is the answer, whatever is said after it', 'math_equivalence-0272':'a bare list is a set of solutions', 'math_equivalence-0279':'a bare list is a set of solutions', 'math_equivalence-0189':'an inequality and its interval are the same set', 'math_equivalence-0193':'boxes with +++ between them are not one answer'}.get(case['id'])
     if why: skip(why)
     gold, given, whole = case['gold'], case['prediction'], lambda t: re.fullmatch(r'\$?\$[^$]+\$\$?', t) or '$' not in t and 'boxed' not in t and not re.search(r'(?<!\\)\b[A-Za-z]{3}', t)
     if case['form']=='text-with-delimiters': gold, given = (t if whole(t) else answers.extract_answer(t) for t in (gold, given))
     if case['form']=='boxed-completion': given = answers.extract_answer(given)
-    return answers.math_equal(gold, given)
+    return comparing.math_equal(gold, given)
 
 def extraction(case):
     kind, text = case['kind'], case['text']
     if case['id']=='extraction-0021': skip('spaces around an answer are not part of it')
-    if kind=='split_tuple': return answers.answer_parts(text)
+    if kind=='split_tuple': return reading.answer_parts(text)
     if kind=='gsm8k_hash': return (a := answers.extract_answer(text, 'hash')) and a.replace(',','')
     if kind=='last_int': return (a := answers.extract_answer(text, 'number')) and int(a)
     return answers.extract_answer(text, 'boxed' if kind=='boxed' else 'auto')
 
 def choice_extraction(case):
-    letters = re.findall(r"'(\w)'", re.search(r'strings=\((.*?)\)', case['config'])[1]); a = answers.extract_choice(case['text'], letters)
+    letters = re.findall(r"'(\w)'", re.search(r'strings=\((.*?)\)', case['config'])[1]); a = words.extract_choice(case['text'], letters)
     return [] if a is None else [a.lower() if 'lowercase=True' in case['config'] else a, a]
 
 def math_completion_rewards(case):
@@ -135,13 +136,13 @@ def math_completion_rewards(case):
     if i==70: skip('"the answer is" states an answer as well as "Answer:"')
     if i==75: skip('0.5 is 1/2')
     style = {'strict':'hash','flexible':'number'}.get(o.get('method')) or ('number' if o.get('extract') else 'stated' if o.get('scorer') else 'boxed')
-    given = answers.extract_answer(c, style); got = answers.accuracy_reward([], [c], [], answer=[case['gold']], answer_style=[style])[0]
+    given = answers.extract_answer(c, style); got = comparing.accuracy_reward([], [c], [], answer=[case['gold']], answer_style=[style])[0]
     wrong = o.get('incorrect_reward', -1. if o.get('scorer') else 0.)
     return o.get('unk_error_reward', 0.) if got is None else o.get('correct_reward', 1.) if got else o.get('format_error_reward', wrong) if given is None else wrong
 
 def qa_match(case):
     if case['id'] in ('qa_match-0065','qa_match-0067'): skip('stray tags cost something in a reward for the format, not here')
-    f = answers.word_match({'normalized_exact_match':'exact','token_f1':'f1','search_r1_em':'exact','search_r1_sub_em':'contains'}[case['metric']], 'tag' if 'search' in case['metric'] else None)
+    f = words.word_match({'normalized_exact_match':'exact','token_f1':'f1','search_r1_em':'exact','search_r1_sub_em':'contains'}[case['metric']], 'tag' if 'search' in case['metric'] else None)
     return f([], [case['completion']], [], answer=[case['gold']])[0]
 
 def reward_functions(case):
@@ -149,7 +150,7 @@ def reward_functions(case):
     gold = case['gold'] if case.get('batch') else [case.get('gold')]*len(c); ids = None if ids is None else [ids]; many = lambda v: v if case.get('batch') else v[0]
     if f in ('accuracy_reward','reasoning_accuracy_reward'):
         if 'reasoning_delimiters' in o: c = [t.replace(o['reasoning_delimiters'][0], '</think>') for t in c]
-        return answers.accuracy_reward([], c, [], answer=gold, answer_style=['boxed'] if f.startswith('reasoning') else None)[0]
+        return comparing.accuracy_reward([], c, [], answer=gold, answer_style=['boxed'] if f.startswith('reasoning') else None)[0]
     if f=='think_format_reward': return shape.think_format_reward(completions=c)[0]
     if f=='get_soft_overlong_punishment': return shape.soft_overlong(o['max_completion_len'], o['soft_punish_cache'])(completion_ids=ids)[0]
     if f=='get_repetition_penalty_reward':
@@ -157,10 +158,10 @@ def reward_functions(case):
         return shape.repetition(o['ngram_size'], o['max_penalty'], 'words' if ids is None else 'tokens')(completions=c, completion_ids=ids)[0]
     if f=='get_cosine_scaled_reward':
         lo = dict(correct=(o.get('max_value_correct', 1.), o.get('min_value_correct', .5)), wrong=(o.get('min_value_wrong', -1.), o.get('max_value_wrong', -.5)))
-        return shape.cosine_length(answers.accuracy_reward, o['max_len'], **lo)(completions=c, completion_ids=ids, answer=gold)[0]
+        return shape.cosine_length(comparing.accuracy_reward, o['max_len'], **lo)(completions=c, completion_ids=ids, answer=gold)[0]
     if f=='len_reward':
         if 'unparseable_latex' in gold: skip('a word is a gold that can be judged')
-        return shape.group_length(answers.accuracy_reward)(completions=c, answer=gold)
+        return shape.group_length(comparing.accuracy_reward)(completions=c, answer=gold)
     if f=='format_reward': return shape.tag_format()(completions=c)[0]
     if f=='tag_count_reward': return shape.tag_count()(completions=c)[0]
     if f=='get_code_format_reward': return shape.tag_format(block=o['language'])(completions=c)[0]

@@ -3,7 +3,7 @@ import pytest, torch
 from transformers import AutoConfig, AutoModelForCausalLM
 from grpo_lit.logprobs import token_logps
 from grpo_lit.policy import check_tokenizer, tiny_tokenizer
-from grpo_lit.fast.prefix import share_prefix
+from grpo_lit.fast.sharing import share_prefix
 from grpo_lit.sampling import SHORT, sample_groups
 
 small = dict(vocab_size=32, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=8, max_position_embeddings=128, pad_token_id=0, bos_token_id=1, eos_token_id=2)

@@ -1,13 +1,14 @@
 "Real files of the benchmarks: every row loads, its gold answer earns, a wrong one does not; skipped where the data files are absent"
+import os
 from pathlib import Path
 import pytest
-from grpo_lit.answers import accuracy_reward, math_equal, strict_accuracy_reward
+from grpo_lit.rewards.comparing import accuracy_reward, math_equal, strict_accuracy_reward
 from grpo_lit.rewards.programs import code_reward
 from grpo_lit.rewards import check_gold
-from grpo_lit.tasks import load_task
+from grpo_lit.run.datasets import load_task
 
-DATA = Path(__file__).resolve().parents[2]/'shared'/'data'
-pytestmark = pytest.mark.skipif(not DATA.exists(), reason='needs the data files')
+DATA = Path(os.environ.get('GRPO_LIT_CASES', 'not set'))/'data'
+pytestmark = pytest.mark.skipif(not DATA.exists(), reason='needs the data files (set GRPO_LIT_CASES to the folder that holds data/)')
 FILES = dict(gsm8k='gsm8k/test.jsonl', math500='math500/test.jsonl', svamp='svamp.jsonl', humaneval='humaneval/HumanEval.jsonl.gz', mbpp='mbpp/sanitized-mbpp.json')
 
 @pytest.mark.parametrize('name,count', [('gsm8k', 1319), ('math500', 500), ('svamp', 1000), ('humaneval', 164), ('mbpp', 427)])

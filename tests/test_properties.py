@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 from torch.testing import assert_close
 from grpo_lit.advantages import AGGREGATIONS, BASELINES, SCALES, group_advantages
-from grpo_lit.logprobs import head_logps
+from grpo_lit.fast.tiles import head_logps
 from grpo_lit.loss import KL_TERMS, LEVELS, LOSSES, grpo_loss, loss_items
 from grpo_lit.fast.offpolicy import IMPORTANCE_SAMPLING_MODES, importance_weights
 from grpo_lit.rewards import as_numbers, extract_answer, math_equal

@@ -1,10 +1,13 @@
 "Real programs through the sandbox: every canonical solution passes its tests, no stub does; skipped where the data files are absent"
-import ast, gzip, json, os, resource
+import ast, gzip, json, os, resource, subprocess, sys, time
 from pathlib import Path
 import pytest
-from grpo_lit.rewards.sandbox import in_parallel, nursery, run_code, run_tests
+from grpo_lit.rewards.sandbox import run_code, run_tests
+from grpo_lit.rewards.workers import fork_server, in_parallel
 
-DATA = Path(__file__).resolve().parents[2]/'shared'/'data'
+CASES = os.environ.get('GRPO_LIT_CASES')
+DATA = Path(CASES or '.')/'data'
+needs_data = pytest.mark.skipif(not CASES, reason='needs the data files (set GRPO_LIT_CASES to the folder that holds data/)')
 
 def humaneval():
     "Prompt and solution, a stub in its place, and the tests; helpers that the prompt defines belong to the tests"
@@ -20,7 +23,7 @@ def mbpp():
             if isinstance(f, (ast.FunctionDef,)): f.body = [ast.Return(ast.Constant(None))]
         yield r['code'], ast.unparse(tree), ['\n'.join([*r['test_imports'], t]) for t in r['test_list']]
 
-@pytest.mark.skipif(not DATA.exists(), reason='needs the data files')
+@needs_data
 @pytest.mark.parametrize('source,count', [(humaneval, 164), (mbpp, 427)])
 def test_solutions_pass_and_stubs_fail(source, count):
     right, stubs, tests = zip(*source())
@@ -30,16 +33,55 @@ def test_solutions_pass_and_stubs_fail(source, count):
     assert not [i for i,v in enumerate(in_parallel(run_tests, stubs, tests)) if v.correct]
 
 def test_a_thousand_runs_leave_nothing():
-    run_code('1'); before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss; fds = len(os.listdir('/dev/fd'))
+    run_code('1')
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    fds = len(os.listdir('/dev/fd'))
     assert all(v.status=='ok' for v in in_parallel(run_code, ['print(1)']*1000))
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss-before)/1024 < 50
-    assert len(os.listdir('/dev/fd')) <= fds+2 and not os.listdir(nursery().scratch)
+    assert len(os.listdir('/dev/fd')) <= fds+2 and not os.listdir(fork_server().scratch)
 
-def test_the_nursery_dies_with_its_process():
-    import subprocess, sys, time
-    p = subprocess.Popen([sys.executable, '-c', 'from grpo_lit.sandbox import *\nimport os\nprint(nursery().process.pid, flush=True)\nrun_code("while True: pass", timeout=60)'], stdout=subprocess.PIPE, text=True)
-    pid = int(p.stdout.readline()); time.sleep(.5); p.kill(); p.wait()
+ENDLESS = '''
+from grpo_lit.rewards.sandbox import run_code
+from grpo_lit.rewards.workers import fork_server
+print(fork_server().process.pid, flush=True)
+run_code('while True: pass', timeout=60)
+'''
+
+def is_gone(pid):
+    "No process, or one that waits for its parent to notice"
+    try: stat = Path(f'/proc/{pid}/stat').read_text()
+    except OSError: return True
+    return stat.split(')')[1].split()[0]=='Z'
+
+def test_the_fork_server_dies_with_its_process():
+    p = subprocess.Popen([sys.executable, '-c', ENDLESS], stdout=subprocess.PIPE, text=True)
+    pid = int(p.stdout.readline())
+    time.sleep(.5)
+    p.kill()
+    p.wait()
     for _ in range(50):
-        if not os.path.exists(f'/proc/{pid}') or open(f'/proc/{pid}/stat').read().split(')')[1].split()[0]=='Z': break
+        if is_gone(pid): return
         time.sleep(.1)
-    else: pytest.fail('it lives')
+    pytest.fail('it lives')
+
+FORGED = '''
+import os
+for fd in range(3, 64):
+    try: os.write(fd, len(m).to_bytes(4, 'big')+m)
+    except OSError: pass
+os._exit(0)
+'''
+
+@pytest.mark.parametrize('message', [b'no json', b'[' * 60000, b'{"failed": 5}', b'{"failed": ["x"]}'], ids=['no json', 'deep', 'number', 'short'])
+def test_a_forged_note_is_no_error_of_ours(message):
+    assert not run_tests(f'm = {message!r}'+FORGED, ['assert add(1, 2) == 3'], timeout=2).correct
+
+def test_the_child_has_nothing_of_the_package():
+    v = run_code('import sys\nprint(*[m for m in sys.modules if m.startswith(("grpo_lit", "inside"))])\nimport inside.sandbox')
+    assert v.stdout.split()==['inside', 'inside.walls', 'inside.wire', 'inside.jail']
+    assert "No module named 'inside.sandbox'" in v.stderr
+
+def test_the_old_name():
+    from grpo_lit.rewards.sandbox import Verdict, run_code, run_tests
+    from grpo_lit.rewards.workers import in_parallel
+    assert in_parallel(lambda x: x+1, [1]) == [2]

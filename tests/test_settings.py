@@ -8,42 +8,55 @@ try: import tomllib
 except ModuleNotFoundError: tomllib = pytest.importorskip('tomli')
 
 root = Path(__file__).parent.parent
-ini = ConfigParser(delimiters=['=']); ini.read(root/'settings.ini', encoding='utf-8'); ini = ini['DEFAULT']
+parser = ConfigParser(delimiters=['='])
+parser.read(root/'settings.ini', encoding='utf-8')
+ini = parser['DEFAULT']
 toml = tomllib.loads((root/'pyproject.toml').read_text(encoding='utf-8'))
 name = ini['lib_name']
 
-def test_name(): assert toml['project']['name'] == name
-def test_urls(): assert toml['project']['urls'] == dict(Repository=ini['git_url'], Documentation=ini['doc_host']+ini['doc_baseurl'])
+def test_name():
+    assert toml['project']['name'] == name
+
+def test_urls():
+    site = ini['doc_host']+ini['doc_baseurl']
+    assert toml['project']['urls'] == dict(Repository=ini['git_url'], Documentation=site)
 
 @pytest.mark.parametrize('key', ['lib_path', 'nbs_path', 'doc_path', 'tst_flags'])
-def test_nbdev(key): assert toml['tool']['nbdev'][key] == ini[key]
+def test_nbdev(key):
+    assert toml['tool']['nbdev'][key] == ini[key]
 
 def test_pytest_knows_the_flags():
-    assert [o.partition(':')[0] for o in toml['tool']['pytest']['ini_options']['markers']] == ini['tst_flags'].split()
+    markers = toml['tool']['pytest']['ini_options']['markers']
+    assert [m.partition(':')[0] for m in markers] == ini['tst_flags'].split()
 
 def wanted():
     "(extra, requirement) in settings.ini"
-    for k in ini:
-        if k=='requirements' or k.endswith('_requirements'):
-            for o in ini[k].split(): r = Requirement(o); yield k.removesuffix('requirements').rstrip('_'), r.name, r.specifier
+    for key in ini:
+        if key!='requirements' and not key.endswith('_requirements'): continue
+        extra = key.removesuffix('requirements').rstrip('_')
+        for r in map(Requirement, ini[key].split()):
+            yield extra, r.name, r.specifier
 
 def installed():
     "(extra, requirement) in the metadata of the installed package"
-    for o in requires(name):
-        r = Requirement(o); extra = str(r.marker or '').rpartition('extra == ')[2].strip('"'); yield extra, r.name, r.specifier
+    for r in map(Requirement, requires(name)):
+        extra = str(r.marker or '').rpartition('extra == ')[2].strip('"')
+        yield extra, r.name, r.specifier
 
-def test_installed_requirements(): assert set(installed()) == set(wanted()), 'install again: pip install -e .'
+def test_installed_requirements():
+    assert set(installed()) == set(wanted()), 'install again: pip install -e .'
 
 def test_installed_metadata():
     m = metadata(name)
     assert (m['Summary'], m['Requires-Python']) == (ini['description'], '>='+ini['min_python'])
-    assert f'__version__ = "{version(name)}"' in (root/ini['lib_path']/'__init__.py').read_text(encoding='utf-8')
+    source = (root/ini['lib_path']/'__init__.py').read_text(encoding='utf-8')
+    assert f'__version__ = "{version(name)}"' in source
 
 def test_console_scripts():
     have = {f'{o.name}={o.value}' for o in entry_points(group='console_scripts')}
     assert have >= set(ini['console_scripts'].split())
 
 def test_package_data():
-    files = [f for o in ini['package_data'].split() for f in (root/ini['lib_path']).glob(o)]
+    files = [f for pattern in ini['package_data'].split() for f in (root/ini['lib_path']).glob(pattern)]
     assert {f.name for f in files} >= {'config.json', 'model.safetensors', 'tokenizer.json'}
     assert sum(f.stat().st_size for f in files) <= 4*2**20, 'the shipped policy is 4 MB at most'

@@ -3,7 +3,7 @@ import inspect
 from dataclasses import MISSING, fields, is_dataclass
 from importlib import import_module
 from inspect import Parameter
-from fastcore.docments import DocmentTbl
+from fastcore.docments import DocmentTbl, docments
 from nbdev.config import get_config
 from nbdev.showdoc import BasicMarkdownRenderer
 
@@ -14,10 +14,19 @@ class TableRenderer(BasicMarkdownRenderer):
         doc = rest.partition('\n```')[2]; sym = exported(self.sym) if is_dataclass(self.sym) else self.sym
         try: sig = str(inspect.signature(sym))
         except (TypeError, ValueError): sig = ''
-        try: tbl = DocmentTbl(sym)._repr_markdown_()
+        try: tbl = table(sym)._repr_markdown_()
         except Exception: tbl = ''                       # symbols without docments, such as properties
         sig = wrap(self.nm.rpartition('.')[2]+sig.replace('__main__.', ''))
         return f"{head}```python\n{sig}\n```{doc}" + (f'\n\n{tbl}' if tbl else '')
+
+def table(sym):
+    "The table of parameters; a dataclass shows what stands beside the fields that it inherits, too"
+    tbl = DocmentTbl(sym)
+    if is_dataclass(sym):
+        for base in filter(is_dataclass, sym.__mro__[1:]):
+            for name,text in docments(base, returns=False).items():
+                if text: tbl.dm[name]['docment'] = text
+    return tbl
 
 def exported(cls):
     "The dataclass `cls` as its module has it, where its comments can be read, with a signature of its fields"

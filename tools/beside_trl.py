@@ -22,7 +22,8 @@ def one(a, out):
     torch.set_num_threads(a.threads)
     (model, tokenizer), task, rewards = load_policy('tiny', device='cpu'), addition_task(seed=a.seed), [accuracy_reward, think_format_reward]
     if a.only=='ours':
-        from grpo_lit.run.trainer import GRPOConfig, GRPOTrainer
+        from grpo_lit.run.config import GRPOConfig
+        from grpo_lit.run.trainer import GRPOTrainer
         def keep(trainer, m): m['step']%a.every==0 and trainer.save_model(out/f"policy-{m['step']}")
         t = GRPOTrainer(model, rewards, GRPOConfig(**settings(a, out/'run'), log_completions=False), task.train, processing_class=tokenizer, callbacks=[keep])
         t.train(); seconds = [m['step_time'] for m in t.history]

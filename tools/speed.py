@@ -45,7 +45,8 @@ def one(a):
     if a.cuda: model.cuda(); torch.cuda.reset_peak_memory_stats()
     with tempfile.TemporaryDirectory() as out:
         if a.only=='ours':
-            from grpo_lit.run.trainer import GRPOConfig, GRPOTrainer
+            from grpo_lit.run.config import GRPOConfig
+            from grpo_lit.run.trainer import GRPOTrainer
             extra = dict(micro_batch_tokens=a.micro_batch_tokens) if a.micro_batch_tokens else {}
             t = GRPOTrainer(model, reward, GRPOConfig(**settings(a, out), **extra, log_completions=False), rows, processing_class=tokenizer)
             t.train(); steps = [dict(step=m['step_time'], sample=m['time/sample'], reference=m['time/reference'], update=m['time/update'], **{k:m[k] for k in m if k.startswith('floor/')}) for m in t.history]

@@ -11,53 +11,81 @@ __all__ = ['SWAPS', 'FAULTS', 'INSPECTS', 'Mutant', 'mutants', 'telling_mutants'
 import ast, copy, random, re
 from functools import lru_cache
 from dataclasses import dataclass
-from ..core import completion_text, seed_for
-from .programs import extract_code
-from .sandbox import in_parallel, run_tests
+from ..core import completion_text
+from ..tensors import seed_for
+from .programs import extract_code, parsed
+from .sandbox import run_tests
+from .workers import in_parallel
 
 # %% ../../nbs/2_rewards/11_mutants.ipynb #564cd097
-SWAPS = {ast.Add:[ast.Sub], ast.Sub:[ast.Add], ast.Mult:[ast.Add, ast.FloorDiv], ast.Div:[ast.Mult, ast.FloorDiv], ast.FloorDiv:[ast.Div, ast.Mult], ast.Mod:[ast.FloorDiv], ast.Pow:[ast.Mult],
-         ast.Lt:[ast.LtE, ast.GtE], ast.LtE:[ast.Lt, ast.Gt], ast.Gt:[ast.GtE, ast.LtE], ast.GtE:[ast.Gt, ast.Lt], ast.Eq:[ast.NotEq], ast.NotEq:[ast.Eq], ast.In:[ast.NotIn], ast.NotIn:[ast.In], ast.Is:[ast.IsNot], ast.IsNot:[ast.Is],
-         ast.And:[ast.Or], ast.Or:[ast.And], ast.BitAnd:[ast.BitOr], ast.BitOr:[ast.BitAnd], ast.BitXor:[ast.BitAnd], ast.LShift:[ast.RShift], ast.RShift:[ast.LShift]}
+SWAPS = {
+    ast.Add: [ast.Sub], ast.Sub: [ast.Add],
+    ast.Mult: [ast.Add, ast.FloorDiv], ast.Pow: [ast.Mult],
+    ast.Div: [ast.Mult, ast.FloorDiv], ast.FloorDiv: [ast.Div, ast.Mult], ast.Mod: [ast.FloorDiv],
+    ast.Lt: [ast.LtE, ast.GtE], ast.LtE: [ast.Lt, ast.Gt], ast.Gt: [ast.GtE, ast.LtE], ast.GtE: [ast.Gt, ast.Lt],
+    ast.In: [ast.NotIn], ast.NotIn: [ast.In], ast.Is: [ast.IsNot], ast.IsNot: [ast.Is],
+    ast.Eq: [ast.NotEq], ast.NotEq: [ast.Eq], ast.And: [ast.Or], ast.Or: [ast.And],
+    ast.BitAnd: [ast.BitOr], ast.BitOr: [ast.BitAnd], ast.BitXor: [ast.BitAnd], ast.LShift: [ast.RShift], ast.RShift: [ast.LShift]}
 
 def _with(node, **fields):
     "A copy of `node` with other fields"
     new = copy.copy(node)
-    for k,v in fields.items(): setattr(new, k, v)
+    for k, v in fields.items(): setattr(new, k, v)
     return new
 
 def _operators(n):
-    if isinstance(n, (ast.BinOp,ast.AugAssign,ast.BoolOp)): yield from (_with(n, op=o()) for o in SWAPS.get(type(n.op), []))
+    "`a + b` -> `a - b`, `a < b` -> `a <= b`, `not a` -> `a`"
+    if isinstance(n, (ast.BinOp, ast.AugAssign, ast.BoolOp)):
+        for other in SWAPS.get(type(n.op), []): yield _with(n, op=other())
     if isinstance(n, ast.Compare):
-        for i,op in enumerate(n.ops): yield from (_with(n, ops=[*n.ops[:i], o(), *n.ops[i+1:]]) for o in SWAPS.get(type(op), []))
+        for i, op in enumerate(n.ops):
+            for other in SWAPS.get(type(op), []): yield _with(n, ops=[*n.ops[:i], other(), *n.ops[i+1:]])
     if isinstance(n, ast.UnaryOp): yield n.operand
 
+# %% ../../nbs/2_rewards/11_mutants.ipynb #43604f12
 def _constants(n):
+    "`1` -> `2`, `0`; `True` -> `False`; a text -> the empty one"
     if not isinstance(n, ast.Constant): return
     if isinstance(n.value, bool): yield _with(n, value=not n.value)
-    elif isinstance(n.value, (int,float)): yield from (_with(n, value=n.value+d) for d in (1,-1))
+    elif isinstance(n.value, (int, float)):
+        for d in (1, -1): yield _with(n, value=n.value+d)
     elif isinstance(n.value, str): yield _with(n, value='' if n.value else 'x')
 
 def _conditions(n):
-    if isinstance(n, (ast.If,ast.While,ast.IfExp)): yield _with(n, test=ast.UnaryOp(ast.Not(), n.test))
+    "`if a` -> `if not a`; a comprehension without its condition"
+    if isinstance(n, (ast.If, ast.While, ast.IfExp)): yield _with(n, test=ast.UnaryOp(ast.Not(), n.test))
     if isinstance(n, ast.comprehension) and n.ifs: yield _with(n, ifs=[])
 
 def _off_by_one(n):
+    "`range(n)` -> `range(n + 1)`, `x[i]` -> `x[i - 1]`"
+    one = ast.Constant(1)
     if isinstance(n, ast.Call) and getattr(n.func, 'id', '')=='range' and n.args:
         at = 0 if len(n.args)==1 else 1
-        for op in (ast.Add, ast.Sub): yield _with(n, args=[*n.args[:at], ast.BinOp(n.args[at], op(), ast.Constant(1)), *n.args[at+1:]])
-    if isinstance(n, ast.Subscript) and not isinstance(n.slice, (ast.Slice,ast.Constant)) and isinstance(n.ctx, ast.Load): yield _with(n, slice=ast.BinOp(n.slice, ast.Sub(), ast.Constant(1)))
+        for op in (ast.Add, ast.Sub):
+            yield _with(n, args=[*n.args[:at], ast.BinOp(n.args[at], op(), one), *n.args[at+1:]])
+    if isinstance(n, ast.Subscript) and isinstance(n.ctx, ast.Load) and not isinstance(n.slice, (ast.Slice, ast.Constant)):
+        yield _with(n, slice=ast.BinOp(n.slice, ast.Sub(), one))
 
+# %% ../../nbs/2_rewards/11_mutants.ipynb #b8b7f9cf
 def _dropped(n):
-    if isinstance(n, (ast.Expr,ast.AugAssign,ast.Break,ast.Continue)) or isinstance(n, ast.Assign) and not isinstance(n.targets[0], ast.Name): yield ast.Pass()
-    if isinstance(n, ast.Return) and n.value is not None and not (isinstance(n.value, ast.Constant) and n.value.value is None): yield ast.Return(ast.Constant(None))
+    "A statement, or the value of a `return`"
+    to_a_part = isinstance(n, ast.Assign) and not isinstance(n.targets[0], ast.Name)
+    if to_a_part or isinstance(n, (ast.Expr, ast.AugAssign, ast.Break, ast.Continue)): yield ast.Pass()
+    if not isinstance(n, ast.Return) or n.value is None: return
+    returns_none = isinstance(n.value, ast.Constant) and n.value.value is None
+    if not returns_none: yield ast.Return(ast.Constant(None))
 
 def _skipped(n):
     "A call that does nothing to its argument: `sorted(x)` -> `x`"
-    if isinstance(n, ast.Call) and n.args and not isinstance(n.args[0], (ast.Starred,ast.Constant,ast.GeneratorExp)) and getattr(n.func, 'id', '') not in ('range','print','isinstance','enumerate','zip'): yield n.args[0]
+    if not isinstance(n, ast.Call) or not n.args: return
+    if isinstance(n.args[0], (ast.Starred, ast.Constant, ast.GeneratorExp)): return
+    if getattr(n.func, 'id', '') not in ('range','print','isinstance','enumerate','zip'): yield n.args[0]
 
-FAULTS = dict(skipped=_skipped, operator=_operators, constant=_constants, condition=_conditions, off_by_one=_off_by_one, dropped=_dropped) # name -> f(node) -> replacements
+FAULTS = dict(                             # name: f(node) -> replacements
+    skipped=_skipped, operator=_operators, constant=_constants,
+    condition=_conditions, off_by_one=_off_by_one, dropped=_dropped)
 
+# %% ../../nbs/2_rewards/11_mutants.ipynb #d01ec902
 @dataclass
 class Mutant:
     "A program with one fault"
@@ -65,39 +93,62 @@ class Mutant:
     fault:str # A key of `FAULTS`
     line:int # Of the program, as `ast.unparse` writes it
 
+def _copy_with(tree, node, new):
+    "The tree with `new` in the place of `node`; what is not above `node` is shared"
+    if tree is node: return new
+    if isinstance(tree, list):
+        copies = [_copy_with(x, node, new) for x in tree]
+        return copies if any(a is not b for a, b in zip(tree, copies)) else tree
+    if not isinstance(tree, ast.AST): return tree
+    copies = {k: _copy_with(v, node, new) for k, v in ast.iter_fields(tree)}
+    changed = {k: v for k, v in copies.items() if v is not getattr(tree, k)}
+    return _with(tree, **changed) if changed else tree
+
+def _docstrings(tree) -> set: # Of `id`s
+    "Nodes that say what something is for: the first expression of a module, class or function, and its value"
+    found = set()
+    for n in ast.walk(tree):
+        if not isinstance(n, (ast.FunctionDef, ast.ClassDef, ast.Module)) or not n.body: continue
+        first = n.body[0]
+        if not isinstance(first, ast.Expr): continue
+        found.add(id(first.value))
+        if isinstance(first.value, ast.Constant): found.add(id(first))
+    return found
+
+def _every_mutant(plain) -> list:
+    "All mutants of a program that `ast.unparse` wrote"
+    tree, found, seen = ast.parse(plain), [], {plain}
+    left_alone = _docstrings(tree)
+    for node in ast.walk(tree):
+        if id(node) in left_alone: continue
+        for fault, replacements in FAULTS.items():
+            for new in replacements(node):
+                code = ast.unparse(ast.fix_missing_locations(_copy_with(tree, node, new)))
+                if code in seen: continue
+                seen.add(code)
+                found.append(Mutant(code, fault, getattr(node, 'lineno', 0)))
+    return found
+
+# %% ../../nbs/2_rewards/11_mutants.ipynb #ff437304
+def _in_turn(found, n) -> list:
+    "`n` of them, one of each kind after the other"
+    kinds = {k: [m for m in found if m.fault==k] for k in FAULTS}
+    chosen = []
+    while len(chosen)<n:
+        for k in kinds:
+            if kinds[k] and len(chosen)<n: chosen.append(kinds[k].pop())
+    return chosen
 
 def mutants(program:str, # Python
             n:int|None=None, # At most so many, of as many kinds as there are; None: all
             seed=0 # Of the choice
            ) -> list: # Of `Mutant`, all different; raises `SyntaxError`
     "Programs that differ from `program` by one small fault; docstrings are left alone"
-    tree = ast.parse(program); plain = ast.unparse(tree); tree = ast.parse(plain)
-    doc = {id(b.body[0].value) for b in ast.walk(tree) if isinstance(b, (ast.FunctionDef,ast.ClassDef,ast.Module)) and b.body and isinstance(b.body[0], ast.Expr)} | {id(b.body[0]) for b in ast.walk(tree) if isinstance(b, (ast.FunctionDef,ast.ClassDef,ast.Module)) and b.body and isinstance(b.body[0], ast.Expr) and isinstance(b.body[0].value, ast.Constant)}
-    found, seen = [], {plain}
-    for node in ast.walk(tree):
-        if id(node) in doc: continue
-        for fault,f in FAULTS.items():
-            for new in f(node):
-                code = ast.unparse(ast.fix_missing_locations(_copy_with(tree, node, new)))
-                if code not in seen: seen.add(code); found.append(Mutant(code, fault, getattr(node, 'lineno', 0)))
+    plain = ast.unparse(ast.parse(program))
+    found = _every_mutant(plain)
     if n is None or len(found)<=n: return found
-    r = random.Random(seed_for(seed, plain)); r.shuffle(found)
-    kinds, chosen = {k:[m for m in found if m.fault==k] for k in FAULTS}, []
-    while len(chosen)<n:                                                    # in turn, so that no kind crowds the others out
-        for k in kinds:
-            if kinds[k] and len(chosen)<n: chosen.append(kinds[k].pop())
-    return chosen
-
-def _copy_with(tree, node, new):
-    "The tree with `new` in the place of `node`; what is not above `node` is shared"
-    if tree is node: return new
-    fields = {}
-    for k,v in ast.iter_fields(tree):
-        if isinstance(v, ast.AST): w = _copy_with(v, node, new); w is not v and fields.update({k:w})
-        elif isinstance(v, list):
-            w = [_copy_with(x, node, new) if isinstance(x, ast.AST) else x for x in v]
-            if any(a is not b for a,b in zip(v, w)): fields[k] = w
-    return _with(tree, **fields) if fields else tree
+    random.Random(seed_for(seed, plain)).shuffle(found)
+    return _in_turn(found, n)
 
 # %% ../../nbs/2_rewards/11_mutants.ipynb #0919b8ac
 @lru_cache(4096)
@@ -108,15 +159,34 @@ def telling_mutants(program:str, # The reference solution
                    ) -> tuple: # Of `Mutant`; raises `ValueError` when the reference fails its own tests
     "Mutants that the gold tests find out"
     tests = gold_tests if isinstance(gold_tests, str) else list(gold_tests)
-    if not (v := run_tests(program, tests, timeout=timeout*5)).correct: raise ValueError(f'the reference solution does not pass its own tests: {v}')
+    v = run_tests(program, tests, timeout=timeout*5)
+    if not v.correct: raise ValueError(f'the reference solution does not pass its own tests: {v}')
     many = mutants(program, 3*n)
     verdicts = in_parallel(lambda m: run_tests(m.code, tests, timeout=timeout), many)
-    return tuple(m for m,v in zip(many, verdicts) if not v.correct)[:n]
+    return tuple(m for m, v in zip(many, verdicts) if not v.correct)[:n]
 
 # %% ../../nbs/2_rewards/11_mutants.ipynb #308f2294
-INSPECTS = re.compile(r'__\w+__|\b(?:inspect|linecache|dis|gc|ctypes|tracemalloc|traceback|subprocess|socket|importlib|open|eval|exec|compile|globals|locals|vars|getattr|setattr|_peer|time|datetime|random|secrets|uuid|os|sys|pathlib)\b')
-_HARMLESS = re.compile(r'__(?:name__|main__)|if\s+__name__\s*==\s*[\'"]__main__[\'"]\s*:[^\n]*(?:\n[ \t]+[^\n]*)*')
+INSPECTS = re.compile(
+    r'__\w+__|\b(?:'
+    r'inspect|linecache|dis|gc|ctypes|tracemalloc|traceback|'         # the source and its traces
+    r'open|pathlib|os|sys|subprocess|socket|importlib|'               # the machine
+    r'eval|exec|compile|globals|locals|vars|getattr|setattr|_peer|'   # the language turned on itself
+    r'time|datetime|random|secrets|uuid'                              # clock and chance
+    r')\b')
+_HARMLESS = re.compile(
+    r'__(?:name__|main__)|'
+    r'if\s+__name__\s*==\s*[\'"]__main__[\'"]\s*:[^\n]*(?:\n[ \t]+[^\n]*)*')
 
+def _asserts(tree) -> bool:
+    "Does a suite test anything at all?"
+    def tests(n): return isinstance(n, ast.Assert) or isinstance(n, ast.Attribute) and n.attr.startswith(('assert','fail'))
+    return any(tests(n) for n in ast.walk(tree))
+
+def _inspects(tree) -> bool:
+    "Does a suite look at other things than results? Comments do not count"
+    return bool(INSPECTS.search(_HARMLESS.sub('', ast.unparse(tree))))
+
+# %% ../../nbs/2_rewards/11_mutants.ipynb #f41f0425
 @dataclass
 class SuiteVerdict:
     "What a suite of tests is worth"
@@ -126,7 +196,8 @@ class SuiteVerdict:
     failing:float=0. # Share of its tests that fail on the reference
 
     @property
-    def score(self): return self.killed/self.mutants if self.mutants and not self.flaw else 0. # The mutation score, 0 for a suite with a flaw
+    def score(self) -> float: # The mutation score, 0 for a suite with a flaw
+        return self.killed/self.mutants if self.mutants and not self.flaw else 0.
 
 def judge_tests(suite:str, # Tests, as Python
                 program:str, # The reference solution
@@ -137,18 +208,33 @@ def judge_tests(suite:str, # Tests, as Python
                ) -> SuiteVerdict:
     "Run a suite on the reference, several times, and on every mutant"
     n = len(faulty)
-    try: tree = ast.parse(suite)
-    except (SyntaxError, ValueError, RecursionError, MemoryError): return SuiteVerdict('unreadable', 0, n)
-    if not any(isinstance(x, ast.Assert) or isinstance(x, ast.Attribute) and x.attr.startswith(('assert','fail')) for x in ast.walk(tree)): return SuiteVerdict('', 0, n)
-    code = ast.unparse(tree)                                               # without comments
-    if INSPECTS.search(_HARMLESS.sub('', code)): return SuiteVerdict('inspects', 0, n)
-    runs = [None]*reference_runs + list(faulty); random.Random(seed_for(seed, suite)).shuffle(runs)
+    tree = parsed(suite)
+    if tree is None: return SuiteVerdict('unreadable', 0, n)
+    if not _asserts(tree): return SuiteVerdict('', 0, n)
+    if _inspects(tree): return SuiteVerdict('inspects', 0, n)
+    runs = [None]*reference_runs + list(faulty)                     # None: the reference
+    random.Random(seed_for(seed, suite)).shuffle(runs)
     got = in_parallel(lambda m: run_tests(m.code if m else program, suite, timeout=timeout), runs)
-    own = [v for m,v in zip(runs, got) if m is None]; passed = [v.correct for v in own]
-    if not all(passed): return SuiteVerdict('flaky' if any(passed) else 'fails on the reference', 0, n, 1-min(v.passed/max(v.total, 1) for v in own))
-    return SuiteVerdict('', sum(m is not None and not v.correct for m,v in zip(runs, got)), n)
+    own = [v for m, v in zip(runs, got) if m is None]
+    passed = [v.correct for v in own]
+    if not all(passed):
+        flaw = 'flaky' if any(passed) else 'fails on the reference'
+        return SuiteVerdict(flaw, 0, n, failing=1-min(v.passed/max(v.total, 1) for v in own))
+    return SuiteVerdict('', sum(m is not None and not v.correct for m, v in zip(runs, got)), n)
 
 # %% ../../nbs/2_rewards/11_mutants.ipynb #b3cce605
+def _suite_worth(text, program, gold, n_mutants, reference_runs, penalty, timeout) -> float|None: # None: the reference cannot be used
+    "What a completion earns that should be a suite of tests for `program`"
+    program = extract_code(program) or program
+    try: faulty = telling_mutants(program, gold if isinstance(gold, str) else tuple(gold), n_mutants, timeout)
+    except (ValueError, SyntaxError, TypeError): return None
+    if not faulty: return None
+    suite = extract_code(text)
+    if suite is None: return 0.
+    v = judge_tests(suite[:20_000], program, faulty, reference_runs, timeout)
+    if v.flaw in ('', 'unreadable'): return v.score
+    return v.score - penalty*(v.failing if v.flaw=='fails on the reference' else 1.)
+
 def unit_tests(n_mutants:int=12, # Faulty programs for each reference
                reference_runs:int=3, # Runs of the reference among them
                penalty:float=.5, # Taken from a suite that inspects, is flaky or fails on the reference (there: times the share of its tests that fail)
@@ -157,16 +243,10 @@ def unit_tests(n_mutants:int=12, # Faulty programs for each reference
     "Make a reward for writing tests; it reads the columns `solution` (a reference) and `tests` (its gold tests)"
     if n_mutants<1 or reference_runs<1: raise ValueError('n_mutants and reference_runs are 1 or more')
     def unit_tests_reward(prompts, completions, completion_ids, solution, tests, **columns) -> list:
-        def worth(c, program, gold):
-            program = extract_code(program) or program
-            try: faulty = telling_mutants(program, gold if isinstance(gold, str) else tuple(gold), n_mutants, timeout)
-            except (ValueError, SyntaxError, TypeError): return None
-            if not faulty: return None
-            if (suite := extract_code(completion_text(c))) is None: return 0.
-            v = judge_tests(suite[:20_000], program, faulty, reference_runs, timeout)
-            return v.score - (penalty*(v.failing if v.flaw=='fails on the reference' else 1.) if v.flaw and v.flaw!='unreadable' else 0.)
-        memo = {}
-        for key in zip(map(completion_text, completions), solution, map(str, tests), tests): memo.setdefault(key[:3], key)
-        got = {k:worth(k[0], k[1], full[3]) for k,full in memo.items()}
-        return [got[(completion_text(c), s, str(t))] for c,s,t in zip(completions, solution, tests)]
+        memo = {}                                                   # what a group wrote twice is judged once
+        def worth(completion, program, gold):
+            key = completion_text(completion), program, str(gold)
+            if key not in memo: memo[key] = _suite_worth(key[0], program, gold, n_mutants, reference_runs, penalty, timeout)
+            return memo[key]
+        return list(map(worth, completions, solution, tests))
     return unit_tests_reward

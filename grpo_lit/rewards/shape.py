@@ -16,73 +16,117 @@ from ..core import completion_text
 # %% ../../nbs/2_rewards/15_shape.ipynb #812e0117
 def think_format_reward(prompts=None, completions=(), completion_ids=None, **columns) -> list: # 1.0 or 0.0
     "Does the text begin with exactly one `<think>` block, closed? It does not look inside"
-    return [float((t := completion_text(c)).lstrip().startswith('<think>') and t.count('<think>')==1 and t.count('</think>')==1) for c in completions]
+    def fits(text):
+        return text.lstrip().startswith('<think>') and text.count('<think>')==1 and text.count('</think>')==1
+    return [float(fits(completion_text(c))) for c in completions]
 
+# %% ../../nbs/2_rewards/15_shape.ipynb #a3eeef38
+def _marks(tags):
+    "Opening and closing tags, in order"
+    return [mark for t in tags or ('think','answer') for mark in (f'<{t}>', f'</{t}>')]
+
+# %% ../../nbs/2_rewards/15_shape.ipynb #74b2cad2
+def _is_blocks(text, marks, block):
+    "Is `text` the blocks between these marks and nothing else? The last may have to hold a fenced `block`"
+    if any(text.count(m)!=1 for m in marks): return False
+    at = [text.index(m) for m in marks]
+    if at!=sorted(at): return False
+    ends = [i+len(m) for i, m in zip(at, marks)]
+    outside = text[:at[0]] + ''.join(text[i:j] for i, j in zip(ends[1::2], at[2::2]+[len(text)]))
+    if outside.strip(): return False
+    return block is None or re.search(rf'```{re.escape(block)}\s*\n.*?```', text[at[-2]:at[-1]], re.S) is not None
+
+# %% ../../nbs/2_rewards/15_shape.ipynb #3422da45
 def tag_format(*tags:str, # In their order; none given: think, answer
                block:str|None=None # A language: the last tag must hold a fenced block of it
               ): # A reward function `tag_format_reward`: 1.0 or 0.0
     "Make a reward for texts that are these blocks, each once, and nothing else"
-    tags = tags or ('think','answer')
-    if bad := [t for t in tags if not re.fullmatch(r'\w+', t)]: raise ValueError(f'{bad[0]!r} is no tag: give names without brackets, such as "think"')
-    marks = [m for t in tags for m in (f'<{t}>', f'</{t}>')]
-    def right(text):
-        if any(text.count(m)!=1 for m in marks): return False
-        at = [text.index(m) for m in marks]
-        between = text[:at[0]] + ''.join(text[b+len(m):c] for b,m,c in zip(at[1::2], marks[1::2], [*at[2::2], len(text)]))
-        return at==sorted(at) and not between.strip() and (block is None or re.search(rf'```{re.escape(block)}\s*\n.*?```', text[at[-2]:at[-1]], re.S) is not None)
-    def tag_format_reward(prompts=None, completions=(), completion_ids=None, **columns) -> list: return [float(right(completion_text(c))) for c in completions]
+    if bad := [t for t in tags if not re.fullmatch(r'\w+', t)]:
+        raise ValueError(f'{bad[0]!r} is no tag: give names without brackets, such as "think"')
+    marks = _marks(tags)
+    def tag_format_reward(prompts=None, completions=(), completion_ids=None, **columns) -> list:
+        return [float(_is_blocks(completion_text(c), marks, block)) for c in completions]
     return tag_format_reward
 
+# %% ../../nbs/2_rewards/15_shape.ipynb #87a6bdd1
 def tag_count(*tags:str # None given: think, answer
              ): # A reward function `tag_count_reward`: between 0 and 1
-    "Make a reward that pays for each opening and closing tag that is there exactly once; a slope towards `tag_format`, and nothing more"
-    marks = [m for t in tags or ('think','answer') for m in (f'<{t}>', f'</{t}>')]
-    def tag_count_reward(prompts=None, completions=(), completion_ids=None, **columns) -> list: return [sum(completion_text(c).count(m)==1 for m in marks)/len(marks) for c in completions]
+    "Make a reward that pays for each opening and closing tag that is there exactly once: a slope towards `tag_format`"
+    marks = _marks(tags)
+    def tag_count_reward(prompts=None, completions=(), completion_ids=None, **columns) -> list:
+        texts = [completion_text(c) for c in completions]
+        return [sum(text.count(m)==1 for m in marks)/len(marks) for text in texts]
     return tag_count_reward
 
 # %% ../../nbs/2_rewards/15_shape.ipynb #1107b7fd
 def soft_overlong(max_completion_length:int, # L: the answer may have so many tokens
                   overlong_buffer:int # C: the last so many of them cost something
                  ): # A reward function `soft_overlong_reward`
-    "Make DAPO's soft overlong punishment (arXiv 2503.14476, equation 13): 0, then down to -1 over the last `overlong_buffer` tokens"
-    if not 0 < overlong_buffer <= max_completion_length: raise ValueError(f'overlong_buffer is between 1 and max_completion_length={max_completion_length}, not {overlong_buffer}')
+    "Make DAPO's soft overlong punishment (arXiv 2503.14476, equation 13): 0, then down to -1 in the last tokens"
+    L, C = max_completion_length, overlong_buffer
+    if not 0<C<=L: raise ValueError(f'overlong_buffer is between 1 and max_completion_length={L}, not {C}')
     def soft_overlong_reward(prompts=None, completions=None, completion_ids=(), **columns) -> list:
-        return [-min(max((len(ids)-(max_completion_length-overlong_buffer))/overlong_buffer, 0.), 1.) for ids in completion_ids]
+        return [-min(max((len(ids)-(L-C))/C, 0.), 1.) for ids in completion_ids]
     return soft_overlong_reward
 
-# %% ../../nbs/2_rewards/15_shape.ipynb #c1a5c68a
-def _lengths(completions, completion_ids): return [len(i) for i in completion_ids] if completion_ids is not None else [len(completion_text(c)) for c in completions]
+# %% ../../nbs/2_rewards/15_shape.ipynb #c598fc4c
+def _lengths(completions, completion_ids):
+    "Tokens of each completion; characters where there are no ids"
+    if completion_ids is not None: return [len(ids) for ids in completion_ids]
+    return [len(completion_text(c)) for c in completions]
 
+# %% ../../nbs/2_rewards/15_shape.ipynb #c525ca49
 def cosine_length(accuracy, # A reward function that gives 1 for right, 0 for wrong, None for neither
                   max_completion_length:int, # L, in tokens (in characters where there are no ids)
                   correct:tuple=(1.,.5), # Reward of a right answer of length 0 and of length L
                   wrong:tuple=(-1.,-.5) # Of a wrong one
                  ): # A reward function `cosine_length_reward`
     "Make the cosine length reward (arXiv 2502.03373, section 4.1)"
-    if max_completion_length<1: raise ValueError(f'max_completion_length is a number of tokens, not {max_completion_length}')
+    if max_completion_length<1:
+        raise ValueError(f'max_completion_length is a number of tokens, not {max_completion_length}')
+    def price(right, n):
+        if right is None: return None
+        at_0, at_L = correct if right else wrong
+        angle = math.pi*min(n/max_completion_length, 1)
+        return at_L + (at_0-at_L)*(1+math.cos(angle))/2
     def cosine_length_reward(prompts=None, completions=(), completion_ids=None, **columns) -> list:
-        def price(right, n):
-            if right is None: return None
-            at0, atL = correct if right else wrong
-            return atL + (at0-atL)*(1+math.cos(math.pi*min(n/max_completion_length, 1)))/2
-        return [price(*o) for o in zip(accuracy(prompts, completions, completion_ids, **columns), _lengths(completions, completion_ids))]
+        right = accuracy(prompts, completions, completion_ids, **columns)
+        return [price(*row) for row in zip(right, _lengths(completions, completion_ids))]
     return cosine_length_reward
 
+# %% ../../nbs/2_rewards/15_shape.ipynb #c1a5c68a
+def _spans(prompts, lengths):
+    "The shortest and the longest length of each prompt's group, one pair per row"
+    groups = {}
+    for p, n in zip(prompts, lengths): groups.setdefault(p, []).append(n)
+    return [(min(groups[p]), max(groups[p])) for p in prompts]
+
+# %% ../../nbs/2_rewards/15_shape.ipynb #e7e58273
+def _length_price(right, n, span):
+    "Kimi's lambda: 0.5 for the shortest of a group, -0.5 for the longest; not above 0 for a wrong answer"
+    if right is None: return None
+    low, high = span
+    price = .5-(n-low)/(high-low) if high>low else 0.
+    return price if right else min(0., price)
+
+# %% ../../nbs/2_rewards/15_shape.ipynb #63142534
 def group_length(accuracy # As in `cosine_length`
                 ): # A reward function `group_length_reward`, between -0.5 and 0.5
-    "Make Kimi k1.5's length reward (arXiv 2501.12599, section 2.3.3): short right answers above long ones of the same prompt"
+    "Make Kimi k1.5's length reward (arXiv 2501.12599, section 2.3.3): short right answers above long ones"
     def group_length_reward(prompts=None, completions=(), completion_ids=None, **columns) -> list:
-        right, n = accuracy(prompts, completions, completion_ids, **columns), _lengths(completions, completion_ids)
-        of = [str(p) for p in prompts] if prompts else ['']*len(n)
-        span = {p:(min(m for q,m in zip(of, n) if q==p), max(m for q,m in zip(of, n) if q==p)) for p in set(of)}
-        def price(r, m, low, high):
-            if r is None: return None
-            x = .5-(m-low)/(high-low) if high>low else 0.
-            return x if r else min(0., x)
-        return [price(r, m, *span[p]) for r,m,p in zip(right, n, of)]
+        right = accuracy(prompts, completions, completion_ids, **columns)
+        lengths = _lengths(completions, completion_ids)
+        spans = _spans([str(p) for p in prompts] if prompts else ['']*len(lengths), lengths)
+        return [_length_price(*row) for row in zip(right, lengths, spans)]
     return group_length_reward
 
 # %% ../../nbs/2_rewards/15_shape.ipynb #3b3287e8
+def _copied(items, n):
+    "The share of n-grams that have stood before"
+    grams = list(zip(*(items[i:] for i in range(n))))
+    return 1-len(set(grams))/len(grams) if grams else 0.
+
+# %% ../../nbs/2_rewards/15_shape.ipynb #464f870c
 def repetition(ngram_size:int=3, # Length of the pieces
                max_penalty:float=-1., # For a text that is nothing but copies
                by:str='tokens' # "tokens", or "words" between spaces, without case
@@ -91,25 +135,38 @@ def repetition(ngram_size:int=3, # Length of the pieces
     if max_penalty>0: raise ValueError(f'max_penalty is negative or 0, not {max_penalty}: it is added to the reward')
     if ngram_size<1: raise ValueError(f'ngram_size is 1 or more, not {ngram_size}')
     if by not in ('tokens','words'): raise ValueError(f'by is "tokens" or "words", not {by!r}')
-    def price(items):
-        grams = list(zip(*(items[i:] for i in range(ngram_size))))
-        return (1-len(set(grams))/len(grams))*max_penalty if grams else 0.
     def repetition_reward(prompts=None, completions=(), completion_ids=None, **columns) -> list:
-        return [price(list(i)) for i in completion_ids] if by=='tokens' else [price(completion_text(c).lower().split()) for c in completions]
+        if by=='tokens': texts = [list(ids) for ids in completion_ids]
+        else: texts = [completion_text(c).lower().split() for c in completions]
+        return [_copied(t, ngram_size)*max_penalty or 0. for t in texts]
     return repetition_reward
 
 # %% ../../nbs/2_rewards/15_shape.ipynb #994d5b43
-def _script(ch): return unicodedata.name(ch, 'UNKNOWN').split()[0].replace('FULLWIDTH','LATIN').replace('CJK','HAN')
+_SCRIPTS = set('''LATIN HAN CYRILLIC ARABIC HEBREW HIRAGANA KATAKANA HANGUL
+    DEVANAGARI THAI GREEK BENGALI TAMIL GEORGIAN ARMENIAN'''.split())
 
+def _script(letter):
+    "The script of a letter, by its Unicode name"
+    first = unicodedata.name(letter, 'UNKNOWN').split()[0]
+    return first.replace('FULLWIDTH','LATIN').replace('CJK','HAN')
+
+# %% ../../nbs/2_rewards/15_shape.ipynb #5ed3ff36
+def _script_share(text, allowed):
+    "The share of letters in the allowed scripts; None where there is no letter"
+    n = Counter()
+    for letter, times in Counter(text).items():
+        if not letter.isalpha(): continue
+        script = _script(letter)
+        if script!='GREEK' or 'GREEK' in allowed: n[script in allowed] += times
+    return n[True]/sum(n.values()) if n else None
+
+# %% ../../nbs/2_rewards/15_shape.ipynb #1579fddb
 def one_script(*scripts:str # As Unicode names them; none given: LATIN
-              ): # A reward function `one_script_reward`: share of letters in these scripts, None where there is no letter
-    "Make a reward against mixing alphabets"
+              ): # A reward function `one_script_reward`: between 0 and 1, None where there is no letter
+    "Make a reward against mixing alphabets: the share of letters in these scripts"
     allowed = {s.upper() for s in scripts or ('LATIN',)}
-    if bad := allowed - {'LATIN','HAN','CYRILLIC','ARABIC','HEBREW','HIRAGANA','KATAKANA','HANGUL','DEVANAGARI','THAI','GREEK','BENGALI','TAMIL','GEORGIAN','ARMENIAN'}: raise ValueError(f'unknown script {sorted(bad)[0]!r}: scripts are LATIN, HAN, CYRILLIC, ARABIC, ...')
-    def share(text):
-        n = Counter()
-        for ch,k in Counter(text).items():
-            if ch.isalpha() and (s := _script(ch))!='GREEK' or ch.isalpha() and 'GREEK' in allowed: n[_script(ch) in allowed] += k
-        return n[True]/sum(n.values()) if n else None
-    def one_script_reward(prompts=None, completions=(), completion_ids=None, **columns) -> list: return [share(completion_text(c)) for c in completions]
+    if bad := sorted(allowed-_SCRIPTS):
+        raise ValueError(f'unknown script {bad[0]!r}: scripts are LATIN, HAN, CYRILLIC, ARABIC, ...')
+    def one_script_reward(prompts=None, completions=(), completion_ids=None, **columns) -> list:
+        return [_script_share(completion_text(c), allowed) for c in completions]
     return one_script_reward

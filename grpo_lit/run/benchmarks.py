@@ -10,37 +10,68 @@ __all__ = ['BENCHMARKS', 'INSTRUCTIONS', 'PROMPT_STYLES', 'last_boxed', 'Benchma
 # %% ../../nbs/4_run/01_benchmarks.ipynb #462a4aa1
 import re
 from dataclasses import dataclass
-from ..core import no_such
+from ..tensors import no_such
 
 # %% ../../nbs/4_run/01_benchmarks.ipynb #21f45a0f
-def _number(x):
-    "As text; without `.0`"
-    return str(int(x)) if isinstance(x, float) and x.is_integer() else str(x).strip()
-
-def last_boxed(solution:str) -> str|None: # None where there is no box
-    "Content of the last `\\boxed{...}` of a worked solution"
-    if (at := solution.rfind('\\boxed')) < 0: return None
-    depth = 0
-    for i,ch in enumerate(solution[at:]):
-        depth += (ch=='{') - (ch=='}')
-        if depth==0 and ch=='}': return solution[at:][len('\\boxed{'):i].strip()
-
 def _gsm8k(r):
     steps, _, answer = r['answer'].rpartition('####')
-    return dict(prompt=r['question'], answer=answer.strip().replace(',', ''), solution=re.sub(r'<<[^>]*>>', '', steps).strip()+'\n#### '+answer.strip())
-def _math(r): return dict(prompt=r['problem'], answer=r.get('answer') or last_boxed(r['solution']) or '', solution=r['solution'], level=str(r.get('level', '')), subject=r.get('subject') or r.get('type') or '')
-def _aime(r): return dict(prompt=r.get('problem') or r['Problem'], answer=_number(r['answer'] if 'answer' in r else r['Answer']))
-def _svamp(r):
-    if 'Body' in r: return dict(prompt=r['Body'].rstrip(' .')+'. '+r['Question'].strip(), answer=_number(r['Answer']))
-    return dict(prompt=r['question'], answer=_number(r['answer']))
-def _humaneval(r):
-    helpers = r['prompt'][:r['prompt'].index(f'def {r["entry_point"]}(')]        # the tests may use what stands before the function
-    return dict(prompt=r['prompt'], tests=helpers+r['test']+f'\ncheck({r["entry_point"]})', entry_point=r['entry_point'], code_prefix=r['prompt'], solution=f'```python\n{r["prompt"]}{r["canonical_solution"]}```')
-def _mbpp(r):
-    setup = '\n'.join(r.get('test_imports') or ([r['test_setup_code']] if r.get('test_setup_code') else []))
-    name = next((m[1] for t in r['test_list'] for m in [re.search(r'(?<![\w.])(?!set|len|sorted|list|tuple|not\b|assert|math|abs|round|str|int)(\w+)\s*\(', t)] if m), '')
-    return dict(prompt=f'{r.get("prompt") or r["text"]}\nIt is called like this: {r["test_list"][0].removeprefix("assert ").strip()}', tests=[f'{setup}\n{t}'.strip() for t in r['test_list']], entry_point=name, solution=f'```python\n{r["code"].strip()}\n```')
+    answer = answer.strip()
+    steps = re.sub(r'<<[^>]*>>', '', steps).strip()
+    return dict(prompt=r['question'], answer=answer.replace(',', ''), solution=f'{steps}\n#### {answer}')
 
+# %% ../../nbs/4_run/01_benchmarks.ipynb #271331ca
+def last_boxed(solution:str) -> str|None: # None where there is no box
+    "Content of the last `\\boxed{...}` of a worked solution"
+    start = solution.rfind('\\boxed')
+    if start < 0: return None
+    depth = 0
+    for i,ch in enumerate(solution[start:], start):
+        depth += (ch=='{') - (ch=='}')
+        if depth==0 and ch=='}': return solution[start+len('\\boxed{'):i].strip()
+
+# %% ../../nbs/4_run/01_benchmarks.ipynb #426a1fb9
+def _math(r):
+    answer = r.get('answer') or last_boxed(r['solution']) or ''
+    subject = r.get('subject') or r.get('type') or ''
+    return dict(prompt=r['problem'], answer=answer, solution=r['solution'], level=str(r.get('level', '')), subject=subject)
+
+# %% ../../nbs/4_run/01_benchmarks.ipynb #4b061d09
+def _number(x):
+    "As text; without `.0`"
+    if isinstance(x, float) and x.is_integer(): x = int(x)
+    return str(x).strip()
+
+def _aime(r):
+    answer = r['answer'] if 'answer' in r else r['Answer']
+    return dict(prompt=r.get('problem') or r['Problem'], answer=_number(answer))
+
+def _svamp(r):
+    if 'Body' not in r: return dict(prompt=r['question'], answer=_number(r['answer']))
+    body, question = r['Body'].rstrip(' .'), r['Question'].strip()
+    return dict(prompt=f'{body}. {question}', answer=_number(r['Answer']))
+
+# %% ../../nbs/4_run/01_benchmarks.ipynb #81346959
+def _humaneval(r):
+    name, prompt = r['entry_point'], r['prompt']
+    helpers = prompt[:prompt.index(f'def {name}(')]
+    tests = f'{helpers}{r["test"]}\ncheck({name})'
+    solution = f'```python\n{prompt}{r["canonical_solution"]}```'
+    return dict(prompt=prompt, tests=tests, entry_point=name, code_prefix=prompt, solution=solution)
+
+# %% ../../nbs/4_run/01_benchmarks.ipynb #8cc04d89
+_CALL = re.compile(r'(?<![\w.])(?!set|len|sorted|list|tuple|not\b|assert|math|abs|round|str|int)(\w+)\s*\(')
+
+def _mbpp(r):
+    imports = r.get('test_imports') or [r.get('test_setup_code') or '']
+    setup = '\n'.join(imports)
+    calls = [found[1] for test in r['test_list'] if (found := _CALL.search(test))]
+    example = r['test_list'][0].removeprefix('assert ').strip()
+    return dict(prompt=f'{r.get("prompt") or r["text"]}\nIt is called like this: {example}',
+                tests=[f'{setup}\n{test}'.strip() for test in r['test_list']],
+                entry_point=calls[0] if calls else '',
+                solution=f'```python\n{r["code"].strip()}\n```')
+
+# %% ../../nbs/4_run/01_benchmarks.ipynb #09620910
 @dataclass
 class Benchmark:
     "A known dataset"
@@ -54,12 +85,27 @@ class Benchmark:
     style:str|None=None # In which its own solutions give the answer
     tokens:int=512 # That an answer needs at most, more or less
 
-BENCHMARKS = dict(gsm8k=Benchmark(_gsm8k, 'openai/gsm8k', {'question','answer'}, 'main', style='hash', tokens=400),
-    math=Benchmark(_math, 'DigitalLearningGmbH/MATH-lighteval', {'problem','solution','level'}, style='boxed', tokens=1024), math500=Benchmark(_math, 'HuggingFaceH4/MATH-500', {'problem','solution','answer','unique_id'}, train='test', test=None, style='boxed', tokens=1024),
-    aime24=Benchmark(_aime, 'HuggingFaceH4/aime_2024', {'problem','solution','answer','year'}, test=None, tokens=4096), aime25=Benchmark(_aime, 'math-ai/aime25', {'problem','answer'}, train='test', test=None, tokens=4096),
-    svamp=Benchmark(_svamp, 'ChilleD/SVAMP', {'question','answer','equation'}, tokens=200),
-    humaneval=Benchmark(_humaneval, 'openai/openai_humaneval', {'prompt','canonical_solution','test','entry_point'}, train='test', test=None, kind='code'), mbpp=Benchmark(_mbpp, 'google-research-datasets/mbpp', {'code','test_list'}, 'sanitized', kind='code')) # By name
+# %% ../../nbs/4_run/01_benchmarks.ipynb #d0ed4836
+BENCHMARKS = dict(
+    gsm8k=Benchmark(_gsm8k, 'openai/gsm8k', {'question','answer'},
+        'main', style='hash', tokens=400),
+    math=Benchmark(_math, 'DigitalLearningGmbH/MATH-lighteval', {'problem','solution','level'},
+        style='boxed', tokens=1024),
+    math500=Benchmark(_math, 'HuggingFaceH4/MATH-500', {'problem','solution','answer','unique_id'},
+        train='test', test=None, style='boxed', tokens=1024),
+    aime24=Benchmark(_aime, 'HuggingFaceH4/aime_2024', {'problem','solution','answer','year'},
+        test=None, tokens=4096),
+    aime25=Benchmark(_aime, 'math-ai/aime25', {'problem','answer'},
+        train='test', test=None, tokens=4096),
+    svamp=Benchmark(_svamp, 'ChilleD/SVAMP', {'question','answer','equation'},
+        tokens=200),
+    humaneval=Benchmark(_humaneval, 'openai/openai_humaneval', {'prompt','canonical_solution','test','entry_point'},
+        train='test', test=None, kind='code'),
+    mbpp=Benchmark(_mbpp, 'google-research-datasets/mbpp', {'code','test_list'},
+        'sanitized', kind='code'),
+) # By name
 
+# %% ../../nbs/4_run/01_benchmarks.ipynb #dfe125d5
 def recognize(source:str, # A name of ours or of the hub, or a path
               columns=(), # Of the rows, where they are known
               first:dict|None=None # The first row
@@ -74,7 +120,24 @@ def recognize(source:str, # A name of ours or of the hub, or a path
     if first and have=={'question','answer'} and '####' in str(first['answer']): return BENCHMARKS['gsm8k']
 
 # %% ../../nbs/4_run/01_benchmarks.ipynb #ff4e711a
-INSTRUCTIONS = dict(math='Put your final answer within \\boxed{}.', code='Write the solution in Python, in one fenced code block.') # What a chat prompt adds to the question
+INSTRUCTIONS = dict( # What a chat prompt adds to the question
+    math='Put your final answer within \\boxed{}.',
+    code='Write the solution in Python, in one fenced code block.',
+)
+
+def _chat(row, kind, system):
+    "The question as a conversation that says how to answer"
+    question = dict(role='user', content=f'{row["prompt"]}\n\n{INSTRUCTIONS[kind]}')
+    head = [dict(role='system', content=system)] if system else []
+    asked = dict(answer_style='boxed') if kind=='math' else {}
+    return {**row, 'prompt': head+[question], **asked}
+
+def _few_shot(row, head, answer_style):
+    "The question behind worked ones"
+    asked = dict(answer_style=answer_style) if answer_style else {}
+    return {**row, 'prompt': f'{head}Question: {row["prompt"]}\nAnswer:', **asked}
+
+# %% ../../nbs/4_run/01_benchmarks.ipynb #46bf4fcf
 PROMPT_STYLES = ('plain','few-shot','chat')
 
 def prompted(rows:list, # With prompt, and solution where examples are shown
@@ -88,7 +151,8 @@ def prompted(rows:list, # With prompt, and solution where examples are shown
     if style not in PROMPT_STYLES: raise ValueError(no_such('prompt style', style, PROMPT_STYLES))
     if system and style!='chat': raise ValueError('a system message belongs to the prompt style "chat"')
     if style=='plain': return [dict(r) for r in rows]
-    if style=='chat': return [dict(r, prompt=([dict(role='system', content=system)] if system else []) + [dict(role='user', content=f'{r["prompt"]}\n\n{INSTRUCTIONS[kind]}')]) | (dict(answer_style='boxed') if kind=='math' else {}) for r in rows]
-    if not examples or not all(e.get('solution') for e in examples): raise ValueError('a few-shot prompt needs rows with worked solutions; this dataset has none')
+    if style=='chat': return [_chat(r, kind, system) for r in rows]
+    if not examples or not all(e.get('solution') for e in examples):
+        raise ValueError('a few-shot prompt needs rows with worked solutions; this dataset has none')
     head = ''.join(f'Question: {e["prompt"]}\nAnswer: {e["solution"]}\n\n' for e in examples)
-    return [dict(r, prompt=f'{head}Question: {r["prompt"]}\nAnswer:') | (dict(answer_style=answer_style) if answer_style else {}) for r in rows]
+    return [_few_shot(r, head, answer_style) for r in rows]
