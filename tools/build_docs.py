@@ -67,26 +67,65 @@ def katex():
 
 # --- the site
 
+parts = {  # Folder of nbs/ -> title and what the part is about
+    '1_line': ('I. The line', 'The algorithm: from a prompt to a group of answers, to advantages, to a loss, and the loop that learns.'),
+    '2_rewards': ('II. What can be rewarded', 'Formulas, programs, puzzles, the shape of a text, opinions; and how a reward is kept from being fooled.'),
+    '3_fast': ('III. Fast, and far from the sampler', 'A prompt that is read once, log-probs without logits, portions that fit into memory, and tokens that another model sampled.'),
+    '4_run': ('IV. A run', 'Data, settings, checkpoints, the trainer, what to look at, and the command line.'),
+    'cases': ('Cases', 'Whole experiments with their figures, seeds and intervals: each claim of the book, measured.')}
+
 def number(p):
-    "Chapter number of a notebook: '6' for `06_advantages.ipynb`, '8b' for `08b_runs.ipynb`, or ''"
-    m = re.match(r'0*(\d+[a-z]?)_', p.name); return m[1] if m else ''
+    "Number of a notebook in its part: '8' for `08_advantages.ipynb`, or ''"
+    m = re.match(r'0*(\d+)_', p.name)
+    return m[1] if m else ''
+
+def place(rel):
+    "Where a notebook stands in the book: 'Part I, chapter 8'"
+    if len(rel.parts) == 1:
+        return ''
+    if rel.parts[0] == 'cases':
+        return 'Case study'
+    numeral = parts[rel.parts[0]][0].partition('.')[0]
+    return f'Part {numeral}, chapter {number(rel)}'
+
+def quoted(s): return json.dumps(s, ensure_ascii=False)
 
 def chapter(nb, docs):
-    "Write the page of one notebook; returns its entry in the navigation"
-    p = Page(nb); rel = p.rel.as_posix(); case = len(p.rel.parts)>1
-    for f,b in p.pictures.items(): (docs/f).write_bytes(b)
-    title,desc,num = p.fm['title'],p.fm.get('description') or '',number(nb)
-    where = 'Case study' if case else f'Chapter {num}' if num else ''
-    src = f"{cfg['user']}/{cfg['repo']}/blob/{cfg['branch']}/{cfg['nbs_path']}/{rel}"
-    links = f'[Open in Colab](https://colab.research.google.com/github/{src}){{: .nb-button }} [Notebook](https://github.com/{src}){{: .nb-button }}\n{{: .nb-links }}'
-    head = [f'---\ntitle: {json.dumps(title)}\ndescription: {json.dumps(desc)}\n---', where and f'{where}\n{{: .nb-where }}', f'# {title}', desc and f'{desc}\n{{: .nb-lead }}', links]
-    f = docs/f'{p.name}.md'; f.parent.mkdir(parents=True, exist_ok=True)
-    f.write_text('\n\n'.join(o for o in head if o)+f'\n\n{p.text}\n', encoding='utf-8')
-    return f"{{{json.dumps(f'{num}. {title}' if num and not case else title, ensure_ascii=False)} = {json.dumps(f'{p.name}.md')}}}"
+    "Write the page of one notebook; returns its title, description and file"
+    p = Page(nb)
+    rel = p.rel
+    for f, b in p.pictures.items():
+        (docs/f).write_bytes(b)
+    title, desc = p.fm['title'], p.fm.get('description') or ''
+    where = place(rel)
+    src = f"{cfg['user']}/{cfg['repo']}/blob/{cfg['branch']}/{cfg['nbs_path']}/{rel.as_posix()}"
+    links = (f'[Open in Colab](https://colab.research.google.com/github/{src}){{: .nb-button }} '
+             f'[Notebook](https://github.com/{src}){{: .nb-button }}\n{{: .nb-links }}')
+    head = [f'---\ntitle: {json.dumps(title)}\ndescription: {json.dumps(desc)}\n---',
+            where and f'{where}\n{{: .nb-where }}',
+            f'# {title}',
+            desc and f'{desc}\n{{: .nb-lead }}',
+            links]
+    f = docs/f'{p.name}.md'
+    f.parent.mkdir(parents=True, exist_ok=True)
+    text = '\n\n'.join(o for o in head if o)+f'\n\n{p.text}\n'
+    f.write_text(text, encoding='utf-8')
+    label = f'{number(rel)}. {title}' if number(rel) else title
+    return label, desc, f'{p.name}.md'
 
-def settings(chapters, cases):
+def part(folder, docs):
+    "Write the pages of a part and one that lists them; returns its entry in the navigation"
+    title, about = parts[folder]
+    pages = [chapter(nb, docs) for nb in sorted((nbs/folder).glob('[!_.]*.ipynb'))]
+    rows = [f'- [{label}]({Path(file).name}): {desc}' for label, desc, file in pages]
+    text = f'# {title}\n\n{about}\n{{: .nb-lead }}\n\n' + '\n'.join(rows) + '\n'
+    (docs/folder/'index.md').write_text(text, encoding='utf-8')
+    entries = [quoted(f'{folder}/index.md')] + [f'{{{quoted(label)} = {quoted(file)}}}' for label, _, file in pages]
+    return f'{{{quoted(title)} = [{", ".join(entries)}]}}'
+
+def settings(sections):
     "zensical.toml: names and navigation from here, the look from docs_assets/zensical.toml"
-    nav = ['{"Home" = "index.md"}', f'{{"Chapters" = [{", ".join(chapters)}]}}'] + ([f'{{"Case studies" = [{", ".join(cases)}]}}'] if cases else [])
+    nav = ['{"Home" = "index.md"}', *sections]
     return f'''[project]
 site_name = {json.dumps(cfg["lib_name"])}
 site_description = {json.dumps(cfg["description"])}
@@ -137,9 +176,8 @@ def site(draft=False):
     t = time.time(); docs = build/'docs'; k = katex()
     for o in ('docs','site'): shutil.rmtree(build/o, ignore_errors=True)
     shutil.copytree(assets, docs/'assets', ignore=shutil.ignore_patterns('readme', 'zensical.toml')); shutil.copytree(k, docs/'assets/katex')
-    top = sorted(o for o in nbs.glob('[!_.]*.ipynb') if o.name!='index.ipynb')
     chapter(nbs/'index.ipynb', docs)
-    nav = settings([chapter(o, docs) for o in top], [chapter(o, docs) for o in sorted(nbs.glob('cases/[!_.]*.ipynb'))])
+    nav = settings([part(folder, docs) for folder in parts])
     (build/'zensical.toml').write_text(nav, encoding='utf-8')
     cmd = [sys.executable, '-m', 'zensical', 'build', '--clean', '-f', str(build/'zensical.toml')] + ([] if draft else ['--strict'])
     r = subprocess.run(cmd, capture_output=True, text=True)
