@@ -52,7 +52,6 @@ def _slack(gold, prediction):
     found = (re.search(r'\.(\d{6,})\D*$', s) for s in (gold, prediction))
     places = [len(m[1]) for m in found if m]
     return Fraction(1, 2*10**min(places)) if places else 0
-
 def same_number(g:str, p:str) -> bool|None: # None: not both are numbers
     "Are two numbers equal, and not of different units?"
     (g, g_unit), (p, p_unit) = split_unit(g), split_unit(p)
@@ -161,13 +160,11 @@ def compare(g:str, p:str, # Gold and prediction
 # %% ../../nbs/2_rewards/03_comparing.ipynb #b80652d3
 @cache
 def _warn_once(why): logging.getLogger('grpo_lit').warning('formulas are compared as text only: %s', why)
-
 @cache
 def _algebra():
     "The worker that compares formulas; None where math-verify is not installed"
     if find_spec('math_verify') is None:
-        _warn_once('math-verify is not installed (pip install math-verify)')
-        return None
+        return _warn_once('math-verify is not installed (pip install math-verify)')
     program = Path(find_spec('grpo_lit.rewards.formulas').origin).read_text()
     return Worker(program, (*COMMON, 'sympy', 'math_verify'))
 
@@ -218,7 +215,6 @@ def _golds(answer):
     return [g for g in golds if judgeable(g)]
 
 UNDECIDED = object()
-
 def judge(completion, answer, style, ask): # 1.0, 0.0, None, or `UNDECIDED` where there is nothing to `ask`
     "Is a completion right?"
     golds = _golds(answer)
@@ -244,7 +240,7 @@ def accuracy_reward(prompts, completions, completion_ids, # B each
     for i,r in zip(hard, in_parallel(lambda i: judge(*rows[i], ask=ask_algebra), hard)): rewards[i] = r
     return rewards
 
-def strict_accuracy_reward(prompts, completions, completion_ids, answer, answer_style=None, **columns) -> list: # As `accuracy_reward`
+def strict_accuracy_reward(prompts, completions, completion_ids, answer, answer_style=None, **columns) -> list:
     "Is the answer right, and given on purpose: in a box, behind `####` or between tags?"
     styles = answer_style or [None]*len(completions)
     return accuracy_reward(prompts, completions, completion_ids, answer, [s or 'strict' for s in styles])

@@ -15,8 +15,8 @@ from sympy.core.relational import Relational
 
 # %% ../../nbs/2_rewards/02_formulas.ipynb #63069caf
 LATEX = [LatexExtractionConfig(boxed_match_priority=-1)]
-_CAPITAL = re.compile(r'\\(?:begin|end)\{\w+\}|\\[A-Za-z]+|([A-Z])(?:_(?:\{(\w+)\}|(\w)))?') # `R`, `R_1`, `R_{12}`; commands stay
-_DECIMAL = re.compile(r'(\d*)\.(\d+)')                                                       # `0.75`
+_CAPITAL = re.compile(r'\\(?:begin|end)\{\w+\}|\\[A-Za-z]+|([A-Z])(?:_(?:\{(\w+)\}|(\w)))?') # `R`, `R_{12}`
+_DECIMAL = re.compile(r'(\d*)\.(\d+)')                                                         # `0.75`
 
 def _marked(m):
     if m[1] is None: return m[0]
@@ -46,6 +46,7 @@ def _value(e, at):
     v = e.subs(at).evalf(40)
     return v if v.is_number and v.is_finite else None
 
+# %% ../../nbs/2_rewards/02_formulas.ipynb #895479be
 def same_expression(a:Expr, b:Expr, need:int=4 # Points at which both have a value
                    ) -> bool:
     "Do they agree at random points to 25 digits? Constants to 35"
@@ -120,6 +121,7 @@ def _rounds(a, b, places):
 
 def _same_kind(a, b, kinds): return isinstance(a, kinds) and isinstance(b, kinds)
 
+# %% ../../nbs/2_rewards/02_formulas.ipynb #cad4b814
 def same(gold:str, prediction:str # LaTeX without dollars
         ) -> bool: # False also where one cannot be read
     "Do two formulas say the same? A decimal of 6 places or more may be rounded"

@@ -14,7 +14,7 @@ import re
 from ..answers import exact_values, tidy
 
 # %% ../../nbs/2_rewards/01_reading.ipynb #03538eee
-_TEXT = re.compile(r'\\(?:text|textnormal|mathrm|mbox|textbf|textit|textrm|operatorname|mathbf)\s*\{([^{}]*)\}') # `\text{even}`
+_TEXT = re.compile(r'\\(?:text(?:normal|bf|it|rm)?|math(?:rm|bf)|mbox|operatorname)\s*\{([^{}]*)\}') # `\text{even}`
 _SIGNS = {
     r'\cdot': '*',
     r'\times': '*',
@@ -41,8 +41,9 @@ def plain_text(s:str) -> str:
 # %% ../../nbs/2_rewards/01_reading.ipynb #8038ce63
 FUNCTIONS = '''sqrt sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh log ln exp
     pi min max gcd lcm mod det theta alpha beta infty'''.split()
-_AND_IN_TEXT = re.compile(r'\\(?:text|textnormal|mathrm|textrm|mbox)\s*\{\s*,?\s*(?:and|or)\s*,?\s*\}') # `\text{ and }`
+_AND_IN_TEXT = re.compile(r'\\(?:text(?:normal|rm)?|mathrm|mbox)\s*\{\s*,?\s*(?:and|or)\s*,?\s*\}') # `\text{ and }`
 
+# %% ../../nbs/2_rewards/01_reading.ipynb #9f9bd689
 def words(s:str) -> tuple|None:
     "The words of an answer in words; None where it is none"
     bare = unwrapped(s, r' \1 ')
@@ -69,6 +70,7 @@ def cut(s:str, at:str=',') -> list:
             begin = m.end()
     return [p.strip() for p in [*parts, s[begin:]]]
 
+# %% ../../nbs/2_rewards/01_reading.ipynb #381e1401
 def enclosed(s:str) -> bool:
     "Does the bracket that opens `s` close at its end?"
     depth = 0
@@ -78,8 +80,8 @@ def enclosed(s:str) -> bool:
     return False
 
 # %% ../../nbs/2_rewards/01_reading.ipynb #b49ed093
-_THOUSANDS = re.compile(r'(?<![^\s=([])[-+]?[1-9]\d{0,2}(?:,\d{3})+(?!\d|,\S)')  # `1,000` in `1,000, 2,000`, not in `1,000,2`
-_AND = re.compile(rf'{_AND_IN_TEXT.pattern}|\s(?:and|or)\s|[;,]\s*(?:and|or)\s')             # `\text{ and }`, ` or `, `, and `
+_THOUSANDS = re.compile(r'(?<![^\s=([])[-+]?[1-9]\d{0,2}(?:,\d{3})+(?!\d|,\S)') # `1,000` in `1,000, 2,000`
+_AND = re.compile(rf'{_AND_IN_TEXT.pattern}|\s(?:and|or)\s|[;,]\s*(?:and|or)\s') # `\text{ and }`, ` or `, `, and `
 
 def elements(s:str) -> list:
     "Cut a list, without its brackets, at its semicolons, or else at its commas"
@@ -88,6 +90,7 @@ def elements(s:str) -> list:
     if re.search(r',\s', s): s = _THOUSANDS.sub(lambda m: m[0].replace(',', ''), s)
     return cut(s)
 
+# %% ../../nbs/2_rewards/01_reading.ipynb #b681de65
 def inside(s:str) -> str|None:
     "What stands in the brackets around all of `s`; None where there are none"
     is_set = s.startswith('\\{') and s.endswith('\\}')
@@ -134,11 +137,12 @@ def both_signs(s:str) -> list:
 _INEQUALITY = re.compile(r'<|>|\\(?:leq?|geq?|lt|gt|neq?|ne)(?![a-z])')
 _EQUALS = re.compile(r'(?<![<>!\\=])=(?!=)|\\approx|\\in(?![a-z])|\\colon')
 _COMPARES = re.compile(r'=|<|>|\\(?:leq?|geq?|lt|gt|neq?|ne|in|approx|equiv|subset\w*)(?![a-z])')
-_WRAPPED = r'\\(?:angle|triangle|overline|widehat|vec|mathbf|text|operatorname|frac)\s*\{?[A-Za-z ]+\}?(?:\{[A-Za-z ]+\})?' # `\angle ABC`
+_OVER = r'\\(?:angle|triangle|overline|widehat|vec|mathbf|text|operatorname|frac)'
+_WRAPPED = rf'{_OVER}\s*\{{?[A-Za-z ]+\}}?(?:\{{[A-Za-z ]+\}})?'                   # `\angle ABC`
 _LETTERS = rf'(?:\\?[A-Za-z]+(?![A-Za-z])|{_WRAPPED})'
-_INDEX = r'(?:_\{?\w+\}?)?'                                                                           # `_1`, `_{12}`
-_CALL = r'(?:\^\{-1\})?(?:\([A-Za-z0-9, ]*\))?'                                                       # `(x)`, `^{-1}(3)`
-_ONE_NAME = rf"\|?\(?{_LETTERS}(?:[ ,]*{_LETTERS})*'*{_INDEX}{_CALL}\)?\|?{_INDEX}"                   # `x`, `(p, q)`, `f'(3)`, `|AB|`
+_INDEX = r'(?:_\{?\w+\}?)?'                                                        # `_1`, `_{12}`
+_CALL = r'(?:\^\{-1\})?(?:\([A-Za-z0-9, ]*\))?'                                    # `(x)`, `^{-1}(3)`
+_ONE_NAME = rf"\|?\(?{_LETTERS}(?:[ ,]*{_LETTERS})*'*{_INDEX}{_CALL}\)?\|?{_INDEX}" # `(p, q)`, `f'(3)`, `|AB|`
 _NAME = re.compile(rf'{_ONE_NAME}(?:\s*:\s*{_ONE_NAME})*')                                            # `V_1:V_2`
 
 def compares(s:str) -> bool:
@@ -182,6 +186,7 @@ def solutions(s:str) -> list|None:
     told_apart = None not in names[0] and len(set(names[0]))==len(names[0])
     return found if alike and told_apart else None
 
+# %% ../../nbs/2_rewards/01_reading.ipynb #e9f4d208
 def as_list(s:str # Tidy
            ) -> tuple: # (elements, brackets)
     "An answer as a list, in which ± is carried out and names are repeated; of one element where it is none"
@@ -200,8 +205,9 @@ def matrix_rows(s:str) -> list|None:
     if not m: return None
     return [[c.strip() for c in row.split('&')] for row in m[2].split(r'\\') if row.strip()]
 
+# %% ../../nbs/2_rewards/01_reading.ipynb #ae4beb48
 _COMMAND = re.compile(r'\\(?:begin|end)\{\w+\}|\\[A-Za-z]+')
-_TOO_LARGE = re.compile(r'\^\s*\{?\s*-?\d{5}|\d{40}|[\0-\x08]')           # `2^{10000}`, forty digits, control characters
+_TOO_LARGE = re.compile(r'\^\s*\{?\s*-?\d{5}|\d{40}|[\0-\x08]') # `2^{10000}`, forty digits
 
 def is_formula(s:str) -> bool:
     "May this be shown to a computer algebra system?"

@@ -30,10 +30,11 @@ def _only_choice(answer, one):
     m = re.fullmatch(rf'(?s)[\s(*\[]*{one}[\s).*\]:]*(?:[).:]\s.*)?', bare)
     return m[1] if m else None
 
+# %% ../../nbs/2_rewards/04_words.ipynb #18bed7d6
 def extract_choice(text:str, # A completion
                    choices='ABCDE' # The letters, or other short labels
                   ) -> str|None:
-    "Which choice a text makes: in a box or tag, said to be the answer, at the start of a line, or as the last letter that stands alone"
+    "Which choice a text makes: in a box or tag, said to be the answer, at the start of a line, or alone"
     text = after_thoughts(text)
     if text is None: return None
     one = f'({"|".join(map(re.escape, choices))})'
@@ -67,6 +68,7 @@ def word_exact(gold:str, prediction:str) -> float:
     g = normal_words(gold)
     return float(bool(g) and g==normal_words(prediction))
 
+# %% ../../nbs/2_rewards/04_words.ipynb #b1d1dbfc
 def word_f1(gold:str, prediction:str) -> float:
     "Harmonic mean of the shares of words that gold and prediction have in common"
     g, p = normal_words(gold), normal_words(prediction)
