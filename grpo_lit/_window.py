@@ -1,8 +1,6 @@
 "What a package shows at its door, loaded when it is first asked for; and modules that have moved."
 import sys
 from importlib import import_module
-from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec
 
 def window(package, shown):
     "`__getattr__`, `__dir__` and `__all__` of a package: `shown` is relative module -> names"
@@ -18,12 +16,13 @@ def window(package, shown):
 
     return load, names, list(home)
 
-class Moved(MetaPathFinder, Loader):
-    "Makes an old module name lead to the module as it is now"
+class Moved:
+    "Finder and loader that make an old module name lead to the module as it is now"
     def __init__(self, package, now):
         self.now = {f'{package}.{old}': f'{package}.{new}' for old, new in now.items()}
 
     def find_spec(self, name, path=None, target=None):
+        from importlib.machinery import ModuleSpec
         if name in self.now:
             return ModuleSpec(name, self, origin=self.now[name])
 
