@@ -9,21 +9,37 @@ ini = ConfigParser(delimiters=['='])
 ini.read(root/'settings.ini', encoding='utf-8')
 cfg = ini['DEFAULT']
 
-def words(k): return cfg.get(k, '').split()
-def lines(k): return [o.strip() for o in cfg.get(k, '').splitlines() if o.strip()]
+def words(key):
+    return cfg.get(key, '').split()
+
+def lines(key):
+    return [o.strip() for o in cfg.get(key, '').splitlines() if o.strip()]
 
 lib = cfg['lib_path']
-version = re.search(r'^__version__ = "(.+?)"', (root/lib/'__init__.py').read_text(encoding='utf-8'), re.M)[1]
+source = (root/lib/'__init__.py').read_text(encoding='utf-8')
+version = re.search(r'^__version__ = "(.+?)"', source, re.M)[1]
 statuses = 'Planning Pre-Alpha Alpha Beta Production/Stable Mature Inactive'.split()
 extras = {k.removesuffix('_requirements'): words(k) for k in cfg if k.endswith('_requirements')}
 
 setup(
-    name=cfg['lib_name'], version=version, description=cfg['description'], keywords=words('keywords'),
-    author=cfg['author'], author_email=cfg.get('author_email') or None, license=cfg['license'],
+    name=cfg['lib_name'],
+    version=version,
+    description=cfg['description'],
+    keywords=words('keywords'),
+    author=cfg['author'],
+    author_email=cfg.get('author_email') or None,
+    license=cfg['license'],
     python_requires='>='+cfg['min_python'],
-    classifiers=[f"Development Status :: {cfg['status']} - {statuses[int(cfg['status'])-1]}",
-        f"Intended Audience :: {cfg['audience']}", f"Natural Language :: {cfg['language']}", 'Programming Language :: Python :: 3'],
-    long_description=(root/'README.md').read_text(encoding='utf-8'), long_description_content_type='text/markdown',
-    packages=find_packages(include=[lib, lib+'.*']), package_data={lib: lines('package_data')}, include_package_data=False,
-    install_requires=words('requirements'), extras_require=extras,
+    classifiers=[
+        f"Development Status :: {cfg['status']} - {statuses[int(cfg['status'])-1]}",
+        f"Intended Audience :: {cfg['audience']}",
+        f"Natural Language :: {cfg['language']}",
+        'Programming Language :: Python :: 3'],
+    long_description=(root/'README.md').read_text(encoding='utf-8'),
+    long_description_content_type='text/markdown',
+    packages=find_packages(include=[lib, lib+'.*']),
+    package_data={lib: lines('package_data')},
+    include_package_data=False,
+    install_requires=words('requirements'),
+    extras_require=extras,
     entry_points=dict(console_scripts=lines('console_scripts'), nbdev=[f'{lib}={lib}._modidx:d']))

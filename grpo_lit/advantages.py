@@ -80,7 +80,7 @@ def _check_choices(chosen, penalty):
 # %% ../nbs/1_line/08_advantages.ipynb #1f86e6be
 def group_advantages(rewards:torch.Tensor, # (B,) group-major, or (B, K) for K rewards; NaN, infinite: not judged
                      num_generations:int, # G
-                     scale_rewards:str='group', # Divide by the std of the "group" or "batch"; "none": Dr. GRPO, 2503.20783
+                     scale_rewards:str='group', # Divide by the std of "group" or "batch"; "none": Dr. GRPO, 2503.20783
                      eps:float=1e-4, # Added to the std
                      weights=None, # K weights for the columns of (B, K); None: all 1
                      *, baseline:str='group', # Mean of "group" or "batch", "none", or "leave_one_out": RLOO, 2402.14740

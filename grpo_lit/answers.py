@@ -166,6 +166,7 @@ _UNIT = re.compile(rf'(?<=[\d}})])(?:\s*(?:{_IN_TEXT}|{_SIGN})|{_WORDS})\s*$')
 NO_UNIT = set('''and or to not no by of than from minus plus times over mod remainder negative between is are if for
     pi e i sqrt sin cos tan log ln million billion trillion thousand hundred dozen half halves third thirds quarter
     quarters x y z n k a b c'''.split())
+
 def _is_unit(words, in_text, sign):
     "`\\text{x}` is one, `x` is not, and of the bare letters only m, g, s, h and l"
     if not 0<len(words)<5: return False
@@ -221,7 +222,7 @@ def exact_values(s:str) -> set: # Of `Fraction`
 
 def as_numbers(s:str # An answer
               ) -> set: # Its exact values as `Fraction`; a percentage has two readings; empty if it is no number
-    "Read an answer as a number: decimals, fractions, thousands commas, powers of ten, percent, maybe with a unit"
+    "Read an answer as a number: decimals, fractions, thousands commas, powers of ten, percent, with or without a unit"
     return exact_values(split_unit(tidy(s))[0]) if len(s)<=200 else set()
 
 # %% ../nbs/1_line/06_answers.ipynb #4539e407
@@ -236,7 +237,7 @@ def _credible(style, found, text):
     return as_numbers(found) or len(found)<200 and not re.search(r'[A-Za-z]{2,} +[A-Za-z]{2,}', found)
 
 def extract_answer(text:str, # A completion
-                   style:str='auto' # One of `STYLES`; "auto": the first of them that is there; "strict": the first of `STRICT`
+                   style:str='auto' # One of `STYLES`; "auto": the first that is there; "strict": the first of `STRICT`
                   ) -> str|None: # None where there is no answer
     "What `text` gives as its answer; thoughts between `<think>` tags do not count"
     if style not in STYLES and style not in ('auto', 'strict'):

@@ -111,7 +111,8 @@ def group(self:Rollouts,
     if self.rewards is not None: known['reward'] = self.rewards
     if self.advantages is not None: known['advantage'] = self.advantages
     G = self.num_generations
-    return [dict(completion=self.completions[b]) | {n: v[b].item() for n,v in known.items()} for b in range(i*G, (i+1)*G)]
+    def row(b): return dict(completion=self.completions[b]) | {n: v[b].item() for n,v in known.items()}
+    return [row(b) for b in range(i*G, (i+1)*G)]
 
 # %% ../nbs/1_line/02_core.ipynb #ddaff8dc
 def _harmless(text, width):
@@ -166,6 +167,7 @@ def _html_group(ro, i):
     lines = ''.join(f'<tr>{line}</tr>' for line in body)
     return f'<p>{prompt}</p><table><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table>'
 
+# %% ../nbs/1_line/02_core.ipynb #7c7e6ef3
 @patch
 def _repr_html_(self:Rollouts, max_groups=3):
     if not (self.completions and self.prompts): return html.escape(repr(self))
@@ -178,7 +180,7 @@ def _repr_html_(self:Rollouts, max_groups=3):
 @patch
 def take(self:Rollouts,
          rows # Slice, list or tensor of row numbers
-        ) -> Rollouts: # In groups of as many as follow each other from the same group, if these are equally many, else of one
+        ) -> Rollouts: # In groups of the size of the pieces, or of one where the pieces differ
     "The chosen rows, trimmed to their own longest prompt and completion"
     rows = torch.arange(len(self))[rows]
     g = piece_size(rows, self.num_generations)

@@ -37,6 +37,7 @@ def _from_logits(logits, ids, temperature, return_entropy):
     logps = logits.gather(1, ids[:,None])[:,0]-norm
     return logps, norm-(logits.softmax(-1)*logits).sum(-1) if return_entropy else None
 
+# %% ../nbs/1_line/09_logprobs.ipynb #a2341592
 def token_logps(model, # The policy or the reference
                 rollouts:Rollouts,
                 temperature:float=1.0, # The one that sampled
@@ -61,14 +62,14 @@ def high_entropy_mask(entropy:torch.Tensor, # (B, T)
                       mask:torch.Tensor, # (B, T), 1 where a token counts
                       top:float=.2 # Share of the tokens to keep, 0 to 1; 0 keeps the most uncertain token
                      ) -> torch.Tensor: # (B, T) bool
-    "The tokens that count and have the highest entropy, the share `top` of them: Wang et al. (arXiv 2506.01939), equation 6"
+    "The share `top` of the tokens that count, those of highest entropy: Wang et al. (arXiv 2506.01939), equation 6"
     if not 0 <= top <= 1: raise ValueError(f'top is a share between 0 and 1, not {top}')
     real = mask.bool()
     if not real.any(): return real
     e = entropy.detach()
     if e.dtype!=torch.float64: e = e.float()
     values, at = e[real].sort().values, (1-top)*(int(mask.sum())-1)
-    quantile = torch.lerp(values[int(at)], values[math.ceil(at)], at-int(at))   # torch's own refuses many million tokens
+    quantile = torch.lerp(values[int(at)], values[math.ceil(at)], at-int(at))   # torch's refuses many million tokens
     return real & (e >= quantile)
 
 # %% ../nbs/1_line/09_logprobs.ipynb #ecb6235b

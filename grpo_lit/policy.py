@@ -81,6 +81,7 @@ def _address(name_or_path):
     if not path.exists(): raise ValueError(f'no GGUF file at {where!r}')
     return str(path.parent), dict(gguf_file=path.name)
 
+# %% ../nbs/1_line/03_policy.ipynb #bd0a51ff
 @contextmanager
 def _no_bars():
     shown = notices.is_progress_bar_enabled()
@@ -89,6 +90,7 @@ def _no_bars():
     finally:
         if shown: notices.enable_progress_bar()
 
+# %% ../nbs/1_line/03_policy.ipynb #1899598c
 def _not_loaded(name, where, error):
     "The `ValueError` that says what is wrong with a model, or which is meant"
     if Path(where).exists(): return ValueError(f'{where!r} does not load as a causal language model: {error}')

@@ -189,8 +189,6 @@ def _check_request(prompts, G, limit, temperature, columns, max_rows):
     if max_rows is not None and max_rows < G:
         raise ValueError(f'max_rows={max_rows} leaves no place for a group of {G}')
 
-
-
 # %% ../nbs/1_line/05_sampling.ipynb #a5160a1b
 def _warpers(top_k, top_p, min_p):
     warpers = []

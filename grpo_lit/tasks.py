@@ -117,15 +117,17 @@ def _is_chat(prompt):
     if not isinstance(prompt, (list,tuple)) or not prompt: return False
     return all(isinstance(m, dict) and {'role','content'} <= set(m) for m in prompt)
 
+# %% ../nbs/1_line/04_tasks.ipynb #2258c052
 def _through_template(messages, tokenizer):
     "Ids of a conversation, up to where the assistant speaks"
     if not getattr(tokenizer, 'chat_template', None):
         raise ValueError('the prompt is a list of chat messages, but the tokenizer has no chat template: '
                          'set tokenizer.chat_template, or give plain strings')
-    try:
-        return tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=True)['input_ids']
+    how = dict(add_generation_prompt=True, tokenize=True, return_dict=True)
+    try: return tokenizer.apply_chat_template(messages, **how)['input_ids']
     except Exception as e:
-        raise ValueError(f'the chat template of this tokenizer refuses the prompt ({e}); some refuse system messages') from e
+        raise ValueError(f'the chat template of this tokenizer refuses the prompt ({e}); '
+                         'some refuse system messages') from e
 
 # %% ../nbs/1_line/04_tasks.ipynb #4c1c64de
 def encode_prompt(prompt:str|list, # Plain text, or messages `{"role", "content"}`

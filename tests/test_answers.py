@@ -1,15 +1,16 @@
 """What says the same must be equal, what does not must not be.
 
-Lists are put together and spoiled here; real golds of MATH-500 are rewritten and spoiled where their file is there (GRPO_LIT_DATA names the folder that holds math500/).
+Lists are put together and spoiled here; real golds of MATH-500 are rewritten and spoiled where their file is there
+(GRPO_LIT_CASES names the folder that holds data/math500/).
 """
 import itertools, json, os, re, time
 from pathlib import Path
 import pytest
 from grpo_lit.rewards.comparing import math_equal
 
-FILE = Path(os.environ.get('GRPO_LIT_DATA', 'no data'))/'math500'/'test.jsonl'
+FILE = Path(os.environ.get('GRPO_LIT_CASES', 'not set'))/'data'/'math500'/'test.jsonl'
 golds = sorted({json.loads(l)['answer'] for l in open(FILE)}) if FILE.exists() else []
-real = pytest.mark.skipif(not golds, reason='needs MATH-500 (set GRPO_LIT_DATA to the folder that holds math500/test.jsonl)')
+real = pytest.mark.skipif(not golds, reason='needs MATH-500 (set GRPO_LIT_CASES to the folder that holds data/)')
 
 # ---- golds of MATH-500
 

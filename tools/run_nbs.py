@@ -18,28 +18,51 @@ from nbdev.config import get_config
 class Client(NotebookClient):
     "A client that leaves out the cells named in `skip`"
     def __init__(self, *args, skip=(), **kw):
-        super().__init__(*args, **kw); self.left_out = set(skip)
+        super().__init__(*args, **kw)
+        self.left_out = set(skip)
+
     async def async_execute_cell(self, cell, cell_index, **kw):
-        return cell if cell.id in self.left_out else await super().async_execute_cell(cell, cell_index, **kw)
+        if cell.id in self.left_out:
+            return cell
+        return await super().async_execute_cell(cell, cell_index, **kw)
 
 def skipped(path, flags):
     "Ids of cells that do not run: `eval: false`, or marked by a test flag that was not asked for"
-    nb = read_nb(path); fm = nb_frontmatter(nb); off = set(get_config().tst_flags.split()) - set(flags.split())
-    if str2bool(fm.get('skip_exec', False)): return [c.id for c in nb.cells]
-    def skip(c): return not does_cell_eval(c, fm_default_eval(fm)) or any(c.has_directive(o) for o in off)
-    return [c.id for c in nb.cells if c.cell_type=='code' and skip(c)]
+    nb = read_nb(path)
+    fm = nb_frontmatter(nb)
+    if str2bool(fm.get('skip_exec', False)):
+        return [c.id for c in nb.cells]
+    off = set(get_config().tst_flags.split()) - set(flags.split())
+    default = fm_default_eval(fm)
+    def skip(c): return not does_cell_eval(c, default) or any(c.has_directive(o) for o in off)
+    return [c.id for c in nb.cells if c.cell_type == 'code' and skip(c)]
+
+def execute(nb, path, flags, timeout):
+    "Run the cells of `nb` in a kernel whose folder is that of `path`"
+    where = dict(metadata=dict(path=str(path.parent)))
+    Client(nb, kernel_name='python3', extra_arguments=['--log-level=ERROR'], skip=skipped(path, flags),
+           timeout=timeout, resources=where).execute()
 
 def run(path, flags='', check=False, timeout=None):
     "Run one notebook; returns an error text or None"
-    t = time.time(); nb = nbformat.read(path, as_version=4)
-    try: Client(nb, kernel_name='python3', extra_arguments=['--log-level=ERROR'], skip=skipped(path, flags), timeout=timeout,
-                resources=dict(metadata=dict(path=str(path.parent)))).execute()
-    except Exception as e: return f'{path}: {type(e).__name__}: {e}'
-    nb.metadata.pop('widgets', None)                     # random ids; the site shows a static picture instead
-    if not check: nbformat.write(nb, path); nbdev_clean(str(path))
+    t = time.time()
+    nb = nbformat.read(path, as_version=4)
+    try:
+        execute(nb, path, flags, timeout)
+    except Exception as e:
+        return f'{path}: {type(e).__name__}: {e}'
+    nb.metadata.pop('widgets', None) # random ids; the site shows a static picture instead
+    if not check:
+        nbformat.write(nb, path)
+        nbdev_clean(str(path))
     print(f'{path}: {time.time()-t:.1f} s', flush=True)
 
-if __name__=='__main__':
+def notebooks(path):
+    "The notebooks of a folder, or `path` itself"
+    found = sorted(path.rglob('[!_.]*.ipynb')) if path.is_dir() else [path]
+    return [f for f in found if '.ipynb_checkpoints' not in f.parts]
+
+def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('nbs', nargs='*', help='notebooks or folders (default: all)')
     p.add_argument('--flags', default='', help='test flags whose cells run too, such as "slow cuda"')
@@ -47,7 +70,13 @@ if __name__=='__main__':
     p.add_argument('-j', type=int, default=1, help='notebooks at a time')
     a = p.parse_args()
     os.environ['PYDEVD_DISABLE_FILE_VALIDATION'] = '1'
-    paths = [Path(o) for o in a.nbs] or [Path(get_config().nbs_path)]
-    nbs = [f for o in paths for f in (sorted(o.rglob('[!_.]*.ipynb')) if o.is_dir() else [o]) if '.ipynb_checkpoints' not in f.parts]
-    with ThreadPoolExecutor(a.j) as ex: errs = [o for o in ex.map(lambda o: run(o, a.flags, a.check), nbs) if o]
-    if errs: sys.exit('\n'.join(errs))
+    paths = [Path(o) for o in a.nbs or [get_config().nbs_path]]
+    nbs = [f for o in paths for f in notebooks(o)]
+    with ThreadPoolExecutor(a.j) as ex:
+        said = list(ex.map(lambda o: run(o, a.flags, a.check), nbs))
+    errors = [o for o in said if o]
+    if errors:
+        sys.exit('\n'.join(errors))
+
+if __name__ == '__main__':
+    main()

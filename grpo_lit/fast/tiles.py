@@ -148,7 +148,8 @@ def _before_head(model, inputs):
     finally: hook.remove()
 
 # %% ../../nbs/3_fast/04_tiles.ipynb #25b185bf
-_plain_heads = weakref.WeakKeyDictionary() # model -> (softcap, scale) of its output layer, or None if that does something else
+# model -> (softcap, scale) of its output layer, or None if that does something else
+_plain_heads = weakref.WeakKeyDictionary()
 
 def _declared(model):
     "Softcap and scale of the logits, as the model's configuration has them"

@@ -6,8 +6,8 @@ Docs: https://grpo-lit.github.io/grpo-lit/2_rewards/comparing.html.md"""
 
 # %% auto #0
 __all__ = ['UNDECIDED', 'every', 'matched', 'same_number', 'with_point', 'in_order_of', 'same_list', 'same_formula', 'same_named',
-           'same_matrix', 'compare', 'ask_algebra', 'bare', 'math_equal', 'judgeable', 'judge', 'accuracy_reward',
-           'strict_accuracy_reward']
+           'same_matrix', 'compare_answers', 'ask_algebra', 'bare', 'math_equal', 'judgeable', 'judge',
+           'accuracy_reward', 'strict_accuracy_reward']
 
 # %% ../../nbs/2_rewards/03_comparing.ipynb #d60faea2
 import logging, re
@@ -17,8 +17,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from ..answers import boxed_answer, exact_values, extract_answer, hash_answer, split_unit, tidy
 from ..core import completion_text
-from .reading import (as_latex, as_list, assigned, compares, is_formula, is_inequality, is_sentence, matrix_rows,
-                                      plain_text, words)
+from .reading import (as_latex, as_list, assigned, compares, is_formula, is_inequality,
+                                      is_sentence, matrix_rows, plain_text, words)
 from .workers import COMMON, Worker, in_parallel
 
 # %% ../../nbs/2_rewards/03_comparing.ipynb #55a91802
@@ -52,6 +52,7 @@ def _slack(gold, prediction):
     found = (re.search(r'\.(\d{6,})\D*$', s) for s in (gold, prediction))
     places = [len(m[1]) for m in found if m]
     return Fraction(1, 2*10**min(places)) if places else 0
+
 def same_number(g:str, p:str) -> bool|None: # None: not both are numbers
     "Are two numbers equal, and not of different units?"
     (g, g_unit), (p, p_unit) = split_unit(g), split_unit(p)
@@ -137,8 +138,8 @@ def same_matrix(g:list, p:list, same) -> bool|None:
     if [len(row) for row in g] != [len(row) for row in p]: return False
     return every(same(x, y) for row,other in zip(g, p) for x,y in zip(row, other))
 
-def compare(g:str, p:str, # Gold and prediction
-            ask=None, # Says whether two formulas are the same; None: nobody does
+def compare_answers(g:str, p:str, # Gold and prediction
+            ask=None, # Says whether two formulas are the same; None: nothing is asked
             depth:int=0
            ) -> bool|None: # None: it takes algebra
     "Do two answers say the same?"
@@ -148,7 +149,7 @@ def compare(g:str, p:str, # Gold and prediction
     if (numbers := same_number(g, p)) is not None: return numbers
     g_words, p_words = words(g), words(p)
     if g_words or p_words: return (g_words or (g.strip('() '),)) == (p_words or (p.strip('() '),))
-    again = partial(compare, ask=ask, depth=depth+1)
+    again = partial(compare_answers, ask=ask, depth=depth+1)
     if point := with_point(g, p): return again(point, p)
     g_rows, p_rows = matrix_rows(g), matrix_rows(p)
     if g_rows and p_rows: return same_matrix(g_rows, p_rows, again)
@@ -160,11 +161,13 @@ def compare(g:str, p:str, # Gold and prediction
 # %% ../../nbs/2_rewards/03_comparing.ipynb #b80652d3
 @cache
 def _warn_once(why): logging.getLogger('grpo_lit').warning('formulas are compared as text only: %s', why)
+
 @cache
 def _algebra():
     "The worker that compares formulas; None where math-verify is not installed"
     if find_spec('math_verify') is None:
-        return _warn_once('math-verify is not installed (pip install math-verify)')
+        _warn_once('math-verify is not installed (pip install math-verify)')
+        return None
     program = Path(find_spec('grpo_lit.rewards.formulas').origin).read_text()
     return Worker(program, (*COMMON, 'sympy', 'math_verify'))
 
@@ -197,7 +200,7 @@ def math_equal(gold:str, # The right answer
               ) -> bool:
     "Do two answers say the same? Exact for numbers; formulas are compared in another process, 2 seconds at most"
     if gold is None or prediction is None or len(str(prediction))>2000: return False
-    return compare(bare(gold), bare(prediction), ask_algebra) is True
+    return compare_answers(bare(gold), bare(prediction), ask_algebra) is True
 
 # %% ../../nbs/2_rewards/03_comparing.ipynb #ad513132
 @lru_cache(65536)
@@ -215,6 +218,7 @@ def _golds(answer):
     return [g for g in golds if judgeable(g)]
 
 UNDECIDED = object()
+
 def judge(completion, answer, style, ask): # 1.0, 0.0, None, or `UNDECIDED` where there is nothing to `ask`
     "Is a completion right?"
     golds = _golds(answer)
@@ -222,7 +226,7 @@ def judge(completion, answer, style, ask): # 1.0, 0.0, None, or `UNDECIDED` wher
     given = extract_answer(completion_text(completion), style or 'auto')
     if given is None or len(given)>2000: return 0.
     given = bare(given)
-    said = [compare(g, given, ask) for g in golds]
+    said = [compare_answers(g, given, ask) for g in golds]
     if True in said: return 1.
     return UNDECIDED if None in said else 0.
 
@@ -241,6 +245,6 @@ def accuracy_reward(prompts, completions, completion_ids, # B each
     return rewards
 
 def strict_accuracy_reward(prompts, completions, completion_ids, answer, answer_style=None, **columns) -> list:
-    "Is the answer right, and given on purpose: in a box, behind `####` or between tags?"
+    "As `accuracy_reward`: is the answer right, and given on purpose: in a box, behind `####` or between tags?"
     styles = answer_style or [None]*len(completions)
     return accuracy_reward(prompts, completions, completion_ids, answer, [s or 'strict' for s in styles])

@@ -15,8 +15,9 @@ from sympy.core.relational import Relational
 
 # %% ../../nbs/2_rewards/02_formulas.ipynb #63069caf
 LATEX = [LatexExtractionConfig(boxed_match_priority=-1)]
-_CAPITAL = re.compile(r'\\(?:begin|end)\{\w+\}|\\[A-Za-z]+|([A-Z])(?:_(?:\{(\w+)\}|(\w)))?') # `R`, `R_{12}`
-_DECIMAL = re.compile(r'(\d*)\.(\d+)')                                                         # `0.75`
+# `R`, `R_1`, `R_{12}`; commands stay
+_CAPITAL = re.compile(r'\\(?:begin|end)\{\w+\}|\\[A-Za-z]+|([A-Z])(?:_(?:\{(\w+)\}|(\w)))?')
+_DECIMAL = re.compile(r'(\d*)\.(\d+)')                      # `0.75`
 
 def _marked(m):
     if m[1] is None: return m[0]
@@ -46,7 +47,6 @@ def _value(e, at):
     v = e.subs(at).evalf(40)
     return v if v.is_number and v.is_finite else None
 
-# %% ../../nbs/2_rewards/02_formulas.ipynb #895479be
 def same_expression(a:Expr, b:Expr, need:int=4 # Points at which both have a value
                    ) -> bool:
     "Do they agree at random points to 25 digits? Constants to 35"
@@ -84,6 +84,7 @@ def _ends(s):
     if isinstance(s, Relational): return {p for p in (s.lhs, s.rhs) if isinstance(p, Expr) and p.is_number}
     return {s} if isinstance(s, Expr) else set()
 
+# %% ../../nbs/2_rewards/02_formulas.ipynb #50e7fb32
 def _member(s, v):
     if isinstance(s, Set): inside = s.contains(v)
     else: inside = s.subs({next(iter(s.free_symbols)): v})
@@ -119,9 +120,9 @@ def _rounds(a, b, places):
     if x is None or y is None: return False
     return bool(abs(x-y) <= Rational(1, 2*10**places))
 
+# %% ../../nbs/2_rewards/02_formulas.ipynb #e4f59c3a
 def _same_kind(a, b, kinds): return isinstance(a, kinds) and isinstance(b, kinds)
 
-# %% ../../nbs/2_rewards/02_formulas.ipynb #cad4b814
 def same(gold:str, prediction:str # LaTeX without dollars
         ) -> bool: # False also where one cannot be read
     "Do two formulas say the same? A decimal of 6 places or more may be rounded"

@@ -16,7 +16,6 @@ from .wire import Peer, read_frame, write_frame
 
 # %% ../../nbs/2_rewards/07_jail.ipynb #b29fe84c
 NO_MEMORY = 77
-
 def _as_main(source) -> dict:
     "The names of a fresh `__main__`; tracebacks can show the lines of the program"
     main = type(sys)('__main__')
@@ -25,6 +24,7 @@ def _as_main(source) -> dict:
     linecache.cache['<program>'] = len(source), None, source.splitlines(True), '<program>'
     return main.__dict__
 
+# %% ../../nbs/2_rewards/07_jail.ipynb #f5cbae35
 def _exit_code(code) -> int:
     "What `sys.exit(code)` tells the shell"
     if code is None or isinstance(code, int): return code or 0
@@ -80,7 +80,6 @@ def run_solution(boot, channel):
 # %% ../../nbs/2_rewards/07_jail.ipynb #0f367d3e
 RUN_METHOD = ('_r = {test}({method!r}).run()\n'
               'if _r.errors or _r.failures: raise AssertionError((_r.errors+_r.failures)[0][1][-300:])')
-
 def _tests_of(node) -> list: # (name, Python that runs it after `node`) of each
     "The tests that a top-level statement holds"
     if isinstance(node, ast.Assert): return [(f'line {node.lineno}', '')]
@@ -151,13 +150,11 @@ def run_checker(boot, channel):
     os._exit(0)
 
 # %% ../../nbs/2_rewards/07_jail.ipynb #e9a1d117
-ROLES = dict(script=run_script, solution=run_solution, checker=run_checker)
-
 def _forget_signals():
     signal.set_wakeup_fd(-1)
     for s in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGPIPE): signal.signal(s, signal.SIG_DFL)
     os.setsid()
-    if sys.platform.startswith('linux'): libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)      # dies with the server
+    if sys.platform.startswith('linux'): libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) # dies with the server
 
 def _take_files(channels, out, err, inp) -> list: # The channels, as this process knows them
     "Make these the only open files"
@@ -182,6 +179,15 @@ def _move_in(scratch, layers):
     if scratch and 'nobody' in layers: os.chown(scratch, NOBODY, NOBODY)
     if scratch: os.chdir(scratch)
 
+# %% ../../nbs/2_rewards/07_jail.ipynb #6863195c
+def _receive(control) -> tuple: # The order and its open files; (None, []) where no more will come
+    "The next order"
+    data, fds, *_ = socket.recv_fds(control, 1<<16, 16)
+    if not data: return None, []
+    while not data.endswith(b'\n'): data += control.recv(1<<16)
+    return json.loads(data), fds
+
+ROLES = dict(script=run_script, solution=run_solution, checker=run_checker)
 
 def _become(order, fds, layers):
     "Become what was ordered; does not return"
@@ -195,14 +201,7 @@ def _become(order, fds, layers):
         with contextlib.suppress(OSError): os.write(2, f'{type(e).__name__}: {e}'.encode()[:500])
     os._exit(76)
 
-# %% ../../nbs/2_rewards/07_jail.ipynb #6863195c
-def _receive(control) -> tuple: # The order and its open files; (None, []) where no more will come
-    "The next order"
-    data, fds, *_ = socket.recv_fds(control, 1<<16, 16)
-    if not data: return None, []
-    while not data.endswith(b'\n'): data += control.recv(1<<16)
-    return json.loads(data), fds
-
+# %% ../../nbs/2_rewards/07_jail.ipynb #f2848008
 def _look_after(pid, lives, let_go):
     "Kill a child whose lifeline the other side let go of; write down the end of one that ended"
     if let_go:
@@ -223,6 +222,7 @@ def _wake_on_child() -> int: # A file descriptor that can be read when a child h
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     return r
 
+# %% ../../nbs/2_rewards/07_jail.ipynb #cf487540
 def serve_forks(control:socket.socket, # Orders come in, each a line of JSON with open files
                 scratch, # Removed at the end
                 preload=()): # Modules to import before the first fork

@@ -19,13 +19,13 @@ from .workers import in_parallel
 
 # %% ../../nbs/2_rewards/11_mutants.ipynb #564cd097
 SWAPS = {
-    ast.Add: [ast.Sub], ast.Sub: [ast.Add],
-    ast.Mult: [ast.Add, ast.FloorDiv], ast.Pow: [ast.Mult],
+    ast.Add: [ast.Sub], ast.Sub: [ast.Add], ast.Mult: [ast.Add, ast.FloorDiv], ast.Pow: [ast.Mult],
     ast.Div: [ast.Mult, ast.FloorDiv], ast.FloorDiv: [ast.Div, ast.Mult], ast.Mod: [ast.FloorDiv],
     ast.Lt: [ast.LtE, ast.GtE], ast.LtE: [ast.Lt, ast.Gt], ast.Gt: [ast.GtE, ast.LtE], ast.GtE: [ast.Gt, ast.Lt],
     ast.In: [ast.NotIn], ast.NotIn: [ast.In], ast.Is: [ast.IsNot], ast.IsNot: [ast.Is],
     ast.Eq: [ast.NotEq], ast.NotEq: [ast.Eq], ast.And: [ast.Or], ast.Or: [ast.And],
-    ast.BitAnd: [ast.BitOr], ast.BitOr: [ast.BitAnd], ast.BitXor: [ast.BitAnd], ast.LShift: [ast.RShift], ast.RShift: [ast.LShift]}
+    ast.BitAnd: [ast.BitOr], ast.BitOr: [ast.BitAnd], ast.BitXor: [ast.BitAnd],
+    ast.LShift: [ast.RShift], ast.RShift: [ast.LShift]}
 
 def _with(node, **fields):
     "A copy of `node` with other fields"
@@ -63,7 +63,8 @@ def _off_by_one(n):
         at = 0 if len(n.args)==1 else 1
         for op in (ast.Add, ast.Sub):
             yield _with(n, args=[*n.args[:at], ast.BinOp(n.args[at], op(), one), *n.args[at+1:]])
-    if isinstance(n, ast.Subscript) and isinstance(n.ctx, ast.Load) and not isinstance(n.slice, (ast.Slice, ast.Constant)):
+    reads = isinstance(n, ast.Subscript) and isinstance(n.ctx, ast.Load)
+    if reads and not isinstance(n.slice, (ast.Slice, ast.Constant)):
         yield _with(n, slice=ast.BinOp(n.slice, ast.Sub(), one))
 
 # %% ../../nbs/2_rewards/11_mutants.ipynb #b8b7f9cf
@@ -71,9 +72,8 @@ def _dropped(n):
     "A statement, or the value of a `return`"
     to_a_part = isinstance(n, ast.Assign) and not isinstance(n.targets[0], ast.Name)
     if to_a_part or isinstance(n, (ast.Expr, ast.AugAssign, ast.Break, ast.Continue)): yield ast.Pass()
-    if not isinstance(n, ast.Return) or n.value is None: return
-    returns_none = isinstance(n.value, ast.Constant) and n.value.value is None
-    if not returns_none: yield ast.Return(ast.Constant(None))
+    gives = isinstance(n, ast.Return) and ast.unparse(n) not in ('return','return None')
+    if gives: yield ast.Return(ast.Constant(None))
 
 def _skipped(n):
     "A call that does nothing to its argument: `sorted(x)` -> `x`"
@@ -104,30 +104,25 @@ def _copy_with(tree, node, new):
     changed = {k: v for k, v in copies.items() if v is not getattr(tree, k)}
     return _with(tree, **changed) if changed else tree
 
+# %% ../../nbs/2_rewards/11_mutants.ipynb #7606fdb8
 def _docstrings(tree) -> set: # Of `id`s
     "Nodes that say what something is for: the first expression of a module, class or function, and its value"
-    found = set()
-    for n in ast.walk(tree):
-        if not isinstance(n, (ast.FunctionDef, ast.ClassDef, ast.Module)) or not n.body: continue
-        first = n.body[0]
-        if not isinstance(first, ast.Expr): continue
-        found.add(id(first.value))
-        if isinstance(first.value, ast.Constant): found.add(id(first))
-    return found
+    kinds = ast.FunctionDef, ast.ClassDef, ast.Module
+    firsts = [n.body[0] for n in ast.walk(tree) if isinstance(n, kinds) and n.body]
+    said = [first for first in firsts if isinstance(first, ast.Expr)]
+    return {id(s.value) for s in said} | {id(s) for s in said if isinstance(s.value, ast.Constant)}
 
 def _every_mutant(plain) -> list:
     "All mutants of a program that `ast.unparse` wrote"
-    tree, found, seen = ast.parse(plain), [], {plain}
+    tree, found = ast.parse(plain), {plain: None}
     left_alone = _docstrings(tree)
     for node in ast.walk(tree):
         if id(node) in left_alone: continue
         for fault, replacements in FAULTS.items():
             for new in replacements(node):
                 code = ast.unparse(ast.fix_missing_locations(_copy_with(tree, node, new)))
-                if code in seen: continue
-                seen.add(code)
-                found.append(Mutant(code, fault, getattr(node, 'lineno', 0)))
-    return found
+                found.setdefault(code, Mutant(code, fault, getattr(node, 'lineno', 0)))
+    return list(found.values())[1:]
 
 # %% ../../nbs/2_rewards/11_mutants.ipynb #ff437304
 def _in_turn(found, n) -> list:
@@ -139,6 +134,7 @@ def _in_turn(found, n) -> list:
             if kinds[k] and len(chosen)<n: chosen.append(kinds[k].pop())
     return chosen
 
+# %% ../../nbs/2_rewards/11_mutants.ipynb #485bb431
 def mutants(program:str, # Python
             n:int|None=None, # At most so many, of as many kinds as there are; None: all
             seed=0 # Of the choice
@@ -176,10 +172,9 @@ INSPECTS = re.compile(
 _HARMLESS = re.compile(
     r'__(?:name__|main__)|'
     r'if\s+__name__\s*==\s*[\'"]__main__[\'"]\s*:[^\n]*(?:\n[ \t]+[^\n]*)*')
-
 def _asserts(tree) -> bool:
     "Does a suite test anything at all?"
-    def tests(n): return isinstance(n, ast.Assert) or isinstance(n, ast.Attribute) and n.attr.startswith(('assert','fail'))
+    def tests(n): return isinstance(n, ast.Assert) or getattr(n, 'attr', '').startswith(('assert','fail'))
     return any(tests(n) for n in ast.walk(tree))
 
 def _inspects(tree) -> bool:
@@ -199,6 +194,7 @@ class SuiteVerdict:
     def score(self) -> float: # The mutation score, 0 for a suite with a flaw
         return self.killed/self.mutants if self.mutants and not self.flaw else 0.
 
+# %% ../../nbs/2_rewards/11_mutants.ipynb #7327d1ca
 def judge_tests(suite:str, # Tests, as Python
                 program:str, # The reference solution
                 faulty, # Of `Mutant`
@@ -223,8 +219,8 @@ def judge_tests(suite:str, # Tests, as Python
     return SuiteVerdict('', sum(m is not None and not v.correct for m, v in zip(runs, got)), n)
 
 # %% ../../nbs/2_rewards/11_mutants.ipynb #b3cce605
-def _suite_worth(text, program, gold, n_mutants, reference_runs, penalty, timeout) -> float|None: # None: the reference cannot be used
-    "What a completion earns that should be a suite of tests for `program`"
+def _suite_worth(text, program, gold, n_mutants, reference_runs, penalty, timeout) -> float|None:
+    "What a completion earns that should be a suite of tests for `program`; None where that cannot be used"
     program = extract_code(program) or program
     try: faulty = telling_mutants(program, gold if isinstance(gold, str) else tuple(gold), n_mutants, timeout)
     except (ValueError, SyntaxError, TypeError): return None
@@ -235,18 +231,20 @@ def _suite_worth(text, program, gold, n_mutants, reference_runs, penalty, timeou
     if v.flaw in ('', 'unreadable'): return v.score
     return v.score - penalty*(v.failing if v.flaw=='fails on the reference' else 1.)
 
+# %% ../../nbs/2_rewards/11_mutants.ipynb #bc06acc5
 def unit_tests(n_mutants:int=12, # Faulty programs for each reference
                reference_runs:int=3, # Runs of the reference among them
-               penalty:float=.5, # Taken from a suite that inspects, is flaky or fails on the reference (there: times the share of its tests that fail)
+               penalty:float=.5, # Off if a suite inspects, is flaky or fails on the reference (times the failing share)
                timeout:float=2. # Seconds for a run
-              ): # A reward function `unit_tests_reward`: between -penalty and 1, None where the reference cannot be used
+              ): # A reward function `unit_tests_reward`: between -penalty and 1, None where a reference is unusable
     "Make a reward for writing tests; it reads the columns `solution` (a reference) and `tests` (its gold tests)"
     if n_mutants<1 or reference_runs<1: raise ValueError('n_mutants and reference_runs are 1 or more')
+    settings = n_mutants, reference_runs, penalty, timeout
     def unit_tests_reward(prompts, completions, completion_ids, solution, tests, **columns) -> list:
         memo = {}                                                   # what a group wrote twice is judged once
         def worth(completion, program, gold):
             key = completion_text(completion), program, str(gold)
-            if key not in memo: memo[key] = _suite_worth(key[0], program, gold, n_mutants, reference_runs, penalty, timeout)
+            if key not in memo: memo[key] = _suite_worth(key[0], program, gold, *settings)
             return memo[key]
         return list(map(worth, completions, solution, tests))
     return unit_tests_reward

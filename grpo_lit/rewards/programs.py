@@ -32,6 +32,7 @@ def _parses(code) -> bool:
     tree = parsed(code)
     return tree is not None and bool(tree.body)
 
+# %% ../../nbs/2_rewards/10_programs.ipynb #930cdd54
 def extract_code(text:str, # A completion
                  name:str|None=None # A function or class that the tests need
                 ) -> str|None: # None where there is no program
@@ -61,6 +62,7 @@ def _function_tests(name, inputs, outputs) -> list:
     if not str(name).isidentifier(): raise ValueError(f'{name!r} is no name of a function')
     return [CALL.format(f=name, args=list(i), expected=o).strip() for i, o in zip(inputs, outputs)]
 
+# %% ../../nbs/2_rewards/10_programs.ipynb #0e01a37f
 def _from_json(tests):
     "Tests as they were before somebody wrote them down as JSON"
     if not isinstance(tests, str) or tests.lstrip()[:1] not in ('{','['): return tests
@@ -69,7 +71,8 @@ def _from_json(tests):
 
 def _all_are(tests, kind): return isinstance(tests, list) and tests and all(isinstance(t, kind) for t in tests)
 
-def as_tests(tests # Asserts, test file, {"fn_name", "inputs", "outputs"}, {"asserts"}, [{"input", "output"}], or one of these as JSON
+# %% ../../nbs/2_rewards/10_programs.ipynb #4bf87759
+def as_tests(tests # Asserts, test file, {"fn_name", "inputs", "outputs"}, {"asserts"}, [{"input", "output"}]; or JSON
             ) -> tuple: # ("python", str or list of str) or ("stdin", list of (input, output)); raises `ValueError`
     "Tests in one of two forms"
     tests = _from_json(tests)
@@ -85,14 +88,15 @@ def as_tests(tests # Asserts, test file, {"fn_name", "inputs", "outputs"}, {"ass
                      f'or pairs of input and output, not {tests!r:.80}')
 
 # %% ../../nbs/2_rewards/10_programs.ipynb #f1ace424
+# What LeetCode and the like supply
 PRELUDE = ('from typing import *; from collections import *; '
-           'import math, re, sys, itertools, functools, heapq, bisect, string, random, operator\n') # What LeetCode and the like supply
+           'import math, re, sys, itertools, functools, heapq, bisect, string, random, operator\n')
 
 def _lines(s): return [line.rstrip() for line in str(s).rstrip().splitlines()]
 
 def try_tests(program:str, # Python
                  tests, # For `as_tests`
-                 *, timeout:float=5., memory_mb:int=512 # For all tests in Python together; for each run that reads and prints
+                 *, timeout:float=5., memory_mb:int=512 # For all tests in Python together; for each run that prints
                 ) -> tuple: # passed, total, and the `Verdict` of the run, or of the first that failed
     "Run a program against its tests"
     limits = dict(timeout=timeout, memory_mb=memory_mb)
@@ -119,7 +123,7 @@ def continued(prefix:str, # What a base model was asked to go on with: imports, 
 def _defines(code, name) -> bool:
     return code is not None and bool(re.search(rf'\bdef\s+{re.escape(name)}\b', code))
 
-def _job(completion, tests, name, prefix) -> tuple|None: # (program or None, tests as text); None where there are no tests
+def _job(completion, tests, name, prefix) -> tuple|None: # (program or None, tests as text); None without tests
     "What is to be run for one completion"
     try: as_tests(tests)
     except ValueError: return None
@@ -140,7 +144,7 @@ def program_reward(partial:bool=False, # Pay the share of tests that pass; else 
                    timeout:float=5., # Seconds for the tests of a program
                    memory_mb:int=512, # That it may use
                    name:str|None=None # Of the reward function; None: "code_reward" or "passed_tests_reward"
-                  ): # A reward function that reads the columns `tests` and, where they are, `entry_point` and `code_prefix`
+                  ): # A reward function that reads the columns `tests` and, if there, `entry_point` and `code_prefix`
     "Make a reward for programs that pass their tests"
     if timeout<=0: raise ValueError(f'timeout is a number of seconds, not {timeout}')
     def reward(prompts, completions, completion_ids, tests, entry_point=None, code_prefix=None,

@@ -17,14 +17,14 @@ from .workers import SLOTS, end_child, fork_server, in_parallel, messages, send,
 @dataclass
 class Verdict:
     "What became of an untrusted program"
-    status:str # "ok" (ended well; with tests: all passed), "error", "timeout", "memory", "killed" (by a limit, or by its own fault)
+    status:str # "ok" (with tests: all passed), "error", "timeout", "memory", "killed" (by a limit or its own fault)
     passed:int=0 # Tests that passed
     total:int=0 # Tests there were
     stdout:str='' # What it printed, cut off at a megabyte
     stderr:str='' # What it printed there, or the first test that failed and why
     exit_code:int|None=None # Negative: the signal that ended it
     seconds:float=0. # On the clock
-    walls:tuple=() # What held it besides limits: "landlock" (files), "seccomp" (network, processes, signals), "nobody" (another user)
+    walls:tuple=() # What held it besides limits: "landlock" (files), "seccomp" (network, processes), "nobody" (a user)
 
     @property
     def correct(self) -> bool: # Did every test pass?
@@ -65,6 +65,7 @@ def _script_status(ready, end, timeout) -> str:
     if ready is None or code is None or code<0: return 'killed'
     return {0: 'ok', NO_MEMORY: 'memory'}.get(code, 'error')
 
+# %% ../../nbs/2_rewards/09_sandbox.ipynb #de8f9d25
 def run_code(program:str, # Python
              *, stdin:str='', # What it can read
              timeout:float=5.0, # Seconds on the clock
@@ -89,7 +90,7 @@ def run_code(program:str, # Python
                        seconds=time.monotonic()-began, walls=server.walls)
 
 # %% ../../nbs/2_rewards/09_sandbox.ipynb #99d76fac
-def _read_reports(boot, tests, deadline, scratch) -> tuple: # How many tests there are, report by number, the last message
+def _read_reports(boot, tests, deadline, scratch) -> tuple: # How many tests, report by number, the last message
     "What the checker says"
     file = isinstance(tests, str)
     total, reports, last = 1 if file else len(tests), {}, {}
@@ -109,12 +110,14 @@ def _loading_error(boot, scratch) -> list|None: # Name and text
     except (ValueError, RecursionError): return None
     return failed if isinstance(failed, list) and len(failed)==2 else None
 
+# %% ../../nbs/2_rewards/09_sandbox.ipynb #270d2b66
 def _tests_status(last, all_passed, failed) -> str:
     if last==[]: return 'timeout'
     if last is None: return 'killed'
     if all_passed: return 'ok'
     return 'memory' if 'MemoryError' in str(failed) else 'error'
 
+# %% ../../nbs/2_rewards/09_sandbox.ipynb #ef99561d
 def _meet(server, program, tests, stack, out, err, seconds, memory_mb) -> tuple: # Reports, error on loading, exit code
     "Program and tests in two children with a line between them"
     scratch, other = (stack.enter_context(_directory(server)) for _ in range(2))
@@ -134,7 +137,7 @@ def _meet(server, program, tests, stack, out, err, seconds, memory_mb) -> tuple:
 
 # %% ../../nbs/2_rewards/09_sandbox.ipynb #28631329
 def run_tests(program:str, # Python that defines what the tests call
-              tests:str|list, # `assert` statements, one per test; or a test file: top-level asserts, functions `test_...`, `unittest` classes
+              tests:str|list, # `assert`s, one each; or a test file: asserts, functions `test_...`, `unittest` classes
               *, timeout:float=5.0, # Seconds on the clock, for all tests together
               memory_mb:int=512 # Of memory that program and tests may ask for, each
              ) -> Verdict:

@@ -1,4 +1,4 @@
-"""What holds a program that nobody trusts: limits, and walls of the kernel that a process builds around itself
+"""What holds an untrusted program, one that nobody trusts: limits, and walls of the kernel that a process builds around itself
 
 Docs: https://grpo-lit.github.io/grpo-lit/2_rewards/walls.html.md"""
 
@@ -22,6 +22,7 @@ def _address_space() -> int: # Bytes
     pages = open('/proc/self/statm').read().split()[0]
     return int(pages)*resource.getpagesize()
 
+# %% ../../nbs/2_rewards/05_walls.ipynb #e124479f
 def set_limits(seconds:float, # Of processor time; the kernel kills at the next whole one
                memory_mb:int, # Of address space, on top of what the interpreter already has
                file_mb:int=16 # No file may grow beyond
@@ -41,7 +42,6 @@ def set_limits(seconds:float, # Of processor time; the kernel kills at the next 
 libc = ctypes.CDLL(None, use_errno=True)
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS = 1, 4, 22, 38   # for `prctl`
 CREATE_RULESET, ADD_RULE, RESTRICT_SELF = 444, 445, 446                                 # the calls of Landlock
-
 def _call(number, *args) -> int:
     "A system call; raises `OSError`"
     got = libc.syscall(number, *args)
@@ -58,7 +58,6 @@ def landlock_abi() -> int: # 0 where there is none
 SYSTEM_FILES = (
     '/usr/lib', '/usr/lib64', '/lib', '/lib64', '/usr/local/lib', '/etc/ld.so.cache',
     '/usr/share/zoneinfo', '/etc/localtime', '/dev/urandom', '/dev/null', '/dev/zero')
-
 def libraries() -> list: # Directories and files that an interpreter reads
     "Where Python and the shared libraries live, and nothing of the user's"
     roots = tuple(os.path.realpath(p)+'/' for p in (sys.prefix, sys.base_prefix, '/usr/lib', '/usr/local/lib'))
@@ -70,8 +69,8 @@ EXECUTE, WRITE_FILE, READ_FILE, READ_DIR = 1<<0, 1<<1, 1<<2, 1<<3
 MAKE_CHAR, MAKE_SOCK, MAKE_BLOCK = 1<<6, 1<<9, 1<<11
 TRUNCATE, IOCTL_DEV = 1<<14, 1<<15
 READ = EXECUTE | READ_FILE | READ_DIR
-FILE_BITS = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE | IOCTL_DEV     # what makes sense for a file that is no directory
-ALL_BITS = {1: 2**13-1, 2: 2**14-1, 3: 2**15-1, 4: 2**15-1}              # version: what it knows; all later ones: 16 bits
+FILE_BITS = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE | IOCTL_DEV     # what makes sense for a single file
+ALL_BITS = {1: 2**13-1, 2: 2**14-1, 3: 2**15-1, 4: 2**15-1}            # version: what it knows; all later ones: 16 bits
 
 def _ruleset(abi, files) -> int: # A file descriptor
     "Rules that forbid `files`, and what else this version can forbid"
@@ -91,7 +90,7 @@ def _allow(rules, path, access):
 
 # %% ../../nbs/2_rewards/05_walls.ipynb #8910d3c9
 def landlock(scratch:str|None): # May be written to; None: nothing may
-    "Only `libraries()` can be read from now on, only `scratch` written; no TCP, no signal out; raises `OSError` where the kernel cannot"
+    "From now on read only `libraries()`, write only `scratch`; no TCP, no signal out; or raise `OSError`"
     if not (abi := landlock_abi()): raise OSError(errno.ENOSYS, 'no Landlock')
     known = ALL_BITS.get(abi, 2**16-1)
     rules = _ruleset(abi, known)
@@ -110,8 +109,8 @@ DENIED = dict(                     # name: (number on x86_64, on aarch64); None:
     socket=(41,198), connect=(42,203), bind=(49,200), listen=(50,201), accept=(43,202), accept4=(288,242),
     sendmsg=(46,211), sendmmsg=(307,269),
     # other processes: their memory, signals to them, handles on them
-    ptrace=(101,117), process_vm_readv=(310,270), process_vm_writev=(311,271), pidfd_getfd=(438,438), pidfd_open=(434,434),
-    pidfd_send_signal=(424,424), tkill=(200,130), rt_sigqueueinfo=(129,138), rt_tgsigqueueinfo=(297,240),
+    pidfd_send_signal=(424,424), process_vm_readv=(310,270), process_vm_writev=(311,271), pidfd_getfd=(438,438),
+    pidfd_open=(434,434), ptrace=(101,117), tkill=(200,130), rt_sigqueueinfo=(129,138), rt_tgsigqueueinfo=(297,240),
     # a larger share of the machine
     sched_setaffinity=(203,122), sched_setscheduler=(144,119), sched_setattr=(314,274),
     setpriority=(141,140), ioprio_set=(251,30), setrlimit=(160,164),
@@ -120,8 +119,8 @@ DENIED = dict(                     # name: (number on x86_64, on aarch64); None:
     pivot_root=(155,41), chroot=(161,51), unshare=(272,97), setns=(308,268), open_by_handle_at=(304,265),
     setuid=(105,146), setgid=(106,144), setresuid=(117,147), setresgid=(119,149), setgroups=(116,159), capset=(126,91),
     # corners of the kernel that were often broken
-    bpf=(321,280), perf_event_open=(298,241), userfaultfd=(323,282), personality=(135,92), keyctl=(250,219), add_key=(248,217),
-    request_key=(249,218), io_uring_setup=(425,425), io_uring_enter=(426,426), io_uring_register=(427,427),
+    request_key=(249,218), perf_event_open=(298,241), userfaultfd=(323,282), personality=(135,92), keyctl=(250,219),
+    add_key=(248,217), bpf=(321,280), io_uring_setup=(425,425), io_uring_enter=(426,426), io_uring_register=(427,427),
     # the machine itself: modules, swap, accounts, clocks, name
     kexec_load=(246,104), init_module=(175,105), finit_module=(313,273), delete_module=(176,106), reboot=(169,142),
     swapon=(167,224), swapoff=(168,225), acct=(163,89), quotactl=(179,60),
@@ -131,9 +130,10 @@ DENIED = dict(                     # name: (number on x86_64, on aarch64); None:
     # permissions, owners, times and labels of files
     chmod=(90,None), fchmod=(91,52), fchmodat=(268,53), fchmodat2=(452,452), utime=(132,None), utimes=(235,None),
     chown=(92,None), fchown=(93,55), lchown=(94,None), fchownat=(260,54), futimesat=(261,None), utimensat=(280,88),
-    setxattr=(188,5), lsetxattr=(189,6), fsetxattr=(190,7), removexattr=(197,14), lremovexattr=(198,15), fremovexattr=(199,16))
-TO_SELF = dict(kill=(62,129), tgkill=(234,131), prlimit64=(302,261))    # allowed if their first argument is this process
-CLONE3 = 435                                                            # on both
+    setxattr=(188,5), lsetxattr=(189,6), fsetxattr=(190,7), removexattr=(197,14), lremovexattr=(198,15),
+    fremovexattr=(199,16))
+TO_SELF = dict(kill=(62,129), tgkill=(234,131), prlimit64=(302,261))   # allowed if their first argument is this process
+CLONE3 = 435                                                           # on both
 # column above, AUDIT_ARCH, numbers of clone and sendto
 ARCHS = dict(x86_64=(0, 0xC000003E, 56, 44), aarch64=(1, 0xC00000B7, 220, 206))
 
@@ -141,7 +141,6 @@ ARCHS = dict(x86_64=(0, 0xC000003E, 56, 44), aarch64=(1, 0xC00000B7, 220, 206))
 LOAD, EQUAL, AT_LEAST, ANY_BIT, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 ALLOW, KILL = (RETURN, 0, 0, 0x7fff0000), (RETURN, 0, 0, 0x80000000)
 LOAD_NUMBER, LOAD_ARCH = (LOAD, 0, 0, 0), (LOAD, 0, 0, 4)               # of the call, of the machine
-
 def _load_argument(i, high=0): return LOAD, 0, 0, 16+8*i+4*high         # half of an argument: 32 bits at a time
 def _refuse(code=errno.EPERM): return RETURN, 0, 0, 0x50000 | code
 
@@ -152,15 +151,14 @@ def _when(number, *then) -> list:
 # %% ../../nbs/2_rewards/05_walls.ipynb #ad8a7bda
 def _clone_threads(number):
     return _when(number, _load_argument(0), (ANY_BIT, 1, 0, 0x10000), _refuse(), ALLOW)
-
 def _send_without_address(number):
     low, high = _load_argument(4), _load_argument(4, high=1)
     return _when(number, low, (EQUAL, 0, 3, 0), high, (EQUAL, 0, 1, 0), ALLOW, _refuse())
-
 def _only_for(number, pids):
     tests = [(EQUAL, len(pids)-i, 0, p) for i, p in enumerate(pids)]
     return _when(number, _load_argument(0), *tests, _refuse(), ALLOW)
 
+# %% ../../nbs/2_rewards/05_walls.ipynb #4c4354c8
 def seccomp_filter(machine:str, # A key of `ARCHS`
                    pid:int # Of the process that it is for
                   ) -> list: # Instructions of BPF
@@ -201,6 +199,7 @@ def become_nobody(scratch:str|None=None): # Handed over first
     os.setresgid(*[NOBODY]*3)
     os.setresuid(*[NOBODY]*3)
 
+# %% ../../nbs/2_rewards/05_walls.ipynb #92aa445a
 def confine(scratch:str|None, # The only place to write to
             layers, # Which walls to build: names from `probe`
             seconds:float=5, # As for `set_limits`
@@ -208,7 +207,7 @@ def confine(scratch:str|None, # The only place to write to
     "Build the walls around this process, outermost first: what it runs from now on is untrusted"
     set_limits(seconds, memory_mb)
     if 'nobody' in layers: become_nobody(scratch)
-    if sys.platform.startswith('linux'): libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)    # its memory cannot be read from outside
+    if sys.platform.startswith('linux'): libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) # nothing outside can read its memory
     if 'landlock' in layers: landlock(scratch)
     if 'seccomp' in layers: seccomp()
 
@@ -235,7 +234,8 @@ def _seccomp_holds():
     if not _refused(socket.socket) or not _refused(os.fork): return False
     return _refused(os.kill, os.getppid(), 0) and _refused(os.chmod, '/', 0o755)
 
-HOLDS = dict(nobody=_nobody_holds, landlock=_landlock_holds, seccomp=_seccomp_holds) # Wall -> builds it, runs against it
+# %% ../../nbs/2_rewards/05_walls.ipynb #6d482c5c
+HOLDS = dict(nobody=_nobody_holds, landlock=_landlock_holds, seccomp=_seccomp_holds) # builds a wall, runs against it
 
 def _true_in_child(f) -> bool:
     "Does `f` return True in a fork of this process?"

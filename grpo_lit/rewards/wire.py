@@ -19,7 +19,7 @@ class Refused(TypeError):
     "Something that is not plain data was used as if it were"
 
 class Remote:
-    "Something that lives at the other end: callable, iterable, with attributes; it cannot be compared or calculated with"
+    "Something that lives at the other end: callable, iterable, with attributes; not to be compared or calculated with"
     __slots__ = '_peer', '_id', '_type'
     def __init__(self, peer, id, type):
         self._peer = peer
@@ -91,6 +91,7 @@ def to_wire(v, keep):
     if isinstance(v, str): return str.__str__(v)
     return {'object': [keep(v), t.__name__]}
 
+# %% ../../nbs/2_rewards/06_wire.ipynb #1fc78c26
 def from_wire(v, peer):
     "Made anew from what `to_wire` wrote; raises `ValueError` on anything else"
     if v is None or isinstance(v, (bool, int, float, str)): return v
@@ -125,6 +126,7 @@ def read_frame(fd) -> dict|None: # None: the other end is gone
     body = _exactly(fd, n)
     return None if body is None else json.loads(body)
 
+# %% ../../nbs/2_rewards/06_wire.ipynb #8a61e4f2
 def write_frame(fd, message):
     "Send one message; raises `ValueError` for one that is too long"
     body = json.dumps(message).encode()
@@ -161,6 +163,7 @@ def _exception(name, text):
     if isinstance(t, type) and issubclass(t, Exception) and t not in UNLIKE: return t(text)
     return type(name if name.isidentifier() else 'Error', (RuntimeError,), {})(text)
 
+# %% ../../nbs/2_rewards/06_wire.ipynb #16aa2e2f
 CHANGEABLE = list, dict, set, deque
 
 def _overwrite(mine, new):
@@ -169,6 +172,15 @@ def _overwrite(mine, new):
     mine.clear()
     if isinstance(mine, (list, deque)): mine.extend(new)
     else: mine.update(new)
+
+def _changed(args, before, keep) -> list: # [which, what it is now] of each
+    "Arguments that a call changed in place; `before` is how they came"
+    changed = []
+    for i, (x, old) in enumerate(zip(args, before)):
+        if not isinstance(x, CHANGEABLE): continue
+        new = to_wire(x, keep)
+        if new!=old: changed.append([i, new])
+    return changed
 
 # %% ../../nbs/2_rewards/06_wire.ipynb #9092e28b
 class Gone(ConnectionError):
@@ -210,20 +222,11 @@ class Peer:
         if op=='names': return dict(value=to_wire(self._named(args), self.keep), changed=[])
         target = None if m['id'] is None else self.kept[m['id']]
         value = OPS[op](target, args, {n: from_wire(x, self) for n, x in m['k'].items()})
-        changed = self._changed(args, m['a']) if op=='call' else []
+        changed = _changed(args, m['a'], self.keep) if op=='call' else []
         return dict(value=to_wire(value, self.keep), changed=changed)
 
     def _named(self, names):
         return {n: self.names[n] for n in names if n in self.names and not PRIVATE.match(n)}
-
-    def _changed(self, args, before):
-        "Arguments that a call changed in place: (which, what it is now)"
-        changed = []
-        for i, (x, old) in enumerate(zip(args, before)):
-            if not isinstance(x, CHANGEABLE): continue
-            new = to_wire(x, self.keep)
-            if new!=old: changed.append([i, new])
-        return changed
 
     def serve(self):
         "Answer until the other end is gone"

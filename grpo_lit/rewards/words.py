@@ -30,11 +30,11 @@ def _only_choice(answer, one):
     m = re.fullmatch(rf'(?s)[\s(*\[]*{one}[\s).*\]:]*(?:[).:]\s.*)?', bare)
     return m[1] if m else None
 
-# %% ../../nbs/2_rewards/04_words.ipynb #18bed7d6
+# %% ../../nbs/2_rewards/04_words.ipynb #1b575fe0
 def extract_choice(text:str, # A completion
                    choices='ABCDE' # The letters, or other short labels
                   ) -> str|None:
-    "Which choice a text makes: in a box or tag, said to be the answer, at the start of a line, or alone"
+    "Which choice a text makes: in a box or tag, said to be the answer, at the start of a line, or standing alone"
     text = after_thoughts(text)
     if text is None: return None
     one = f'({"|".join(map(re.escape, choices))})'
@@ -63,12 +63,12 @@ def normal_words(s:str) -> list:
     plain = str(s).lower().translate(str.maketrans('', '', string.punctuation))
     return [w for w in plain.split() if w not in ('a', 'an', 'the')]
 
+# %% ../../nbs/2_rewards/04_words.ipynb #c64d03d6
 def word_exact(gold:str, prediction:str) -> float:
     "Are they the same words?"
     g = normal_words(gold)
     return float(bool(g) and g==normal_words(prediction))
 
-# %% ../../nbs/2_rewards/04_words.ipynb #b1d1dbfc
 def word_f1(gold:str, prediction:str) -> float:
     "Harmonic mean of the shares of words that gold and prediction have in common"
     g, p = normal_words(gold), normal_words(prediction)

@@ -31,14 +31,13 @@ log = logging.getLogger('grpo_lit')
 LOST = dict(                               # wall: what its absence means
     landlock='files of this user can be read',
     seccomp='network and other processes of this user can be reached')
-
 COMMON = tuple('''
 ast bisect collections copy dataclasses datetime decimal fractions functools heapq itertools
 math operator random re statistics string traceback typing unittest
 '''.split())                               # Modules loaded before the fork
 
 class ForkServer:
-    "The process that forks the children that run untrusted code: see the chapter `jail`"
+    "The process that forks the children that run untrusted code: see `jail`"
     def __init__(self, preload=COMMON): # Modules to load before the first fork
         if os.name!='posix': raise OSError('running untrusted code needs Linux or macOS; on Windows use WSL')
         self.lock = threading.Lock()
@@ -49,7 +48,8 @@ class ForkServer:
         self.process = self._start(theirs, preload)
         self.walls = self._hello()
         for wall in set(LOST)-set(self.walls):
-            log.warning('this machine cannot hold untrusted programs by %s: %s; run them in a container', wall, LOST[wall])
+            log.warning('this machine cannot hold untrusted programs by %s: %s; run them in a container',
+                        wall, LOST[wall])
 
     def _start(self, theirs, preload):
         "An interpreter that loads `jail` and its neighbours, and no package"
@@ -86,7 +86,7 @@ class ForkServer:
         with contextlib.suppress(subprocess.TimeoutExpired): self.process.wait(2)
 
 # %% ../../nbs/2_rewards/08_workers.ipynb #e51eed22
-_servers = {}                              # modules loaded before the fork -> the `ForkServer` of this process that has them
+_servers = {}                              # modules loaded before the fork -> the `ForkServer` that has them
 _starting = threading.Lock()               # held while one is looked up or started
 
 def fork_server(preload:tuple=COMMON # Modules to load before the first fork
@@ -125,6 +125,7 @@ def _size(path, most=2000):
     except RecursionError: return float('inf')                  # directories in directories in directories
     return total
 
+# %% ../../nbs/2_rewards/08_workers.ipynb #2700c960
 def wait_for(sockets, deadline, scratch) -> list|None:
     "Sockets that can be read; an empty list when time is up, None when the directory is too large"
     while (left := deadline-time.monotonic()) > 0:
@@ -150,6 +151,7 @@ def send(sock, message):
     body = json.dumps(message).encode()
     with contextlib.suppress(OSError): sock.sendall(len(body).to_bytes(4, 'big')+body)
 
+# %% ../../nbs/2_rewards/08_workers.ipynb #5830547f
 def messages(sock, deadline, scratch):
     "Messages as they come; ends when the other side does, or time is up (then the last is what `wait_for` gave)"
     data = b''
@@ -209,8 +211,8 @@ class _Child:
 
 # %% ../../nbs/2_rewards/08_workers.ipynb #7b4d9cfd
 class Worker:
-    "Functions of a program in children that stay: a call that takes too long, or brings its child down, costs nothing but itself"
-    def __init__(self, program:str, # Python that defines the functions; it sees what a solution sees, so nothing of this package
+    "Functions of a program in children that stay: a call that hangs or brings its child down costs only itself"
+    def __init__(self, program:str, # Python that defines the functions; it sees nothing of this package
                  preload:tuple=COMMON, # Modules it imports, loaded once
                  memory_mb:int=1024): # For each child
         self.program = program

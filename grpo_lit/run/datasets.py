@@ -19,7 +19,12 @@ from ..tasks import Task, addition_task, sums_task
 from ..tensors import no_such, seed_for
 
 # %% ../../nbs/4_run/02_datasets.ipynb #644e63e7
-TASKS = dict(addition=addition_task, sums=sums_task, countdown=countdown_task, knights=knights_task) # Made here, by name
+TASKS = dict( # Made here, by name
+    addition=addition_task,
+    sums=sums_task,
+    countdown=countdown_task,
+    knights=knights_task,
+)
 
 # %% ../../nbs/4_run/02_datasets.ipynb #6d88acd4
 FORMATS = dict(json='json', jsonl='json', csv='csv', parquet='parquet') # Ending of a file -> how `datasets` calls it

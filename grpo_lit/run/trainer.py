@@ -40,7 +40,7 @@ class GRPOTrainer:
     def __init__(self, model, # A causal LM, or what `load_policy` takes
                  reward_funcs, # One function or several, with TRL's signature
                  args:GRPOConfig|None=None,
-                 train_dataset=None, # Rows with `prompt` and the columns that the rewards read: a `datasets.Dataset` or a list of dicts
+                 train_dataset=None, # Rows with `prompt` and what the rewards read: a `datasets.Dataset` or a list of dicts
                  eval_dataset=None, # The same, for `eval_steps`
                  processing_class=None, # The tokenizer; None: loaded with the model
                  peft_config=None, # Train a LoRA adapter instead of all weights
@@ -190,7 +190,7 @@ class GRPOTrainer:
         return path
 
     def load_checkpoint(self, path):
-        "Put everything back as it was when `path` was written; raises `ValueError` if it is no checkpoint of such a run"
+        "Put everything back as it was when `path` was written; raises `ValueError` if it is of no such run"
         load_checkpoint(self.state, Path(path), self.fixed)
         self.history, self.started = [], False
 
