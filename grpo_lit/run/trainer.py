@@ -12,16 +12,15 @@ import dataclasses, math, time, warnings
 from pathlib import Path
 from ..core import Rollouts
 from ..policy import add_lora
-from ..rewards.audit import check_gold
-from .checkpoints import checkpoint_to_resume, drop_old_checkpoints, fixed_settings, load_checkpoint, save_checkpoint, save_policy
+from .checkpoints import checkpoint_to_resume, drop_old_checkpoints, fixed_settings
+from .checkpoints import load_checkpoint, save_checkpoint, save_policy
 from .collect import Collector, collect, planned_steps
 from .config import GRPOConfig
-from .prepare import check_functions, check_rows, new_accelerator, new_state, policy_and_tokenizer
-from .report import efficiency, evaluation_metrics, length_metrics, reward_metrics, tokens_read, watch_mismatch
+from .prepare import check_functions, check_run, new_accelerator, new_state, policy_and_tokenizer
+from .report import efficiency, evaluation_metrics, step_metrics, tokens_read, watch_mismatch
 from .runs import Run
 from .update import Updater, uninterrupted
 from ..rewards.calls import reward_name
-from ..scoring import check_rewards
 from ..tensors import seed_for
 
 # %% ../../nbs/4_run/12_trainer.ipynb #b645c8a6
@@ -51,7 +50,7 @@ class GRPOTrainer:
         model, self.tokenizer = policy_and_tokenizer(model, processing_class)
         self.reward_funcs = check_functions(reward_funcs, args.reward_weights)
         self.train_dataset, self.eval_dataset = train_dataset, eval_dataset
-        self.check_data(model)
+        check_run(model, self.tokenizer, self.reward_funcs, args, train_dataset, eval_dataset)
         self.accelerator = new_accelerator(args)
         if peft_config is not None:
             model = add_lora(model, peft_config)
@@ -64,20 +63,6 @@ class GRPOTrainer:
         self.last_rollouts = None # The rollout of the last step
         self.origin = {} # Where the run comes from, for config.json
         self.started = False # Is the run directory ours?
-
-    def check_data(self, model):
-        "Raise `ValueError` if data, rewards and settings do not fit each other"
-        a = self.args
-        check_rows(self.train_dataset, 'train_dataset', self.tokenizer, model, a.max_completion_length)
-        if self.eval_dataset is not None:
-            check_rows(self.eval_dataset, 'eval_dataset', self.tokenizer, model, a.max_completion_length)
-        if a.eval_steps and self.eval_dataset is None:
-            raise ValueError('eval_steps is set, but there is no eval_dataset')
-        if a.save_steps and not a.output_dir:
-            raise ValueError('save_steps is set, but there is no output_dir to save in')
-        check_rewards(self.reward_funcs, self.train_dataset[0], self.tokenizer)
-        if a.gold_check:
-            check_gold(self.reward_funcs, self.train_dataset, a.gold_check)
 
     @property
     def model(self): return self.state.model
@@ -128,17 +113,9 @@ class GRPOTrainer:
             if first:
                 state.num_tokens += tokens_read(ro)
                 times |= efficiency(self.model, ro, part, times, self.accelerator)
-            metrics = self.metrics(ro, stats | times, now-began, first)
+            metrics = step_metrics(state, ro, len(self.train_dataset), stats | times, now-began, first)
             self.record(metrics, ro, first)
         return metrics
-
-    def metrics(self, rollouts, measured:dict, seconds:float, first:bool) -> dict:
-        "What a step says, with TRL's names"
-        state, written = self.state, int(rollouts.lengths.sum()) if first else 0
-        epoch = state.rollout*len(rollouts.prompt_ids)/len(self.train_dataset)
-        where = dict(step=state.step, total=self.total_steps, epoch=epoch)
-        speed = dict(step_time=seconds, num_tokens=state.num_tokens, tokens_per_second=written/seconds)
-        return where | reward_metrics(rollouts) | length_metrics(rollouts) | measured | speed
 
     def record(self, metrics:dict, rollouts, first:bool):
         "Keep the metrics of a step and, after the first update with them, the rollouts"
