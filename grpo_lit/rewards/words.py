@@ -31,6 +31,16 @@ def _only_choice(answer, one):
     return m[1] if m else None
 
 # %% ../../nbs/2_rewards/04_words.ipynb #1b575fe0
+def _is_hedged(text, found, one) -> bool:
+    "Does the letter that was found stand in a row with others, as in `A or B`?"
+    join = r'[\s*()\[\]]*(?:,|;|/|\||&|\+|\bor\b|\band\b)[\s*()\[\]]*(?:or\b|and\b)?[\s*()\[\]]*'
+    begin, end = found.span(1)
+    before = re.search(rf'(?i:(?<!\w){one}{join})$', text[:begin])
+    after = re.match(rf'(?i:{join}{one}(?!\w))', text[end:])
+    others = [m[1] for m in (before, after) if m]
+    return any(o.upper() != found[1].upper() for o in others)
+
+# %% ../../nbs/2_rewards/04_words.ipynb #1150f5ea
 def extract_choice(text:str, # A completion
                    choices='ABCDE' # The letters, or other short labels
                   ) -> str|None:
@@ -42,8 +52,10 @@ def extract_choice(text:str, # A completion
         if answer is not None: return _only_choice(answer, one)
     said, begins, alone = _patterns(one)
     for pattern,which in ((said, -1), (begins, 0), (alone, -1)):
-        found = re.findall(pattern, text)
-        if found: return found[which]
+        found = [*re.finditer(pattern, text)]
+        if found:
+            chosen = found[which]
+            return None if _is_hedged(text, chosen, one) else chosen[1]
 
 # %% ../../nbs/2_rewards/04_words.ipynb #e4ec7ac2
 def choice_reward(prompts, completions, completion_ids, # B each
