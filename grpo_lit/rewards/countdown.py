@@ -18,7 +18,7 @@ from ..tensors import seed_for
 from ..tasks import Task
 
 # %% ../../nbs/2_rewards/12_countdown.ipynb #1f3c2c9e
-_TOKEN = re.compile(r'\s*(?:(\d{1,9})|(.))', re.ASCII | re.S)
+_TOKEN = re.compile(r'\s*(?:(\d+)|(.))', re.ASCII | re.S)
 _SAME = {'×':'*', '÷':'/', '−':'-', '\\times':'*', '\\div':'/', '\\cdot':'*'} # Other ways to write a sign
 
 def _tokens(expression):
@@ -29,6 +29,7 @@ def _tokens(expression):
     if len(text)>200: raise ValueError('an expression of more than 200 characters')
     tokens = []
     for digits, sign in _TOKEN.findall(text):
+        if len(digits)>9: raise ValueError(f'{digits!r} has more than nine digits')
         if len(digits)>1 and digits[0]=='0': raise ValueError(f'{digits!r} begins with a zero')
         if digits: tokens.append(int(digits))
         elif sign.strip(): tokens.append(sign)
