@@ -35,10 +35,15 @@ class RunState:
     beta:float=0. # Price of a nat, before its schedule
     correct_mismatch:bool=False # Are tokens weighed because sampler and trainer disagree?
     memory_divisor:int=1 # Micro-batches are so many times smaller since memory ran out
+    nonfinite_updates:int=0 # Updates that were skipped because their gradient was not finite
+    nonfinite_in_a_row:int=0 # How many of them were the last ones
+    silent_in_a_row:int=0 # Last updates without anything to learn from
+    strayed:bool=False # Has it been said that the figures are too large?
     rollouts:Rollouts|None=None # In use; None: the next step samples
 
 # %% ../../nbs/4_run/06_checkpoints.ipynb #b71c809a
-COUNTERS = ('step', 'rollout', 'update', 'num_tokens', 'beta', 'correct_mismatch', 'memory_divisor')
+COUNTERS = ('step', 'rollout', 'update', 'num_tokens', 'beta', 'correct_mismatch', 'memory_divisor',
+            'nonfinite_updates', 'nonfinite_in_a_row', 'silent_in_a_row', 'strayed')
 
 def counters(state:RunState) -> dict: # Plain values
     "The part of the state that is numbers"

@@ -15,6 +15,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from transformers import AutoTokenizer, get_scheduler
 from ..fast.batches import checkpoint_activations
+from ..fast.sharing import share_alike, share_prefix
 from ..policy import Reference, check_tokenizer, has_adapter, load_policy
 from ..rewards.audit import check_gold
 from .checkpoints import RunState
@@ -154,7 +155,11 @@ def new_state(model, args:GRPOConfig,
         checkpoint_activations(model)
     if args.sync_ref_model and has_adapter(model):
         raise ValueError('sync_ref_model: the reference of a LoRA policy is its base weights, which do not move')
-    reference = Reference(model.to(accelerator.device)) if args.beta else None
+    model.to(accelerator.device)
+    share_prefix(model)
+    reference = Reference(model) if args.beta else None
+    if reference and reference.frozen is not None:
+        share_alike(reference.frozen, model)
     optimizer = optimizer or adamw(trainable(model), args)
     schedule = schedule or get_scheduler(args.lr_scheduler_type, optimizer, args.warmup_steps, total_steps)
     model, optimizer = accelerator.prepare(model, optimizer)

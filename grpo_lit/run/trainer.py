@@ -11,11 +11,12 @@ __all__ = ['rows_of_update', 'GRPOTrainer']
 import dataclasses, math, time, warnings
 from pathlib import Path
 from ..core import Rollouts
-from ..policy import add_lora
+from ..policy import add_lora, first_nonfinite
 from .checkpoints import checkpoint_to_resume, drop_old_checkpoints, fixed_settings
 from .checkpoints import load_checkpoint, save_checkpoint, save_policy
 from .collect import Collector, collect, planned_steps
 from .config import GRPOConfig
+from .divergence import check_alive, watch_divergence
 from .prepare import check_functions, check_run, new_accelerator, new_state, policy_and_tokenizer
 from .report import efficiency, evaluation_metrics, step_metrics, tokens_read, watch_mismatch
 from .runs import Run
@@ -53,7 +54,7 @@ class GRPOTrainer:
         check_run(model, self.tokenizer, self.reward_funcs, args, train_dataset, eval_dataset)
         self.accelerator = new_accelerator(args)
         if peft_config is not None:
-            model = add_lora(model, peft_config)
+            model = add_lora(model, peft_config, args.seed)
         total = planned_steps(args, len(train_dataset))
         self.state = new_state(model, args, self.accelerator, total, *optimizers)
         self.collector = Collector(self.state, self.tokenizer, self.reward_funcs, args,
@@ -92,8 +93,11 @@ class GRPOTrainer:
             self.run.start(self.config, self.state.step)
         self.started = True
         while self.state.step < self.total_steps:
-            metrics = self.step()
-            self.after_step(metrics)
+            try:
+                metrics = self.step()
+                self.after_step(metrics)
+            except FloatingPointError as e:
+                raise FloatingPointError(f'{e}; {self.keep_diverged()}') from e
             yield metrics
 
     def step(self) -> dict: # Metrics
@@ -114,7 +118,9 @@ class GRPOTrainer:
                 state.num_tokens += tokens_read(ro)
                 times |= efficiency(self.model, ro, part, times, self.accelerator)
             metrics = step_metrics(state, ro, len(self.train_dataset), stats | times, now-began, first)
+            watch_divergence(metrics, state, self.args)
             self.record(metrics, ro, first)
+            check_alive(metrics, state, self.args)
         return metrics
 
     def record(self, metrics:dict, rollouts, first:bool):
@@ -138,7 +144,7 @@ class GRPOTrainer:
             metrics |= found
             if self.run:
                 self.run.log(dict(step=step) | found)
-        if a.save_steps and step%a.save_steps == 0:
+        if a.save_steps and step%a.save_steps == 0 and not self.state.nonfinite_in_a_row:
             self.save_checkpoint()
         for f in self.callbacks:
             f(self, metrics)
@@ -160,11 +166,25 @@ class GRPOTrainer:
         "Everything that is needed to go on exactly from here; by default into the run directory"
         if path is None and not self.run:
             raise ValueError('there is no output_dir: say where to save the checkpoint')
+        if broken := first_nonfinite(self.model):
+            raise ValueError(f'the weights are not finite ({broken}), so no checkpoint is written')
         path = Path(path or self.run.path/f'checkpoint-{self.state.step}')
         save_checkpoint(self.state, path, self.tokenizer, self.fixed)
         if self.run:
             drop_old_checkpoints(self.run, self.args.save_total_limit)
         return path
+
+    def keep_diverged(self) -> str: # Where it is, and the newest checkpoint
+        "Save a run that cannot go on, apart from its checkpoints"
+        if not self.run:
+            return 'nothing is saved, as there is no output_dir'
+        path, good = self.run.path/f'diverged-{self.state.step}', self.run.checkpoints()
+        try:
+            save_checkpoint(self.state, path, self.tokenizer, self.fixed)
+            kept = f'what is left of the run is in {path}'
+        except OSError as e:
+            kept = f'what is left of the run could not be saved: {e}'
+        return f'{kept}; ' + (f'go on from {good[-1]}' if good else 'there is no checkpoint to go on from')
 
     def load_checkpoint(self, path):
         "Put everything back as it was when `path` was written; raises `ValueError` if it is of no such run"
