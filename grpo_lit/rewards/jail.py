@@ -11,7 +11,9 @@ __all__ = ['NO_MEMORY', 'ROLES', 'run_script', 'run_solution', 'serve_forks']
 import atexit, builtins, contextlib, gc, importlib, json, linecache, os
 import select, shutil, signal, socket, sys, tempfile, threading, traceback
 from .walls import NOBODY, PR_SET_PDEATHSIG, confine, libc, probe
-from .wire import Peer, read_frame, write_frame
+from .wire import read_frame, write_frame
+from .objects import class_rule, open_rule
+from .peer import Peer
 from .checker import run_checker
 
 # %% ../../nbs/2_rewards/07_jail.ipynb #b29fe84c
@@ -63,18 +65,22 @@ def run_script(boot):
     _leave(_run(source, _as_main(source)))
 
 # %% ../../nbs/2_rewards/07_jail.ipynb #dd22dd15
-def _load(boot, names) -> list|None: # Name and text of the error; None: it went well
-    "Read a program from `boot` and run it as a module"
-    try: exec(compile(read_frame(boot)['program'], '<program>', 'exec'), names)
+def _load(source, names) -> list|None: # Name and text of the error; None: it went well
+    "Run a program as a module"
+    try: exec(compile(source, '<program>', 'exec'), names)
     except BaseException as e:
         return [type(e).__name__, ''.join(traceback.format_exception_only(type(e), e))[-1000:]]
 
 def run_solution(boot, channel):
     "Load the program, say how that went, then answer the questions that come over `channel`"
+    order = read_frame(boot)
     module = sys.modules['solution'] = type(sys)('solution')
-    failed = _load(boot, module.__dict__)
+    names = module.__dict__
+    failed = _load(order['program'], names)
     write_frame(boot, dict(failed=failed))
-    if failed is None: Peer(channel, module.__dict__).serve()
+    only = order.get('only')
+    shown = names if only is None else {n: names[n] for n in only if n in names}
+    if failed is None: Peer(channel, shown, open_rule if only is None else class_rule).serve()
     os._exit(0)
 
 # %% ../../nbs/2_rewards/07_jail.ipynb #e9a1d117
