@@ -9,10 +9,10 @@ __all__ = ['RUN_METHOD', 'HELPERS', 'LIBRARIES', 'split_tests', 'used_names', 'n
 
 # %% ../../nbs/2_rewards/06b_checker.ipynb #44c39fec
 import ast, builtins, collections, contextlib, copy, datetime, decimal, fractions, functools, importlib, math, os
-import symtable, sys, types
+import signal, symtable, sys, time, typing
 from importlib.util import find_spec
 from .objects import Unjudged
-from .peer import Gone, Peer
+from .peer import Exited, Gone, Peer
 from .wire import printable, read_frame, write_frame
 
 # %% ../../nbs/2_rewards/06b_checker.ipynb #475af1e1
@@ -60,6 +60,7 @@ HELPERS = {                                # name: what tests mean by it, if the
     **_members(collections, 'Counter OrderedDict defaultdict deque namedtuple ChainMap'),
     **_members(datetime, 'date timedelta'),
     **_members(functools, 'reduce partial cmp_to_key'),
+    **_members(typing, 'Any Callable Dict Iterable List Optional Set Tuple Union'),
     'deepcopy': copy.deepcopy, 'Fraction': fractions.Fraction, 'Decimal': decimal.Decimal}
 LIBRARIES = dict(
     np='numpy', numpy='numpy', pd='pandas', pandas='pandas', scipy='scipy', sympy='sympy', torch='torch',
@@ -141,7 +142,7 @@ def _try(name, body, ns, doubts=()) -> dict:
     try: exec(compile(ast.Module(body, []), '<tests>', 'exec'), ns)
     except BaseException as e:
         if len(doubts)>before: return dict(ok=None, why=printable(f'{name}: {doubts[before]}')[:500], how='unjudged')
-        left = isinstance(e, (SystemExit, KeyboardInterrupt, GeneratorExit))
+        left = isinstance(e, (SystemExit, KeyboardInterrupt, GeneratorExit)) and not isinstance(e, Exited)
         return dict(ok=False, why=_why(name, e), how='left' if left else 'failed')
     return dict(ok=True, why='', how='passed')
 
@@ -156,10 +157,18 @@ def _prepared(order, peer) -> tuple: # (name, statements) of each, and the names
     except (SyntaxError, ValueError, RecursionError, MemoryError) as e:
         raise Unjudged(f'the tests cannot be read: {_why("tests", e)}') from None
 
+def _watch(peer, seconds, say):
+    "When time is nearly up, say so if it was the program that took it: a call that lasts a quarter of the time"
+    def look(*_):
+        if peer.since and time.monotonic()-peer.since > seconds/4: say(hung=True)
+    signal.signal(signal.SIGALRM, look)
+    signal.setitimer(signal.ITIMER_REAL, seconds*.85)
+
 def run_checker(boot, channel):
     "Read tests from `boot`, run each against the program at the other end of `channel`, report each on `boot`"
     order, peer = read_frame(boot), Peer(channel)
     def say(**message): write_frame(boot, message)
+    if 'seconds' in order: _watch(peer, order['seconds'], say)
     try: parts, ns = _prepared(order, peer)
     except Unjudged as e: say(unjudged=printable(e)[:500])
     except Gone as e: say(gone=printable(e)[:500])

@@ -27,7 +27,7 @@ class Verdict:
     seconds:float=0. # On the clock
     walls:tuple=() # What held it besides limits: "landlock" (files), "seccomp" (network, processes), "nobody" (a user)
     reason:str='' # Why the tests cannot judge it, where they cannot
-    refuted:bool=False # Did a test fail as tests do, or the program hang in a call? (Not: the tests hung or left)
+    how:str='' # "refuted": a test failed as tests do, or a call never came back; "left": the tests ended before their end
 
     @property
     def correct(self) -> bool: # Did every test pass?
@@ -102,7 +102,7 @@ def _read_reports(boot, deadline, scratch) -> tuple: # Number of tests, reports 
         if not isinstance(last, dict): break
         if type(last.get('total')) is int: total = min(last['total'], MOST_TESTS)
         if type(last.get('i')) is int and 0 <= last['i'] < total: reports[last['i']] = last
-        notes |= {k: printable(last[k])[:1000] for k in ('unjudged','gone','broken') if k in last}
+        notes |= {k: printable(last[k])[:1000] for k in ('unjudged','gone','broken','hung') if k in last}
     return total, reports, last, notes
 
 def _loading_error(boot, scratch) -> list|None: # Name and text
@@ -138,7 +138,17 @@ def _meet(server, solution, checker, stack, out, err, seconds, memory_mb) -> tup
         return said, None if first_passed else _loading_error(program_boot, scratch), ends[0]
 
 # %% ../../nbs/2_rewards/09_sandbox.ipynb #28631329
-def _judgement(said, unloaded, end, timeout) -> Verdict:
+def _how(said, unloaded, status) -> str:
+    "Did tests fail, or leave? A test that fails because the program is gone has failed"
+    _, reports, last, notes = said
+    if unloaded or 'gone' in notes: return 'refuted'
+    hows = {r.get('how') for r in reports.values()}
+    vanished = isinstance(last, dict) and not last.get('end') and 'unjudged' not in notes
+    if 'left' in hows or vanished: return 'left'
+    if 'failed' in hows or status=='timeout' and 'hung' in notes: return 'refuted'
+    return ''
+
+def _judgement(said, unloaded, end) -> Verdict:
     "What the reports come to"
     total, reports, last, notes = said
     oks = [r.get('ok') for r in reports.values()]
@@ -150,10 +160,8 @@ def _judgement(said, unloaded, end, timeout) -> Verdict:
     doubtful = sum(ok is None and 'ok' in r for ok, r in zip(oks, reports.values()))
     reason = notes.get('unjudged') or (whys[0] if doubtful and passed+doubtful==total else '')
     if reason and status=='error' and not unloaded: status = 'unjudged'
-    hung = status=='timeout' and end['cpu'] > timeout/10
-    refuted = hung or bool(unloaded) or any(r.get('how')=='failed' for r in reports.values())
-    return Verdict(status, passed, total, stderr=failed[1][:1000], exit_code=end['exit'], refuted=refuted,
-                   reason=reason if status=='unjudged' else '')
+    return Verdict(status, passed, total, stderr=failed[1][:1000], exit_code=end['exit'],
+                   reason=reason if status=='unjudged' else '', how=_how(said, unloaded, status))
 
 # %% ../../nbs/2_rewards/09_sandbox.ipynb #31e9a46e
 def run_tests(program:str, # Python that defines what the tests call
@@ -169,13 +177,13 @@ def run_tests(program:str, # Python that defines what the tests call
     if not isinstance(tests, str): tests = [str(t) for t in tests]
     only = None if only is None else sorted(only)
     solution = dict(program=program, only=only)
-    checker = dict(tests=tests, entry_point=entry_point, only=only)
+    checker = dict(tests=tests, entry_point=entry_point, only=only, seconds=timeout)
     server = fork_server()
     with SLOTS, contextlib.ExitStack() as stack:
         out, err = _temporary_files(stack, 2)
         began = time.monotonic()
         said, unloaded, end = _meet(server, solution, checker, stack, out, err, timeout, memory_mb)
-        v = _judgement(said, unloaded, end, timeout)
+        v = _judgement(said, unloaded, end)
         v.stdout, v.stderr = _output(out), v.stderr or _output(err)
         v.total = v.total or (1 if isinstance(tests, str) else len(tests))
         v.seconds, v.walls = time.monotonic()-began, server.walls
