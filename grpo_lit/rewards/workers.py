@@ -13,7 +13,7 @@ import atexit, contextlib, json, logging, os, select, shutil, socket, subprocess
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
-from .wire import to_wire
+from .wire import BadMessage, decode, to_wire
 
 # %% ../../nbs/2_rewards/08_workers.ipynb #6a5b3d54
 START = '''
@@ -153,11 +153,12 @@ def send(sock, message):
 
 # %% ../../nbs/2_rewards/08_workers.ipynb #5830547f
 def messages(sock, deadline, scratch):
-    "Messages as they come; ends when the other side does, or time is up (then the last is what `wait_for` gave)"
+    "Messages as they come; ends with the other side, at what is no message, or when time is up (then the last is what `wait_for` gave)"
     data = b''
     while True:
         while len(data)>=4 and len(data)>=4+(n := int.from_bytes(data[:4], 'big')):
-            yield json.loads(data[4:4+n])
+            try: yield decode(data[4:4+n])
+            except BadMessage: return
             data = data[4+n:]
         if len(data)>=4 and int.from_bytes(data[:4], 'big') > 1<<16: return
         ready = wait_for([sock], deadline, scratch)
@@ -185,9 +186,10 @@ class _Child:
         with boot:
             send(boot, dict(program=program))
             note = next(messages(boot, time.monotonic()+30, self.server.scratch), None)
-        if note and not note['failed']: return
+        failed = note.get('failed', 'no reason given') if note else 'it does not answer'
+        if not failed: return
         self.life.close()
-        raise RuntimeError(f'the program of a worker does not load: {note and note["failed"]}')
+        raise RuntimeError(f'the program of a worker does not load: {failed}')
 
     def ask(self, name, timeout, **message):
         "The value of one message, as it came over the wire"
@@ -201,9 +203,9 @@ class _Child:
     def call(self, name, args, timeout):
         "Find the function, call it"
         found = self.ask(name, timeout, op='names', id=None, a=[name], k={})
-        (_, function), = found['dict']
-        args = [to_wire(a, None) for a in args]
-        return self.ask(name, timeout, op='call', id=function['object'][0], a=args, k={})
+        try: number = found['dict'][0][1]['object'][0]
+        except (TypeError, LookupError): raise RuntimeError(f'{name} is no function of the program') from None
+        return self.ask(name, timeout, op='call', id=number, a=[to_wire(a, None) for a in args], k={})
 
     def end(self):
         self.channel.close()
