@@ -10,9 +10,10 @@ __all__ = ['ROLES', 'TICK', 'PR_SET_CHILD_SUBREAPER', 'serve_forks']
 # %% ../../nbs/2_rewards/07d_server.ipynb #a65db320
 import contextlib, fcntl, gc, importlib, json, os, resource, select, signal, socket, sys, tempfile, time
 from types import SimpleNamespace
+from .checker import run_checker
 from .accounts import children_of, locks, memory_of, open_proc, remove_tree, reserved_by, too_much
 from .confine import SCRATCH_MB, build_around, confine
-from .jail import run_checker, run_script, run_solution
+from .jail import run_script, run_solution
 from .walls import libc
 
 # %% ../../nbs/2_rewards/07d_server.ipynb #fd3f5fd6
