@@ -9,7 +9,7 @@ __all__ = ['NOBODY', 'PR_CAPBSET_DROP', 'PR_CAP_AMBIENT', 'CLEAR_ALL', 'CAPABILI
            'become_nobody', 'capabilities', 'drop_capabilities', 'tie_to', 'confine', 'probe', 'build_around']
 
 # %% ../../nbs/2_rewards/05d_confine.ipynb #7f65f73b
-import contextlib, ctypes, errno, json, os, signal, socket, struct, sys
+import ctypes, errno, json, os, signal, socket, struct, sys
 from .namespaces import enter, own_scratch
 from .syscalls import seccomp
 from .walls import PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS, PR_SET_PDEATHSIG
@@ -125,8 +125,6 @@ def build_around(scratch:str # Of the server; as for `enter`
     walls = probe()
     enough = 'landlock' in walls and ('nobody' in walls or os.geteuid()!=0)
     if enough or 'namespaces' in WITHOUT: return walls
-    held = in_child(lambda: _namespaces_hold(scratch))=='True'
-    with contextlib.suppress(OSError): os.rmdir(os.path.join(scratch, 'root'))
-    if not held: return walls
+    if in_child(lambda: _namespaces_hold(scratch))!='True': return walls
     enter(scratch)
     return ['namespaces', *probe()]

@@ -6,10 +6,11 @@ Docs: https://grpo-lit.github.io/grpo-lit/2_rewards/forking.html.md"""
 
 # %% auto #0
 __all__ = ['START', 'log', 'COMMON', 'WEAK', 'PREFIX', 'ANSWER', 'PAUSES', 'lost_without', 'weakness', 'sweep', 'ServerLost',
-           'receive_line', 'ForkServer', 'fork_server', 'with_server']
+           'receive_line', 'ForkServer', 'fork_server', 'again_if_lost']
 
 # %% ../../nbs/2_rewards/07e_forking.ipynb #d381b27e
 import atexit, contextlib, fcntl, json, logging, os, select, socket, stat, subprocess, sys, tempfile, threading, time
+from functools import wraps
 from importlib.util import find_spec
 from pathlib import Path
 from .accounts import remove_tree
@@ -170,14 +171,19 @@ class ForkServer:
 _servers = {}                              # modules loaded before the fork -> the `ForkServer` that has them
 _starting = threading.Lock()               # held while one is looked up or started
 
-def fork_server(preload:tuple=COMMON # Modules to load before the first fork
+def fork_server(preload:tuple=COMMON, # Modules to load before the first fork
+                allow_weak:bool=True # Also where a wall is missing?
                ) -> ForkServer:
-    "The one of this process that has these modules"
+    "The one of this process that has these modules; raises `OSError` where a wall is missing that may not be"
     with _starting:
         server = _servers.get(preload)
         if server and not server.alive(): _servers.pop(preload).close()
         if preload not in _servers: _servers[preload] = ForkServer(preload)
-        return _servers[preload]
+        server = _servers[preload]
+    weak = '' if allow_weak or os.environ.get(WEAK)=='1' else weakness(server.walls)
+    if not weak: return server
+    raise OSError(f'untrusted programs are not run here: {weak}. Run in a container of a newer system, '
+                  f'or accept it with allow_weak=True or the environment variable {WEAK}=1')
 
 def _after_fork():
     "In a forked child: the parent's servers are not ours"
@@ -191,24 +197,17 @@ if hasattr(os, 'register_at_fork'): os.register_at_fork(after_in_child=_after_fo
 def _close_servers():
     for server in _servers.values(): server.close()
 
-# %% ../../nbs/2_rewards/07e_forking.ipynb #8d959cd6
-def with_server(run, # Called with a `ForkServer`
-                allow_weak:bool=False, # Also on a machine where a wall is missing?
-                preload:tuple=COMMON, # Modules to load before the first fork
-                tries:int=3):
-    "What `run` returns; again where the server died meanwhile; raises `OSError` where a wall is missing"
-    lost = None
-    for _ in range(tries):
-        server = fork_server(preload)
-        weak = '' if allow_weak or os.environ.get(WEAK)=='1' else weakness(server.walls)
-        if weak: raise OSError(f'untrusted programs are not run here: {weak}. Run in a container of a newer '
-                               f'system, or accept it with allow_weak=True or {WEAK}=1')
-        try: result = run(server)
-        except OSError as e:
-            if server.alive(): raise
-            lost = e
-        else:
-            lost = None
-            if server.alive(): break
-    if lost: raise OSError(f'the process that runs programs died {tries} times: {lost}')
-    return result
+# %% ../../nbs/2_rewards/07e_forking.ipynb #0e12d0a1
+def again_if_lost(f, tries=3):
+    "`f`, called again where the server that it uses died meanwhile"
+    @wraps(f)
+    def call(*args, preload=COMMON, **kwargs):
+        for left in reversed(range(tries)):
+            server = fork_server(preload)
+            try: result = f(*args, **kwargs)
+            except OSError as e:
+                if server.alive(): raise
+                if not left: raise OSError(f'the process that runs programs died {tries} times: {e}') from e
+            else:
+                if server.alive() or not left: return result
+    return call

@@ -71,13 +71,11 @@ def enter(scratch:str): # A directory, there by the same name inside; empty, and
     "Live in a root in which nothing is but `libraries()`; raises `OSError` where the system does not let us"
     unshare()
     mount(None, '/', flags=RECURSIVE | PRIVATE)
-    root = os.path.join(scratch, 'root')
-    os.makedirs(root, exist_ok=True)
-    mount('none', root, 'tmpfs', options='mode=755,size=1m')
-    for path in sorted(map(os.path.abspath, libraries()), key=len): _show(path, root)
-    os.makedirs(root+scratch, exist_ok=True)
-    mount(None, root, flags=REMOUNT | BIND | READ_ONLY | NO_SETUID)
-    os.chdir(root)
+    mount('none', scratch, 'tmpfs', options='mode=755,size=1m')           # the new root, for now in its place
+    for path in sorted(map(os.path.abspath, libraries()), key=len): _show(path, scratch)
+    os.makedirs(scratch+scratch, exist_ok=True)
+    mount(None, scratch, flags=REMOUNT | BIND | READ_ONLY | NO_SETUID)
+    os.chdir(scratch)
     _call(PIVOT_ROOT, b'.', b'.')
     _check(libc.umount2(b'.', DETACH))
     os.chdir('/')

@@ -12,7 +12,7 @@ import contextlib, json, os, select, socket, threading, time
 from concurrent.futures import ThreadPoolExecutor
 from .accounts import size_below
 from .confine import SCRATCH_MB
-from .forking import COMMON, ForkServer, ServerLost, fork_server, receive_line, with_server
+from .forking import COMMON, ForkServer, ServerLost, again_if_lost, fork_server, receive_line
 from .wire import to_wire
 
 # %% ../../nbs/2_rewards/08_workers.ipynb #6a5b3d54
@@ -126,8 +126,8 @@ class Worker:
 
     def _fresh(self):
         "Our own program, so it may run behind fewer walls"
-        def start(server): return _Child(server, self.program, self.memory_mb)
-        return with_server(start, allow_weak=True, preload=self.preload)
+        def start(): return _Child(fork_server(self.preload), self.program, self.memory_mb)
+        return again_if_lost(start)(preload=self.preload)
 
     def _once(self, child, name, args, timeout):
         "Call; keep the child if it is well"
