@@ -75,11 +75,12 @@ ANSWER = 20.                               # seconds in which a child has to sta
 PAUSES = .05, .2, 1.                       # seconds between tries to start one on a machine that is short of something
 
 def receive_line(sock, seconds) -> dict: # Empty: no line came, or none that is an object
-    "The next line from a socket, as JSON"
+    "The next line from a socket, as JSON; what comes after it stays there"
     sock.settimeout(seconds)
     data = b''
     try:
-        while not data.endswith(b'\n') and (more := sock.recv(1)): data += more
+        while not data.endswith(b'\n') and (seen := sock.recv(4096, socket.MSG_PEEK)):
+            data += sock.recv(seen.find(b'\n')+1 or len(seen))
         line = json.loads(data)
     except (OSError, ValueError, RecursionError): return {}
     return line if isinstance(line, dict) else {}

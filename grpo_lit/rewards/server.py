@@ -78,6 +78,8 @@ def _receive(control) -> tuple: # The order and its open files; (None, []) where
     return (json.loads(data), fds) if data else (None, [])
 
 # %% ../../nbs/2_rewards/07d_server.ipynb #040a5381
+TICK = .02                                 # seconds between two looks at a child
+
 def _start(server, order, fds):
     "Fork a child; if there can be none, say so"
     life = fds[-1] if len(fds)==order['channels']+4 else None       # files may get lost where too many are open
@@ -88,9 +90,10 @@ def _start(server, order, fds):
     if pid==0: _become(order, fds, server.layers, server.pid, server.reserved)
     for fd in fds[:-1] if pid>0 else fds: os.close(fd)
     if pid>0:
-        until = time.monotonic()+order['seconds']+60                # should the other side sleep
-        server.children[pid] = SimpleNamespace(life=socket.socket(fileno=life), until=until, why=None,
-                                               memory_mb=order['memory_mb'])
+        now = time.monotonic()
+        server.children[pid] = SimpleNamespace(
+            life=socket.socket(fileno=life), why=None, memory_mb=order['memory_mb'], look=now+TICK,
+            until=now+order['seconds']+60)                          # should the other side sleep
 
 # %% ../../nbs/2_rewards/07d_server.ipynb #a70bb9ff
 def _kill(pid):
@@ -109,16 +112,17 @@ def _look_after(pid, children, let_go):
     children.pop(pid).life.close()
 
 # %% ../../nbs/2_rewards/07d_server.ipynb #37199c1a
-TICK = .02                                 # seconds between two looks at the children
 PR_SET_CHILD_SUBREAPER = 36
 
 def _audit(server):
     "Mark every child that is over a limit"
     now = time.monotonic()
-    if server.proc is None or now<server.audited+TICK: return
-    server.audited = now
+    due = [pid for pid, child in server.children.items() if now>=child.look]
+    if server.proc is None or not due: return
     held, alone = locks(server.proc), 'seccomp' in server.layers
-    for pid, child in server.children.items():
+    for pid in due:
+        child = server.children[pid]
+        child.look = now+TICK
         if now>child.until: child.why = 'time'
         child.why = child.why or too_much(server.proc, pid, child.memory_mb, SCRATCH_MB, server.shared, held, alone)
 
@@ -159,7 +163,7 @@ def _prepare(scratch, preload) -> SimpleNamespace:
     gc.freeze()
     own = (memory_of(proc, 'self'), reserved_by(proc, 'self')) if proc is not None else (0, None)
     return SimpleNamespace(layers=layers, proc=proc, pid=os.getpid(), children={}, shared=own[0],
-                           reserved=own[1], audited=0.)
+                           reserved=own[1])
 
 def _leave(server, scratch, above):
     "End every child, then remove what they wrote"

@@ -6,8 +6,8 @@ Docs: https://grpo-lit.github.io/grpo-lit/2_rewards/syscalls.html.md"""
 
 # %% auto #0
 __all__ = ['ALLOWED', 'LOAD', 'EQUAL', 'AT_LEAST', 'ANY_BIT', 'RETURN', 'ALLOW', 'KILL', 'LOAD_NUMBER', 'LOAD_ARCH', 'SELF',
-           'ONLY', 'THREAD', 'OF_THREADS', 'F_SETFL', 'O_ASYNC', 'O_TRUNC', 'FCNTL', 'LOOKED_AT', 'ARCHS', 'NEWER',
-           'seccomp_filter', 'install', 'seccomp']
+           'ONLY', 'THREAD', 'OF_THREADS', 'F_SETFL', 'O_ASYNC', 'O_TRUNC', 'FCNTL', 'LOOKED_AT', 'JUMP', 'NEWER',
+           'UNKNOWN', 'ARCHS', 'SOMEBODY', 'PACKED', 'seccomp_filter', 'install', 'seccomp']
 
 # %% ../../nbs/2_rewards/05b_syscalls.ipynb #fa83a32c
 import ctypes, errno, os, platform, struct, sys
@@ -113,35 +113,49 @@ LOOKED_AT = dict(clone=(56,220, _thread()), sendto=(44,206, _no_address()), fcnt
                  open=(2,None, _no_emptying(1)), openat=(257,56, _no_emptying(2)))
 
 # %% ../../nbs/2_rewards/05b_syscalls.ipynb #9b35a9e8
+JUMP, NEWER = 0x05, 424                     # an instruction; from this number on, numbers are the same on all machines
+UNKNOWN = [(AT_LEAST, 0, 1, NEWER), _refuse(errno.ENOSYS), _refuse()]
+
+def _tree(blocks) -> list: # (number, instructions) in order
+    "Find the block of a call by halving"
+    if len(blocks)<=4: return [code for number, then in blocks for code in _when(number, *then)]+UNKNOWN
+    left, right = blocks[:len(blocks)//2], blocks[len(blocks)//2:]
+    smaller = _tree(left)
+    return [(AT_LEAST, 0, 1, right[0][0]), (JUMP, 0, 0, len(smaller)), *smaller, *_tree(right)]
+
+# %% ../../nbs/2_rewards/05b_syscalls.ipynb #8411594f
 ARCHS = dict(x86_64=(0, 0xC000003E), aarch64=(1, 0xC00000B7))           # column in the tables, AUDIT_ARCH
-NEWER = 424                                                             # from here on the numbers are the same everywhere
 
 def seccomp_filter(machine:str, # A key of `ARCHS`
                    pid:int # Of the process that it is for
                   ) -> list: # Instructions of BPF
     "The program that the kernel runs at each system call"
     col, arch = ARCHS[machine]
-    code = [LOAD_ARCH, (EQUAL, 1, 0, arch), KILL, LOAD_NUMBER]
-    if col==0: code += [(AT_LEAST, 0, 1, 0x40000000), _refuse()]        # the x32 twins of the same calls
     allowed = {numbers[col]: [ALLOW] for numbers in ALLOWED.values()}
     for *numbers, i, values in ONLY.values():
         allowed[numbers[col]] = _one_of(i, [pid if v==SELF else v for v in values])
     for *numbers, then in LOOKED_AT.values(): allowed[numbers[col]] = then
     allowed.pop(None, None)
-    for number, then in allowed.items(): code += _when(number, *then)
-    return [*code, (AT_LEAST, 0, 1, NEWER), _refuse(errno.ENOSYS), _refuse()]
+    code = [LOAD_ARCH, (EQUAL, 1, 0, arch), KILL, LOAD_NUMBER]
+    if col==0: code += [(AT_LEAST, 0, 1, 0x40000000), _refuse()]        # the x32 twins of the same calls
+    return code + _tree(sorted(allowed.items()))
 
 # %% ../../nbs/2_rewards/05b_syscalls.ipynb #d61a3bca
-def install(code):
+SOMEBODY = 0x7e57ab1e                      # stands for the number of a process; none has one as large
+
+def _pack(code) -> bytes: return b''.join(struct.pack('HBBI', *instruction) for instruction in code)
+
+PACKED = _pack(seccomp_filter(platform.machine(), SOMEBODY)) if platform.machine() in ARCHS else b''
+
+def install(raw):
     "Have the kernel run these instructions at each system call from now on; raises `OSError` where it cannot"
-    raw = b''.join(struct.pack('HBBI', *instruction) for instruction in code)
     buffer = ctypes.create_string_buffer(raw)
-    program = struct.pack('HxxxxxxQ', len(code), ctypes.addressof(buffer))
+    program = struct.pack('HxxxxxxQ', len(raw)//8, ctypes.addressof(buffer))
     failed = libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) or libc.prctl(PR_SET_SECCOMP, 2, program, 0, 0)
     if failed: raise OSError(ctypes.get_errno(), 'seccomp refused')
 
 def seccomp():
     "Refuse what a program does not need from now on; raises `OSError` where the kernel cannot"
-    known = sys.platform.startswith('linux') and platform.machine() in ARCHS
+    known = PACKED and sys.platform.startswith('linux')
     if not known: raise OSError(errno.ENOSYS, 'no seccomp filter for this machine')
-    install(seccomp_filter(platform.machine(), os.getpid()))
+    install(PACKED.replace(struct.pack('I', SOMEBODY), struct.pack('I', os.getpid())))
