@@ -79,7 +79,7 @@ def test_a_forged_note_is_no_error_of_ours(message):
 def test_the_child_has_nothing_of_the_package():
     v = run_code('import sys\nprint(*[m for m in sys.modules if m.startswith(("grpo_lit", "inside"))])\nimport inside.sandbox')
     seen = v.stdout.split()
-    assert seen[-1]=='inside.jail' and not [m for m in seen if m.startswith('grpo_lit') or m in ('inside.sandbox', 'inside.workers')]
+    assert seen[-1]=='inside.server' and not [m for m in seen if m.startswith('grpo_lit') or m in ('inside.sandbox', 'inside.workers')]
     assert "No module named 'inside.sandbox'" in v.stderr
 
 def test_the_old_name():

@@ -8,8 +8,10 @@ Docs: https://grpo-lit.github.io/grpo-lit/2_rewards/sandbox.html.md"""
 __all__ = ['OUTPUT', 'MOST_TESTS', 'Verdict', 'run_code', 'run_tests']
 
 # %% ../../nbs/2_rewards/09_sandbox.ipynb #e1dcd9f2
-import contextlib, shutil, socket, subprocess, tempfile, time
+import contextlib, socket, tempfile, time
 from dataclasses import dataclass
+from .accounts import remove_tree
+from .forking import again_if_lost
 from .jail import NO_MEMORY
 from .wire import printable
 from .workers import SLOTS, end_child, fork_server, in_parallel, messages, send, wait_for
@@ -25,7 +27,8 @@ class Verdict:
     stderr:str='' # What it printed there, or the first test that failed and why
     exit_code:int|None=None # Negative: the signal that ended it
     seconds:float=0. # On the clock
-    walls:tuple=() # What held it besides limits: "landlock" (files), "seccomp" (network, processes), "nobody" (a user)
+    walls:tuple=() # What held it besides limits: "landlock" or "namespaces" (files), "seccomp" (system calls),
+                   # "nobody" (another user), "capabilities" (none of root's rights)
     reason:str='' # Why the tests cannot judge it, where they cannot
     how:str='' # "refuted": a test failed as tests do, or a call never came back; "left": the tests ended before their end
 
@@ -48,9 +51,7 @@ def _directory(server):
     "A directory of its own for a run; gone afterwards, whatever lies in it"
     path = tempfile.mkdtemp(dir=server.scratch)
     try: yield path
-    finally:
-        try: shutil.rmtree(path)
-        except (OSError, RecursionError): subprocess.run(['rm', '-rf', '--', path], capture_output=True)
+    finally: remove_tree(path)
 
 def _output(f) -> str:
     f.seek(0)
@@ -64,18 +65,21 @@ def _script_status(ready, end, timeout) -> str:
     "What became of a script, by what `wait_for` saw and how the child ended"
     code = end['exit']
     if ready==[]: return 'timeout'
+    if end.get('why')=='memory': return 'memory'
     if code is not None and code<0 and end['cpu']>=timeout: return 'timeout'
     if ready is None or code is None or code<0: return 'killed'
     return {0: 'ok', NO_MEMORY: 'memory'}.get(code, 'error')
 
 # %% ../../nbs/2_rewards/09_sandbox.ipynb #de8f9d25
+@again_if_lost
 def run_code(program:str, # Python
              *, stdin:str='', # What it can read
              timeout:float=5.0, # Seconds on the clock
-             memory_mb:int=512 # Of memory it may ask for
+             memory_mb:int=512, # Of memory it may ask for
+             allow_weak:bool=False # Also where a wall for files or system calls is missing? Else `OSError`
             ) -> Verdict:
     "Run an untrusted program in a process, a directory and walls of its own"
-    server = fork_server()
+    server = fork_server(allow_weak=allow_weak)
     with SLOTS, _directory(server) as scratch, contextlib.ExitStack() as stack:
         out, err, inp = _temporary_files(stack, 3)
         inp.write((stdin or '').encode(errors='surrogatepass'))
@@ -157,6 +161,7 @@ def _judgement(said, unloaded, end) -> Verdict:
     whys = [notes[k] for k in ('broken','gone') if k in notes] + whys
     failed = unloaded or ['', whys[0] if whys else '']
     status = _tests_status(last, 0<total==passed, failed)
+    if end.get('why')=='memory' and status in ('error','killed'): status = 'memory'
     doubtful = sum(ok is None and 'ok' in r for ok, r in zip(oks, reports.values()))
     reason = notes.get('unjudged') or (whys[0] if doubtful and passed+doubtful==total else '')
     if reason and status=='error' and not unloaded: status = 'unjudged'
@@ -164,12 +169,14 @@ def _judgement(said, unloaded, end) -> Verdict:
                    reason=reason if status=='unjudged' else '', how=_how(said, unloaded, status))
 
 # %% ../../nbs/2_rewards/09_sandbox.ipynb #31e9a46e
+@again_if_lost
 def run_tests(program:str, # Python that defines what the tests call
               tests:str|list, # `assert`s, one each; or a test file: asserts, functions `test_...`, `unittest` classes
               *, timeout:float=5.0, # Seconds on the clock, for all tests together
               memory_mb:int=512, # Of memory that program and tests may ask for, each
               entry_point:str|None=None, # The function under test, where it is called like one of Python's
-              only:tuple|None=None # Names of the program, where that is trusted and the tests are not
+              only:tuple|None=None, # Names of the program, where that is trusted and the tests are not
+              allow_weak:bool=False # Also where a wall for files or system calls is missing? Else `OSError`
              ) -> Verdict:
     "Run tests against an untrusted program that cannot see them; raises `ValueError` where there are none"
     if not tests or isinstance(tests, str) and not tests.strip():
@@ -178,7 +185,7 @@ def run_tests(program:str, # Python that defines what the tests call
     only = None if only is None else sorted(only)
     solution = dict(program=program, only=only)
     checker = dict(tests=tests, entry_point=entry_point, only=only, seconds=timeout)
-    server = fork_server()
+    server = fork_server(allow_weak=allow_weak)
     with SLOTS, contextlib.ExitStack() as stack:
         out, err = _temporary_files(stack, 2)
         began = time.monotonic()

@@ -1,4 +1,4 @@
-"""What holds an untrusted program, one that nobody trusts: limits, and walls of the kernel that a process builds around itself
+"""What holds an untrusted program, one that nobody trusts: limits, and a wall of the kernel that a process builds around itself
 
 Docs: https://grpo-lit.github.io/grpo-lit/2_rewards/walls.html.md"""
 
@@ -6,14 +6,12 @@ Docs: https://grpo-lit.github.io/grpo-lit/2_rewards/walls.html.md"""
 
 # %% auto #0
 __all__ = ['libc', 'PR_SET_PDEATHSIG', 'PR_SET_DUMPABLE', 'PR_SET_SECCOMP', 'PR_SET_NO_NEW_PRIVS', 'CREATE_RULESET', 'ADD_RULE',
-           'RESTRICT_SELF', 'SYSTEM_FILES', 'EXECUTE', 'WRITE_FILE', 'READ_FILE', 'READ_DIR', 'MAKE_CHAR', 'MAKE_SOCK',
-           'MAKE_BLOCK', 'TRUNCATE', 'IOCTL_DEV', 'READ', 'FILE_BITS', 'ALL_BITS', 'DENIED', 'TO_SELF', 'CLONE3',
-           'ARCHS', 'LOAD', 'EQUAL', 'AT_LEAST', 'ANY_BIT', 'RETURN', 'ALLOW', 'KILL', 'LOAD_NUMBER', 'LOAD_ARCH',
-           'NOBODY', 'HOLDS', 'set_limits', 'landlock_abi', 'libraries', 'landlock', 'seccomp_filter', 'seccomp',
-           'become_nobody', 'confine', 'probe']
+           'RESTRICT_SELF', 'NEWEST', 'SYSTEM_FILES', 'EXECUTE', 'WRITE_FILE', 'READ_FILE', 'READ_DIR', 'MAKE_CHAR',
+           'MAKE_SOCK', 'MAKE_BLOCK', 'TRUNCATE', 'IOCTL_DEV', 'READ', 'FILE_BITS', 'ALL_BITS', 'set_limits',
+           'in_child', 'landlock_abi', 'libraries', 'landlock']
 
 # %% ../../nbs/2_rewards/05_walls.ipynb #b95621f1
-import ctypes, errno, json, os, platform, resource, socket, struct, sys
+import ctypes, errno, os, resource, struct, sys
 
 # %% ../../nbs/2_rewards/05_walls.ipynb #d22cfaea
 def _address_space() -> int: # Bytes
@@ -25,11 +23,13 @@ def _address_space() -> int: # Bytes
 # %% ../../nbs/2_rewards/05_walls.ipynb #e124479f
 def set_limits(seconds:float, # Of processor time; the kernel kills at the next whole one
                memory_mb:int, # Of address space, on top of what the interpreter already has
-               file_mb:int=16 # No file may grow beyond
+               file_mb:int=16, # No file may grow beyond
+               reserved:int|None=None # Bytes of address space that it has, if known; else it is asked
               ):
     "Bound what this process may use, for good"
-    limits = dict(CPU=int(seconds)+2, AS=_address_space()+memory_mb*2**20, FSIZE=file_mb*2**20)
-    limits |= dict(NOFILE=64, CORE=0, MEMLOCK=0, MSGQUEUE=0)
+    if reserved is None: reserved = _address_space()
+    limits = dict(CPU=int(seconds)+2, AS=reserved+memory_mb*2**20, FSIZE=file_mb*2**20)
+    limits |= dict(NOFILE=64, CORE=0, MEMLOCK=0, MSGQUEUE=0, SIGPENDING=64, NICE=0, RTPRIO=0)
     if sys.platform=='darwin': del limits['AS']
     for what, most in limits.items():
         kind = getattr(resource, f'RLIMIT_{what}', None)
@@ -37,6 +37,22 @@ def set_limits(seconds:float, # Of processor time; the kernel kills at the next 
         hard = resource.getrlimit(kind)[1]
         if hard!=resource.RLIM_INFINITY: most = min(most, hard)
         resource.setrlimit(kind, (most, most))
+
+# %% ../../nbs/2_rewards/05_walls.ipynb #94ec2d9f
+def in_child(f) -> str: # Or the name of its error
+    "What `f` returns in a fork of this process, as text"
+    ours, its = os.pipe()
+    if not (pid := os.fork()):
+        os.dup2(its, 3)
+        os.closerange(4, 4096)                         # what a parent has open, its child has open
+        try: said = f'{f()}'
+        except BaseException as e: said = type(e).__name__
+        os.write(3, said.encode()[:4096])
+        os._exit(0)
+    os.close(its)
+    with open(ours, 'rb') as reader: said = reader.read()
+    os.waitpid(pid, 0)
+    return said.decode(errors='replace')
 
 # %% ../../nbs/2_rewards/05_walls.ipynb #34126fd4
 libc = ctypes.CDLL(None, use_errno=True)
@@ -48,10 +64,12 @@ def _call(number, *args) -> int:
     if got<0: raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     return got
 
+NEWEST = int(os.environ.get('GRPO_LIT_LANDLOCK', 99))   # use no later version: what would an older kernel hold?
+
 def landlock_abi() -> int: # 0 where there is none
     "The version of Landlock that this kernel has"
     if not sys.platform.startswith('linux'): return 0
-    try: return _call(CREATE_RULESET, None, ctypes.c_size_t(0), 1)
+    try: return min(_call(CREATE_RULESET, None, ctypes.c_size_t(0), 1), NEWEST)
     except OSError: return 0
 
 # %% ../../nbs/2_rewards/05_walls.ipynb #52ab17c6
@@ -91,7 +109,8 @@ def _allow(rules, path, access):
 # %% ../../nbs/2_rewards/05_walls.ipynb #8910d3c9
 def landlock(scratch:str|None): # May be written to; None: nothing may
     "From now on read only `libraries()`, write only `scratch`; no TCP, no signal out; or raise `OSError`"
-    if not (abi := landlock_abi()): raise OSError(errno.ENOSYS, 'no Landlock')
+    abi = landlock_abi()
+    if not abi: raise OSError(errno.ENOSYS, 'no Landlock')
     known = ALL_BITS.get(abi, 2**16-1)
     rules = _ruleset(abi, known)
     for p in libraries(): _allow(rules, p, READ & known)
@@ -100,151 +119,3 @@ def landlock(scratch:str|None): # May be written to; None: nothing may
     libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     _call(RESTRICT_SELF, rules, 0)
     os.close(rules)
-
-# %% ../../nbs/2_rewards/05_walls.ipynb #9943115b
-DENIED = dict(                     # name: (number on x86_64, on aarch64); None: it has none there
-    # new processes, new programs
-    fork=(57,None), vfork=(58,None), execve=(59,221), execveat=(322,281),
-    # the network
-    socket=(41,198), connect=(42,203), bind=(49,200), listen=(50,201), accept=(43,202), accept4=(288,242),
-    sendmsg=(46,211), sendmmsg=(307,269),
-    # other processes: their memory, signals to them, handles on them
-    pidfd_send_signal=(424,424), process_vm_readv=(310,270), process_vm_writev=(311,271), pidfd_getfd=(438,438),
-    pidfd_open=(434,434), ptrace=(101,117), tkill=(200,130), rt_sigqueueinfo=(129,138), rt_tgsigqueueinfo=(297,240),
-    # a larger share of the machine
-    sched_setaffinity=(203,122), sched_setscheduler=(144,119), sched_setattr=(314,274),
-    setpriority=(141,140), ioprio_set=(251,30), setrlimit=(160,164),
-    # another view of the file system, other namespaces, another user
-    mount=(165,40), umount2=(166,39), move_mount=(429,429), open_tree=(428,428), fsopen=(430,430), fsmount=(432,432),
-    pivot_root=(155,41), chroot=(161,51), unshare=(272,97), setns=(308,268), open_by_handle_at=(304,265),
-    setuid=(105,146), setgid=(106,144), setresuid=(117,147), setresgid=(119,149), setgroups=(116,159), capset=(126,91),
-    # corners of the kernel that were often broken
-    request_key=(249,218), perf_event_open=(298,241), userfaultfd=(323,282), personality=(135,92), keyctl=(250,219),
-    add_key=(248,217), bpf=(321,280), io_uring_setup=(425,425), io_uring_enter=(426,426), io_uring_register=(427,427),
-    # the machine itself: modules, swap, accounts, clocks, name
-    kexec_load=(246,104), init_module=(175,105), finit_module=(313,273), delete_module=(176,106), reboot=(169,142),
-    swapon=(167,224), swapoff=(168,225), acct=(163,89), quotactl=(179,60),
-    settimeofday=(164,170), clock_settime=(227,112), adjtimex=(159,171), sethostname=(170,161),
-    # memory and messages that outlive their process
-    shmget=(29,194), shmat=(30,196), semget=(64,190), msgget=(68,186), mq_open=(240,180),
-    # permissions, owners, times and labels of files
-    chmod=(90,None), fchmod=(91,52), fchmodat=(268,53), fchmodat2=(452,452), utime=(132,None), utimes=(235,None),
-    chown=(92,None), fchown=(93,55), lchown=(94,None), fchownat=(260,54), futimesat=(261,None), utimensat=(280,88),
-    setxattr=(188,5), lsetxattr=(189,6), fsetxattr=(190,7), removexattr=(197,14), lremovexattr=(198,15),
-    fremovexattr=(199,16))
-TO_SELF = dict(kill=(62,129), tgkill=(234,131), prlimit64=(302,261))   # allowed if their first argument is this process
-CLONE3 = 435                                                           # on both
-# column above, AUDIT_ARCH, numbers of clone and sendto
-ARCHS = dict(x86_64=(0, 0xC000003E, 56, 44), aarch64=(1, 0xC00000B7, 220, 206))
-
-# %% ../../nbs/2_rewards/05_walls.ipynb #6463827a
-LOAD, EQUAL, AT_LEAST, ANY_BIT, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
-ALLOW, KILL = (RETURN, 0, 0, 0x7fff0000), (RETURN, 0, 0, 0x80000000)
-LOAD_NUMBER, LOAD_ARCH = (LOAD, 0, 0, 0), (LOAD, 0, 0, 4)               # of the call, of the machine
-def _load_argument(i, high=0): return LOAD, 0, 0, 16+8*i+4*high         # half of an argument: 32 bits at a time
-def _refuse(code=errno.EPERM): return RETURN, 0, 0, 0x50000 | code
-
-def _when(number, *then) -> list:
-    "Do `then` for the system call `number`, skip it for others"
-    return [(EQUAL, 0, len(then), number), *then]
-
-# %% ../../nbs/2_rewards/05_walls.ipynb #ad8a7bda
-def _clone_threads(number):
-    return _when(number, _load_argument(0), (ANY_BIT, 1, 0, 0x10000), _refuse(), ALLOW)
-def _send_without_address(number):
-    low, high = _load_argument(4), _load_argument(4, high=1)
-    return _when(number, low, (EQUAL, 0, 3, 0), high, (EQUAL, 0, 1, 0), ALLOW, _refuse())
-def _only_for(number, pids):
-    tests = [(EQUAL, len(pids)-i, 0, p) for i, p in enumerate(pids)]
-    return _when(number, _load_argument(0), *tests, _refuse(), ALLOW)
-
-# %% ../../nbs/2_rewards/05_walls.ipynb #4c4354c8
-def seccomp_filter(machine:str, # A key of `ARCHS`
-                   pid:int # Of the process that it is for
-                  ) -> list: # Instructions of BPF
-    "The program that the kernel runs at each system call"
-    col, arch, clone, sendto = ARCHS[machine]
-    code = [LOAD_ARCH, (EQUAL, 1, 0, arch), KILL, LOAD_NUMBER]
-    if col==0: code += [(AT_LEAST, 0, 1, 0x40000000), _refuse()]        # the x32 twins of the same calls
-    for numbers in DENIED.values():
-        if numbers[col] is not None: code += _when(numbers[col], _refuse())
-    code += _when(CLONE3, _refuse(errno.ENOSYS))
-    code += _clone_threads(clone)
-    code += _send_without_address(sendto)
-    for name, numbers in TO_SELF.items():
-        self = [pid, 0] if name=='prlimit64' else [pid]
-        code += _only_for(numbers[col], self)
-    return [*code, ALLOW]
-
-# %% ../../nbs/2_rewards/05_walls.ipynb #cdf9096b
-def seccomp():
-    "Refuse the calls in `DENIED` from now on; raises `OSError` where the kernel cannot"
-    known = sys.platform.startswith('linux') and platform.machine() in ARCHS
-    if not known: raise OSError(errno.ENOSYS, 'no seccomp filter for this machine')
-    code = seccomp_filter(platform.machine(), os.getpid())
-    raw = b''.join(struct.pack('HBBI', *instruction) for instruction in code)
-    buffer = ctypes.create_string_buffer(raw)
-    program = struct.pack('HxxxxxxQ', len(code), ctypes.addressof(buffer))
-    failed = libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) or libc.prctl(PR_SET_SECCOMP, 2, program, 0, 0)
-    if failed: raise OSError(ctypes.get_errno(), 'seccomp refused')
-
-# %% ../../nbs/2_rewards/05_walls.ipynb #0dd0b386
-NOBODY = 65534
-
-def become_nobody(scratch:str|None=None): # Handed over first
-    "Give up root for good; raises `OSError` where this process is not root"
-    if os.geteuid(): raise PermissionError('not root')
-    if scratch: os.chown(scratch, NOBODY, NOBODY)
-    os.setgroups([])
-    os.setresgid(*[NOBODY]*3)
-    os.setresuid(*[NOBODY]*3)
-
-# %% ../../nbs/2_rewards/05_walls.ipynb #92aa445a
-def confine(scratch:str|None, # The only place to write to
-            layers, # Which walls to build: names from `probe`
-            seconds:float=5, # As for `set_limits`
-            memory_mb:int=512): # As for `set_limits`
-    "Build the walls around this process, outermost first: what it runs from now on is untrusted"
-    set_limits(seconds, memory_mb)
-    if 'nobody' in layers: become_nobody(scratch)
-    if sys.platform.startswith('linux'): libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) # nothing outside can read its memory
-    if 'landlock' in layers: landlock(scratch)
-    if 'seccomp' in layers: seccomp()
-
-# %% ../../nbs/2_rewards/05_walls.ipynb #a4675a57
-def _refused(f, *args) -> bool:
-    "Does the system say no?"
-    try: f(*args)
-    except OSError as e: return e.errno in (errno.EPERM, errno.EACCES, errno.ENOSYS)
-    return False
-
-def _nobody_holds():
-    become_nobody()
-    open(os.__file__).close()
-    os.listdir(os.path.dirname(json.__file__))
-    return _refused(os.kill, os.getppid(), 0)
-
-def _landlock_holds():
-    landlock(None)
-    open(os.__file__).close()
-    return _refused(os.listdir, '/') and _refused(open, '/proc/self/environ')
-
-def _seccomp_holds():
-    seccomp()
-    if not _refused(socket.socket) or not _refused(os.fork): return False
-    return _refused(os.kill, os.getppid(), 0) and _refused(os.chmod, '/', 0o755)
-
-# %% ../../nbs/2_rewards/05_walls.ipynb #6d482c5c
-HOLDS = dict(nobody=_nobody_holds, landlock=_landlock_holds, seccomp=_seccomp_holds) # builds a wall, runs against it
-
-def _true_in_child(f) -> bool:
-    "Does `f` return True in a fork of this process?"
-    if not (pid := os.fork()):
-        try: good = f()
-        except BaseException: good = False
-        os._exit(0 if good else 1)
-    return os.waitpid(pid, 0)[1]==0
-
-def probe() -> list: # Names of those that hold: "nobody", "landlock", "seccomp"
-    "Which walls this machine can build, found out by trying"
-    return [wall for wall, holds in HOLDS.items() if _true_in_child(holds)]
