@@ -8,7 +8,7 @@ Docs: https://grpo-lit.github.io/grpo-lit/2_rewards/suites.html.md"""
 __all__ = ['MODULES', 'BY_NAME', 'AS_ATTRIBUTE', 'ALLOWED', 'FIELD', 'defined_names', 'inspects', 'asserts']
 
 # %% ../../nbs/2_rewards/10b_suites.ipynb #2a19de9d
-import ast, builtins, re
+import ast, re
 
 # %% ../../nbs/2_rewards/10b_suites.ipynb #31240760
 def _bound(statement) -> list: # Names
@@ -46,10 +46,15 @@ def _roots(node) -> list:
 
 def _hidden(name) -> bool: return name.startswith('_') and name not in ALLOWED and name.strip('_')!=''
 
+def _of_its_own(node) -> bool:
+    "`self._x`: a private attribute of the suite's own object"
+    return getattr(node.value, 'id', '')=='self' and not node.attr.startswith('__')
+
 def _suspicious(node) -> bool:
     "Does a node of a suite reach for something else than results?"
     if isinstance(node, ast.Name): return node.id in BY_NAME or node.id.startswith('__') and node.id not in ALLOWED
-    if isinstance(node, ast.Attribute): return node.attr in AS_ATTRIBUTE or _hidden(node.attr)
+    if isinstance(node, ast.Attribute):
+        return node.attr in AS_ATTRIBUTE or _hidden(node.attr) and not _of_its_own(node)
     if isinstance(node, ast.alias): return bool(set(node.name.split('.')) & AS_ATTRIBUTE) or _hidden(node.name)
     if isinstance(node, (ast.Import, ast.ImportFrom)): return not set(_roots(node)) <= MODULES
     text = isinstance(node, ast.Constant) and isinstance(node.value, str)
