@@ -91,13 +91,17 @@ def family(proc, pid) -> list: # Process numbers, itself first
 # %% ../../nbs/2_rewards/07c_accounts.ipynb #d9b56b48
 @contextlib.contextmanager
 def _as_owner(proc, pid):
-    "As the user of that process, for a moment"
-    owner = os.stat(str(pid), dir_fd=proc).st_uid
-    change = os.geteuid()==0 and owner!=0
-    if change: os.seteuid(owner)
+    "As the user and the group of that process, for a moment"
+    owner = os.stat(str(pid), dir_fd=proc)
+    change = os.geteuid()==0 and owner.st_uid!=0
+    if change:
+        os.setegid(owner.st_gid)
+        os.seteuid(owner.st_uid)
     try: yield
     finally:
-        if change: os.seteuid(0)
+        if change:
+            os.seteuid(0)
+            os.setegid(0)
 
 def hidden_files(proc, pid) -> int: # Bytes
     "What open files of a process take that have no name any more; 0 where its list cannot be read"

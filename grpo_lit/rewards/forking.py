@@ -98,9 +98,12 @@ class ForkServer:
         os.chmod(self.scratch, 0o711)
         self.process = self._start(theirs, preload)
         self.walls = self._hello()
-        if os.geteuid()==0 and not {'nobody','capabilities'} & set(self.walls):
-            log.warning('untrusted programs run as root here, with all of its rights; start training as another user')
+        if os.geteuid()==0 and 'nobody' not in self.walls: log.warning('programs run as root here, %s', self._rights())
         if weakness(self.walls): log.warning('this machine is weak: %s; run in a container', weakness(self.walls))
+
+    def _rights(self):
+        if 'capabilities' in self.walls: return 'though without its capabilities: nobody can read where Python is'
+        return 'with all of its rights; start training as another user'
 
     def _start(self, theirs, preload):
         "An interpreter that loads `server` and what that needs, and no package"
