@@ -162,7 +162,7 @@ def read_state(path:Path) -> dict: # What `state_file` gave
         raise
     except Exception as e: # whatever a damaged file makes of it
         raise ValueError(f'{str(file)!r} cannot be read: it is damaged, or no state of a run ({type(e).__name__})') from e
-    if not isinstance(saved, dict) or 'fixed' not in saved:
+    if not isinstance(saved, dict) or not {'optimizer', 'schedule', 'counters', 'rollouts', 'fixed'} <= saved.keys():
         raise ValueError(f'{str(path)!r} was written by an older version, whose runs cannot go on here')
     return saved
 
@@ -192,6 +192,6 @@ def load_checkpoint(state:RunState, path:Path, fixed:dict):
     if saved['scaler'] and state.scaler:
         state.scaler.load_state_dict(saved['scaler'])
     for name in COUNTERS:
-        setattr(state, name, saved['counters'][name])
+        setattr(state, name, saved['counters'].get(name, getattr(state, name)))
     rollouts = saved['rollouts'] and Rollouts(**saved['rollouts'])
     state.rollouts = rollouts and rollouts.to(state.model.device)

@@ -11,14 +11,15 @@ __all__ = ['rows_of_update', 'GRPOTrainer']
 import contextlib, dataclasses, math, time
 from pathlib import Path
 from ..core import Rollouts
-from ..policy import add_lora, first_nonfinite
+from ..policy import add_lora
 from .checkpoints import fixed_settings, load_checkpoint, save_checkpoint, save_policy, write_checkpoint
 from .collect import Collector, collect, planned_steps
 from .config import GRPOConfig
 from .divergence import check_alive, watch_divergence
 from .prepare import check_functions, check_run, new_accelerator, new_state, policy_and_tokenizer
 from .report import efficiency, evaluation_metrics, step_metrics, tokens_read, watch_mismatch
-from .ending import evaluation_is_due, evaluation_is_owed, keep_diverged, train_to_the_end
+from .ending import check_finite, checkpoint_is_due, diverged_is_kept
+from .ending import evaluation_is_due, evaluation_is_owed, log_evaluation, train_to_the_end
 from .files import NotSaved
 from .resume import keep_checkpoint
 from .runs import Run
@@ -97,13 +98,11 @@ class GRPOTrainer:
                 self.run.start(self.config, self.state.step, self.resumed)
             self.started = True
             if evaluation_is_owed(self):
-                self.log_evaluation(self.history[-1] if self.history else {})
+                log_evaluation(self, self.history[-1] if self.history else {})
             while self.state.step < self.total_steps:
-                try:
+                with diverged_is_kept(self):
                     metrics = self.step()
                     self.after_step(metrics)
-                except FloatingPointError as e:
-                    raise FloatingPointError(f'{e}; {keep_diverged(self)}') from e
                 yield metrics
 
     def step(self) -> dict: # Metrics
@@ -141,19 +140,12 @@ class GRPOTrainer:
     def after_step(self, metrics:dict):
         "Evaluation, checkpoint and callbacks"
         if evaluation_is_due(self):
-            self.log_evaluation(metrics)
-        due = self.args.save_steps and self.state.step%self.args.save_steps == 0
-        if due and not self.state.nonfinite_in_a_row:
+            log_evaluation(self, metrics)
+        if checkpoint_is_due(self):
             with self.run.tried('the checkpoint', NotSaved):
                 self.save_checkpoint()
         for f in self.callbacks:
             f(self, metrics)
-
-    def log_evaluation(self, metrics:dict): # Of the step, added to
-        found = self.evaluate()
-        with uninterrupted():
-            metrics |= found
-            if self.run: self.run.log(dict(step=self.state.step) | found)
 
     def evaluate(self) -> dict: # eval_reward, eval_length and eval_rewards/NAME/mean
         "Mean rewards on `eval_dataset`, one completion per prompt, always with the same random numbers"
@@ -172,8 +164,7 @@ class GRPOTrainer:
         "Everything that is needed to go on exactly from here; by default into the run directory"
         if path is None and not self.run:
             raise ValueError('there is no output_dir: say where to save the checkpoint')
-        if broken := first_nonfinite(self.model):
-            raise ValueError(f'the weights are not finite ({broken}), so no checkpoint is written')
+        check_finite(self.model)
         if path is not None:
             return save_checkpoint(self.state, Path(path), self.tokenizer, self.fixed)
         def write(part): write_checkpoint(part, self.state, self.tokenizer, self.fixed)
