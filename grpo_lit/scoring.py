@@ -11,8 +11,8 @@ __all__ = ['rollout_arguments', 'score_completions', 'check_rewards']
 from dataclasses import replace
 import torch
 from .core import Rollouts
-from .tensors import no_such
-from .rewards.calls import RewardCaller, RewardContractError, RewardTimeout, call_rewards, reward_arguments, reward_name, reward_parameters
+from .tensors import no_such, visible
+from .rewards.calls import RewardCaller, RewardContractError, call_rewards, reward_arguments, reward_name, reward_parameters, strictly
 
 # %% ../nbs/1_line/07_scoring.ipynb #6b9d85ff
 def rollout_arguments(rollouts:Rollouts # With texts
@@ -36,8 +36,8 @@ def _check_funcs(funcs, weights):
     if weights is not None and len(weights) != len(funcs):
         raise ValueError(f'{len(weights)} weights for {len(funcs)} reward functions')
     if len(set(names)) < len(names):
-        raise ValueError(f'two reward functions have the same name: {", ".join(names)}; '
-                         'give them names that tell them apart')
+        raise ValueError(visible(f'two reward functions have the same name: {", ".join(names)}; ')
+                         + 'give them names that tell them apart')
     return names
 
 # %% ../nbs/1_line/07_scoring.ipynb #fc19967a
@@ -48,7 +48,7 @@ def score_completions(rollouts:Rollouts, # With texts and the columns that the r
                       timeout:float|None=None, # Seconds per call, and a tenth of it per row; None: no limit
                       caller:RewardCaller|None=None # Remembers what hung and what was shown; None: a fresh one
                      ) -> Rollouts: # A copy with reward_names, reward_table (B, K) and rewards (B,)
-    "Call every reward function on every completion; raises `ValueError` when one breaks its contract"
+    "Call every reward function on every completion; without `isolate`, raises what they raise"
     several = isinstance(reward_funcs, (list,tuple))
     funcs = list(reward_funcs) if several else [reward_funcs]
     names = _check_funcs(funcs, weights)
@@ -64,7 +64,7 @@ def _check_columns(f, columns):
     given = {'prompts','completions','completion_ids',*columns}
     for p in reward_parameters(f):
         if p.default is p.empty and p.name not in given:
-            raise ValueError(f'reward {reward_name(f)}: ' + no_such('column', p.name, sorted(columns)))
+            raise ValueError(f'reward {visible(reward_name(f))}: ' + no_such('column', p.name, sorted(columns)))
 
 # %% ../nbs/1_line/07_scoring.ipynb #ca557403
 def check_rewards(reward_funcs:list, # With TRL's signature
@@ -76,6 +76,6 @@ def check_rewards(reward_funcs:list, # With TRL's signature
     two = replace(two, prompts=[row['prompt']], columns=columns)
     for f in reward_funcs:
         _check_columns(f, columns)
-        try: score_completions(two, f, timeout=30.)
-        except RewardContractError: raise
-        except (Exception, RewardTimeout): pass
+        found = RewardCaller(quiet=True).asked(f, rollout_arguments(two), timeout=30.)
+        if isinstance(found, RewardContractError): raise found
+        if isinstance(found, list): strictly(found)
