@@ -9,7 +9,7 @@ __all__ = ['SHAPELESS', 'pad', 'mask_after_eos', 'masked_mean', 'positions', 'be
            'visible', 'no_such']
 
 # %% ../nbs/1_line/01_tensors.ipynb #0f277be5
-import difflib, hashlib, re
+import difflib, hashlib, logging, re
 from unicodedata import category
 import torch
 import torch.nn.functional as F
@@ -125,6 +125,13 @@ def visible(text:str, # From a policy, a data set, a reward, a file name
             return c
         return _escape(c)
     return re.sub('[^ -~]', shown, text)
+
+# %% ../nbs/1_line/01_tensors.ipynb #c1f126be
+def _shown_record(record):
+    record.msg, record.args = visible(record.getMessage(), '\n\t'), ()
+    return True
+
+logging.getLogger('grpo_lit').addFilter(_shown_record)
 
 # %% ../nbs/1_line/01_tensors.ipynb #92fa1b0c
 def no_such(kind:str, # What was looked up: "column", "model", ...
