@@ -16,8 +16,10 @@ from ..rewards.shape import think_format_reward
 from .benchmarks import recognize
 from .config import TINY_RUN, GRPOConfig
 from .evaluate import evaluate
-from .experiment import fitting_reward, reward_named, say, whole_run
+from .experiment import fitting_reward, json_writer, keep_all, reward_named, whole_run
+from .manifest import check_whole
 from .runs import Run, new_directory
+from .signals import say
 from .trainer import GRPOTrainer
 from .watch import ProgressLine, plot_run
 from .datasets import TASKS, load_task
@@ -103,7 +105,7 @@ def train(model:str, # "tiny", a hub name, a directory, or a .gguf file
           # (accuracy_reward, code_reward, ...), and think_format_reward
           reward:tuple=(),
           lora:int=0, # Train a LoRA adapter of this rank instead of all weights; 0: all weights
-          resume:bool=False, # Go on from the newest checkpoint in --out
+          resume:bool=False, # Go on from the newest checkpoint in --out; where there is none yet, begin anew
           seed:int=0, # Of data and sampling
           config:dict|None=None # Fields of `GRPOConfig`
          ) -> dict:
@@ -163,22 +165,25 @@ def evaluation(model:str, # "tiny", a hub name, a directory such as RUN/policy, 
     "Accuracy on the rows of --data with its interval, pass@k and majority votes"
     rows, tokens = questions_of(data, prompt_column, answer_column, split, prompt_style, config_name, limit)
     judge = reward_named(reward or fitting_reward(rows[0]))
+    check_whole(Path(model))
     policy, tokenizer = load_policy(model)
     if chat is None: chat = bool(tokenizer.chat_template)
     if chat: rows = as_chat(rows, system)
     asked = dict(model=model, data=data, num_generations=num_generations, temperature=temperature, seed=seed)
-    run = Run(out or new_directory('runs/eval')).start(asked)
-    result = evaluate(policy, tokenizer, rows, num_generations, temperature, max_completion_length or tokens,
-                      reward=judge, limit=limit, seed=seed, progress=_count)
-    for row in result.rows:
-        run.log(row)
-    summary = {name:value for name, value in vars(result).items() if name!='rows'}
-    summary |= dict(seed=seed, model=model, data=data, questions=len(result.rows))
-    run.write('summary.json', summary)
+    run = Run(out or new_directory('runs/eval'))
+    with run.lock:
+        run.start(asked)
+        result = evaluate(policy, tokenizer, rows, num_generations, temperature, max_completion_length or tokens,
+                          reward=judge, limit=limit, seed=seed, progress=_count)
+        for row in result.rows:
+            run.log(row)
+        summary = {name:value for name, value in vars(result).items() if name!='rows'}
+        summary |= dict(seed=seed, model=model, data=data, questions=len(result.rows))
+        wrong = keep_all(run, {'summary.json': json_writer(summary)})
     say(result)
     if num_generations > 1: say(_several(result, num_generations))
     say(f'everything is in {run.path}/')
-    return summary
+    return summary | dict(wrong=wrong)
 
 def _several(result, n:int) -> str:
     "What more than one attempt shows"
@@ -187,7 +192,7 @@ def _several(result, n:int) -> str:
 
 def _count(done, total):
     "A line that counts questions"
-    print(f'\r{done}/{total} questions', end='' if done < total else '\n', file=sys.stderr, flush=True)
+    say(f'\r{done}/{total} questions', end='' if done < total else '\n', file=sys.stderr)
 
 # %% ../../nbs/4_run/18_commands.ipynb #6b8e31a5
 def plot(run:str # A run directory

@@ -155,6 +155,9 @@ class RunningSettings:
     per_device_eval_batch_size:int=64 # Prompts evaluated at once
     save_steps:int=0 # Checkpoint every so many updates; 0: never, except on Ctrl-C
     save_total_limit:int|None=None # Keep only so many checkpoints
+    # Where a checkpoint goes when output_dir cannot be written;
+    # None: the system's temporary directory
+    fallback_dir:str|None=None
     log_completions:bool=True # Keep every rollout as Parquet
 
 # %% ../../nbs/4_run/03_settings.ipynb #27c584bf

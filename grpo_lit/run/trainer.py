@@ -8,18 +8,21 @@ Docs: https://grpo-lit.github.io/grpo-lit/4_run/trainer.html.md"""
 __all__ = ['rows_of_update', 'GRPOTrainer']
 
 # %% ../../nbs/4_run/12_trainer.ipynb #8173af8a
-import dataclasses, math, time, warnings
+import contextlib, dataclasses, math, time
 from pathlib import Path
 from ..core import Rollouts
 from ..policy import add_lora
-from .checkpoints import checkpoint_to_resume, drop_old_checkpoints, fixed_settings
-from .checkpoints import load_checkpoint, save_checkpoint, save_policy
+from .checkpoints import fixed_settings, load_checkpoint, save_checkpoint, save_policy, write_checkpoint
 from .collect import Collector, collect, planned_steps
 from .config import GRPOConfig
 from .prepare import check_functions, check_run, new_accelerator, new_state, policy_and_tokenizer
 from .report import efficiency, evaluation_metrics, step_metrics, tokens_read, watch_mismatch
+from .ending import evaluation_is_due, evaluation_is_owed, train_to_the_end
+from .files import NotSaved
+from .resume import keep_checkpoint
 from .runs import Run
-from .update import Updater, uninterrupted
+from .signals import uninterrupted
+from .update import Updater
 from ..rewards.calls import reward_name
 from ..tensors import seed_for
 
@@ -62,7 +65,9 @@ class GRPOTrainer:
         self.callbacks, self.history = list(callbacks), []
         self.last_rollouts = None # The rollout of the last step
         self.origin = {} # Where the run comes from, for config.json
-        self.started = False # Is the run directory ours?
+        self.run = Run(args.output_dir, args.fallback_dir) if args.output_dir else None
+        self.lock = self.run.lock if self.run else contextlib.nullcontext() # Held while it trains
+        self.started = self.resumed = False # Is the run directory ours? Does it hold a run that goes on?
 
     @property
     def model(self): return self.state.model
@@ -72,8 +77,6 @@ class GRPOTrainer:
     def reference(self): return self.state.reference
     @property
     def total_steps(self) -> int: return self.state.total_steps
-    @property
-    def run(self) -> Run|None: return Run(self.args.output_dir) if self.args.output_dir else None
 
     @property
     def config(self) -> dict: # For config.json
@@ -88,13 +91,16 @@ class GRPOTrainer:
 
     def steps(self):
         "Train, yielding one dict of metrics after each step"
-        if self.run and not self.started:
-            self.run.start(self.config, self.state.step)
-        self.started = True
-        while self.state.step < self.total_steps:
-            metrics = self.step()
-            self.after_step(metrics)
-            yield metrics
+        with self.lock:
+            if self.run and not self.started:
+                self.run.start(self.config, self.state.step, self.resumed)
+            self.started = True
+            if evaluation_is_owed(self):
+                self.log_evaluation(self.history[-1] if self.history else {})
+            while self.state.step < self.total_steps:
+                metrics = self.step()
+                self.after_step(metrics)
+                yield metrics
 
     def step(self) -> dict: # Metrics
         "One update, with a new rollout where the last one is used up"
@@ -121,27 +127,26 @@ class GRPOTrainer:
         "Keep the metrics of a step and, after the first update with them, the rollouts"
         self.history.append(metrics)
         self.last_rollouts = rollouts
-        if not self.run:
-            return
-        self.run.log(metrics)
-        if first and self.args.log_completions:
-            try:
+        if self.run:
+            self.run.log(metrics)
+            if first and self.args.log_completions:
                 self.run.save_rollouts(metrics['step'], rollouts)
-            except Exception as e: # a log must not end a run
-                warnings.warn(f'the rollouts of step {metrics["step"]} could not be saved: {e}')
 
     def after_step(self, metrics:dict):
         "Evaluation, checkpoint and callbacks"
-        a, step = self.args, metrics['step']
-        if self.eval_dataset is not None and a.eval_steps and step%a.eval_steps == 0:
-            found = self.evaluate()
-            metrics |= found
-            if self.run:
-                self.run.log(dict(step=step) | found)
-        if a.save_steps and step%a.save_steps == 0:
-            self.save_checkpoint()
+        if evaluation_is_due(self):
+            self.log_evaluation(metrics)
+        if self.args.save_steps and self.state.step%self.args.save_steps == 0:
+            with self.run.tried('the checkpoint', NotSaved):
+                self.save_checkpoint()
         for f in self.callbacks:
             f(self, metrics)
+
+    def log_evaluation(self, metrics:dict): # Of the step, added to
+        found = self.evaluate()
+        with uninterrupted():
+            metrics |= found
+            if self.run: self.run.log(dict(step=self.state.step) | found)
 
     def evaluate(self) -> dict: # eval_reward, eval_length and eval_rewards/NAME/mean
         "Mean rewards on `eval_dataset`, one completion per prompt, always with the same random numbers"
@@ -160,35 +165,21 @@ class GRPOTrainer:
         "Everything that is needed to go on exactly from here; by default into the run directory"
         if path is None and not self.run:
             raise ValueError('there is no output_dir: say where to save the checkpoint')
-        path = Path(path or self.run.path/f'checkpoint-{self.state.step}')
-        save_checkpoint(self.state, path, self.tokenizer, self.fixed)
-        if self.run:
-            drop_old_checkpoints(self.run, self.args.save_total_limit)
-        return path
+        if path is not None:
+            return save_checkpoint(self.state, Path(path), self.tokenizer, self.fixed)
+        def write(part): write_checkpoint(part, self.state, self.tokenizer, self.fixed)
+        return keep_checkpoint(self.run, self.state.step, write, self.args.save_total_limit)
 
     def load_checkpoint(self, path):
-        "Put everything back as it was when `path` was written; raises `ValueError` if it is of no such run"
-        load_checkpoint(self.state, Path(path), self.fixed)
-        self.history, self.started = [], False
+        "Put everything back as it was when `path` was written; raises `ValueError` if it is damaged, or of no such run"
+        self.history, self.started, self.resumed = [], False, True
+        with uninterrupted():
+            load_checkpoint(self.state, Path(path), self.fixed)
 
     def train(self, resume_from_checkpoint:bool|str|None=None # A checkpoint, or True for the newest in `output_dir`
              ) -> dict: # The last step's metrics, with train_seconds and interrupted
-        "Train to the end, or until Ctrl-C, which leaves a checkpoint and a trainer that can go on"
-        if resume_from_checkpoint:
-            self.load_checkpoint(checkpoint_to_resume(resume_from_checkpoint, self.run))
-        began, interrupted = time.perf_counter(), False
-        try:
-            for _ in self.steps():
-                pass
-        except KeyboardInterrupt:
-            interrupted = True
-            self.save_interrupted()
+        "Train to the end, or until a signal: Ctrl-C leaves a checkpoint and a trainer that can go on, SIGTERM ends the process behind it"
+        began = time.perf_counter()
+        interrupted = train_to_the_end(self, resume_from_checkpoint)
         last = self.history[-1] if self.history else {}
         return last | dict(train_seconds=time.perf_counter()-began, interrupted=interrupted)
-
-    def save_interrupted(self):
-        "After Ctrl-C: a checkpoint, and a line that says where it is"
-        if self.run:
-            with uninterrupted():
-                saved = self.save_checkpoint()
-            print(f'\ninterrupted after step {self.state.step}: saved {saved}')

@@ -13,6 +13,7 @@ import html, shutil, sys, time
 from pathlib import Path
 from .pictures import BLUE, panels
 from .runs import Run
+from .signals import say
 
 # %% ../../nbs/4_run/14_watch.ipynb #a6d7e32e
 METRICS = { # Name in the log: (formula, reading)
@@ -122,7 +123,7 @@ class ProgressLine:
         if self.stream.isatty():
             self.rewrite(text, step, total)
         elif step==total or step%max(1, total//10)==0 or len(trainer.history)==1:
-            print(text, file=self.stream, flush=True)
+            say(text, file=self.stream)
 
     def rewrite(self, text, step, total):
         "In a terminal: erase the line and write it anew"
@@ -130,8 +131,7 @@ class ProgressLine:
         line = '█'*done + '░'*(16-done) + ' ' + text
         room = shutil.get_terminal_size().columns-1
         end = '\n' if step==total else ''
-        self.stream.write('\r\x1b[K' + line[:room] + end)
-        self.stream.flush()
+        say('\r\x1b[K' + line[:room], end=end, file=self.stream)
 
 # %% ../../nbs/4_run/14_watch.ipynb #fdeff3e6
 def spark(values:list, # Numbers; None and NaN are left out
@@ -202,7 +202,7 @@ PLOTTED = ( # (name in the log, title)
 
 def training_steps(path) -> list: # One dict of metrics per step, with `accuracy` where a reward counts it
     "The steps of a run directory; raises `ValueError` if there is none"
-    rows = [m | dict(accuracy=accuracy_of(m)) for m in Run(path).metrics() if 'reward' in m]
+    rows = [m | dict(accuracy=accuracy_of(m)) for m in Run(path).metrics() if 'reward' in m and 'step' in m]
     if not rows:
         raise ValueError(f'{str(path)!r} holds no metrics of training: '
                          'it is not the directory of a training run, or no step was done')
