@@ -13,7 +13,7 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 import torch
 from fastcore.basics import patch
-from .tensors import below, pad, piece_size, some_rows
+from .tensors import below, pad, piece_size, some_rows, visible
 
 # %% ../nbs/1_line/02_core.ipynb #aa645962
 TOKEN_FIELDS = ('completion_ids','completion_mask','logps','ref_logps','old_logps','token_weights') # (B, Tc)
@@ -115,18 +115,16 @@ def group(self:Rollouts,
     return [row(b) for b in range(i*G, (i+1)*G)]
 
 # %% ../nbs/1_line/02_core.ipynb #ddaff8dc
-def _harmless(text, width):
-    "At most `width` characters, with a sign in place of each control character"
-    signs = {'\n':'⏎', '\x1b':'␛'}
-    if len(text)>width: text = text[:width-1]+'…'
-    return ''.join(c if c.isprintable() else signs.get(c, '�') for c in text)
+def _in_line(text, width):
+    "At most `width` characters in one line, those that cannot be seen as escapes"
+    text = visible(text[:width+1].replace('\n', '⏎'))
+    return text if len(text) <= width else text[:width-1]+'…'
 
 def _written(value):
     "A value as it stands in a table"
     if isinstance(value, bool): return 'yes' if value else 'no'
     return f'{value:.2f}' if isinstance(value, float) else str(value)
 
-# %% ../nbs/1_line/02_core.ipynb #dea089bc
 def _column(name, values):
     "A column as wide as its longest entry: text on the left, numbers on the right"
     width = max(map(len, [name, *values]))
@@ -140,32 +138,33 @@ def table(self:Rollouts,
          ) -> str:
     "Group `i` as a plain-text table for a terminal"
     rows = self.group(i)
-    columns = [_column(n, [_harmless(_written(r[n]), width) for r in rows]) for n in rows[0]]
-    lines = ['  '.join(line) for line in zip(*columns)]
-    return '\n'.join([_harmless(prompt_text(self.prompts[i]), width), *lines])
+    columns = [_column(visible(n), [_in_line(_written(r[n]), width) for r in rows]) for n in rows[0]]
+    title = _in_line(prompt_text(self.prompts[i]), width)
+    return '\n'.join([title, *map('  '.join, zip(*columns))])
 
 # %% ../nbs/1_line/02_core.ipynb #3e1460e6
+def _html(text): return html.escape(visible(text, '\n\t'))
+
+
 def _html_cell(name, value):
     "Text on the left, numbers on the right; an advantage is green above the average of its group, red below"
-    if name=='completion': return f'<td><code>{html.escape(value)}</code></td>'
+    if name=='completion': return f'<td><code>{_html(value)}</code></td>'
     tint = ''
     if name=='advantage' and abs(value) > 0:           # neither 0 nor NaN
         color = '46,160,67' if value>0 else '218,54,51'
         tint = f';background:rgba({color},{min(1., abs(value)/2)*.5:.2f})'
     return f'<td style="text-align:right{tint}">{_written(value)}</td>'
 
-# %% ../nbs/1_line/02_core.ipynb #557c2b21
 def _html_group(ro, i):
     "Prompt, gold answer where there is one, and the table of group `i`"
-    prompt = f'<b>prompt</b> <code>{html.escape(prompt_text(ro.prompts[i]))}</code>'
+    prompt = f'<b>prompt</b> <code>{_html(prompt_text(ro.prompts[i]))}</code>'
     if 'answer' in ro.columns:
-        prompt += f" &nbsp; gold: <code>{html.escape(str(ro.columns['answer'][i]))}</code>"
+        prompt += f" &nbsp; gold: <code>{_html(str(ro.columns['answer'][i]))}</code>"
     rows = ro.group(i)
     first, *others = rows[0]
-    head = f'<th>{first}</th>' + ''.join(f'<th style="text-align:right">{html.escape(n)}</th>' for n in others)
-    body = [''.join(_html_cell(*item) for item in row.items()) for row in rows]
-    lines = ''.join(f'<tr>{line}</tr>' for line in body)
-    return f'<p>{prompt}</p><table><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table>'
+    head = f'<th>{first}</th>' + ''.join(f'<th style="text-align:right">{_html(n)}</th>' for n in others)
+    lines = ['<tr>' + ''.join(_html_cell(*item) for item in row.items()) + '</tr>' for row in rows]
+    return f'<p>{prompt}</p><table><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table>'
 
 # %% ../nbs/1_line/02_core.ipynb #7c7e6ef3
 @patch
@@ -210,18 +209,22 @@ def _joined(parts, name):
     if name=='prompt_mask': return below(values, 0, 'left')
     return below(values) if name in TOKEN_FIELDS else torch.cat(values)
 
+def _joined_columns(parts):
+    "Each column that one of the parts has; None for the prompts of a part that lacks it"
+    names = dict.fromkeys(c for p in parts for c in p.columns)
+    lacking = [[None]*len(p.prompt_ids) for p in parts]
+    return {c: [x for p, no in zip(parts, lacking) for x in p.columns.get(c, no)] for c in names}
+
 # %% ../nbs/1_line/02_core.ipynb #9d6d6227
 @patch(cls_method=True)
 def join(cls:Rollouts,
-         parts:list # Of equal `num_generations` and with the same columns
+         parts:list # Of equal `num_generations`
         ) -> Rollouts:
     "One after the other, padded to the longest prompt and completion; what only some of them have is left out"
-    first = parts[0]
     errors = sum((Counter(p.reward_errors) for p in parts), Counter())
     known = {n: _joined(parts, n) for n in ('prompt_ids','prompt_mask','prompts','completions',*ROW_FIELDS)}
-    columns = {c: [x for p in parts for x in p.columns[c]] for c in first.columns}
-    return cls(**known, columns=columns, num_generations=first.num_generations,
-               reward_names=first.reward_names, reward_errors=dict(errors))
+    return cls(**known, columns=_joined_columns(parts), num_generations=parts[0].num_generations,
+               reward_names=parts[0].reward_names, reward_errors=dict(errors))
 
 # %% ../nbs/1_line/02_core.ipynb #c009c2fb
 @patch

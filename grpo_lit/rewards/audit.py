@@ -11,6 +11,7 @@ __all__ = ['GOLD', 'BIZARRE', 'gold_completion', 'check_gold', 'degenerate_compl
 import html
 from collections import Counter, defaultdict
 from dataclasses import dataclass
+from ..tensors import visible
 from .calls import RewardCaller, is_async, reward_arguments, reward_name, reward_parameters
 
 # %% ../../nbs/2_rewards/21_audit.ipynb #b15e10d5
@@ -76,7 +77,7 @@ def _spread(rows, n):
 
 # %% ../../nbs/2_rewards/21_audit.ipynb #1f278208
 def _gold_message(f, bad, n):
-    lines = [f'reward {reward_name(f)} does not give its most to the gold answer in {len(bad)} of {n} rows, '
+    lines = [f'reward {visible(reward_name(f))} does not give its most to the gold answer in {len(bad)} of {n} rows, '
              'so no policy could earn it:']
     for row, gold, why in bad[:3]:
         prompt = str(row.get('prompt'))
@@ -155,8 +156,10 @@ def degenerate_completions(row:dict, # Of the data
         'gold in noise': 'xq zzv '*300+gold+' zq vvx'*300}
 
 # %% ../../nbs/2_rewards/21_audit.ipynb #a14f6b84
+def _html(text): return html.escape(visible(text))
+
 def _row(name, share, example):
-    return f'<tr><td>{html.escape(name)}</td><td>{share}</td><td>{example}</td></tr>'
+    return f'<tr><td>{_html(name)}</td><td>{share}</td><td>{example}</td></tr>'
 
 @dataclass
 class Audit:
@@ -176,13 +179,13 @@ class Audit:
     def __repr__(self):
         earned = [f'  {k:30s} {share:4.0%}  {text[:60]!r}' for k, (share, text) in self.earned.items()]
         failed = [f'  {k:30s} {share:4.0%} fails' for k, share in self.failed.items()]
-        return '\n'.join([f'{self.name}: {self._title()}', *earned, *failed])
+        return visible('\n'.join([f'{self.name}: {self._title()}', *earned, *failed]), '\n')
 
     def _repr_html_(self):
-        rows = [_row(k, f'{share:.0%}', f'<code>{html.escape(text[:80])}</code>')
+        rows = [_row(k, f'{share:.0%}', f'<code>{_html(text[:80])}</code>')
                 for k, (share, text) in self.earned.items()]
         rows += [_row(k, f'fails on {share:.0%}', '') for k, share in self.failed.items()]
-        return (f'<p><b>{html.escape(self.name)}</b>: {self._title()}</p>'
+        return (f'<p><b>{_html(self.name)}</b>: {self._title()}</p>'
                 '<table><tr><th>what earns</th><th>on</th><th>example</th></tr>' + ''.join(rows) + '</table>')
 
 # %% ../../nbs/2_rewards/21_audit.ipynb #659f47ed
@@ -205,7 +208,7 @@ def audit_reward(f, # A reward function that reads a gold from the data
             elif gold > 0 and v >= gold/2: hits[name].append(text)
     known = [g for g in golds if g==g]
     if max(known, default=0) <= 0:
-        raise ValueError(f'reward {reward_name(f)} gives nothing for the gold answers '
+        raise ValueError(f'reward {visible(reward_name(f))} gives nothing for the gold answers '
                          f'(as {gold_completion(data[0])[-60:]!r}), so there is nothing to compare with')
     earned = {name:(len(texts)/len(data), texts[0]) for name, texts in hits.items()}
     failed = {name:n/len(data) for name, n in fails.items()}

@@ -85,7 +85,8 @@ class Parser(argparse.ArgumentParser):
             message = no_such('option', unknown[1], self.known_options())
         if len(message) < 60:
             self.print_usage(sys.stderr)
-        self.exit(2, f'{self.prog}: {message}\n')
+        say(f'{self.prog}: {message}', file=sys.stderr)
+        self.exit(2)
 
     def known_options(self) -> list:
         "Those of the chosen command, spelt with hyphens"

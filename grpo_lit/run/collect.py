@@ -11,6 +11,7 @@ __all__ = ['DataOrder', 'updates_per_rollout', 'planned_steps', 'token_weights',
 
 # %% ../../nbs/4_run/09_collect.ipynb #e5524a34
 import math, time
+from dataclasses import replace
 import torch
 from ..advantages import group_advantages
 from ..core import Rollouts
@@ -21,7 +22,7 @@ from ..logprobs import high_entropy_mask
 from ..rewards.calls import RewardCaller
 from .checkpoints import RunState
 from .sampler import Sampler, overlapped
-from ..scoring import score_completions
+from ..scoring import score_completions, whole_row
 from ..tensors import seed_for
 
 # %% ../../nbs/4_run/09_collect.ipynb #5cc58fd2
@@ -154,6 +155,7 @@ class Collector:
         self.accelerator, self.rows = accelerator, rows
         self.sample = Sampler(state, tokenizer, args, accelerator)
         self.order = DataOrder(len(rows), args.seed, args.shuffle_dataset)
+        self.columns = [name for name in whole_row(rows) if name != 'prompt']
         self.caller = RewardCaller() # Remembers, for the run, which rewards hung or failed
 
     def prompt_rows(self, rollout:int) -> list: # P rows of the data
@@ -162,7 +164,9 @@ class Collector:
         return [self.rows[self.order[n]] for n in range(rollout*P, (rollout+1)*P)]
 
     def score(self, rollouts:Rollouts) -> Rollouts:
-        "With rewards; failing rewards cost their rows"
+        "With rewards; failing rewards cost their rows, and a column that these prompts lack is None"
+        none = {name: [None]*len(rollouts.prompt_ids) for name in self.columns}
+        rollouts = replace(rollouts, columns=none | rollouts.columns)
         return score_completions(rollouts, self.reward_funcs, self.args.reward_weights, isolate=True,
                                  timeout=self.args.reward_timeout, caller=self.caller)
 

@@ -192,7 +192,7 @@ def _several(result, n:int) -> str:
 
 def _count(done, total):
     "A line that counts questions"
-    say(f'\r{done}/{total} questions', end='' if done < total else '\n', file=sys.stderr)
+    say(f'\r{done}/{total} questions', end='' if done < total else '\n', file=sys.stderr, raw=True)
 
 # %% ../../nbs/4_run/18_commands.ipynb #6b8e31a5
 def plot(run:str # A run directory

@@ -159,7 +159,8 @@ def evaluate(model, tokenizer, task, # A `Task` (its test rows), or rows with `p
     asked, kls, tokens, cut, caller = [], [], [], [], RewardCaller()
     for i in range(0, n, batch_size):
         part = [rows[j] for j in range(i, min(i+batch_size, n))]
-        columns = {c:[r.get(c) for r in part] for c in part[0] if c!='prompt'}
+        names = dict.fromkeys(c for r in part for c in r if c!='prompt')
+        columns = {c:[r.get(c) for r in part] for c in names}
         ro = sample_groups(model, tokenizer, [r['prompt'] for r in part], num_generations, length, temperature,
                            seed=seed_for(seed, 'evaluate', i), columns=columns)
         ro = score_completions(ro, reward, isolate=True, caller=caller)

@@ -9,6 +9,7 @@ __all__ = ['BLUE', 'GREEN', 'RED', 'GREY', 'panels', 'curves', 'bars']
 
 # %% ../../nbs/4_run/13_pictures.ipynb #e6e0be49
 import math
+from ..tensors import visible
 
 # %% ../../nbs/4_run/13_pictures.ipynb #17a47c30
 BLUE, GREEN, RED, GREY = '#5b8def', '#2ea043', '#da3633', '#8a8f98'
@@ -39,7 +40,7 @@ def curves(lines:dict, # Name -> values
     "Draw one curve for each entry"
     ax = ax or panels()[0]
     for name, values in lines.items():
-        ax.plot(range(len(values)) if x is None else x, values, style, label=name)
+        ax.plot(range(len(values)) if x is None else x, values, style, label=visible(str(name)))
     if len(lines) > 1:
         ax.legend(frameon=False, fontsize=8)
     ax.set(**labels)
@@ -54,6 +55,6 @@ def bars(values:dict, # Name -> value
     ax = ax or panels()[0]
     sizes = [float(v) for v in values.values()]
     colors = [GREEN if v > 0 else RED for v in sizes] if signed else BLUE
-    ax.barh(list(values), sizes, color=colors)
+    ax.barh([visible(str(name)) for name in values], sizes, color=colors)
     ax.invert_yaxis()
     ax.set(**labels)

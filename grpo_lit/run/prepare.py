@@ -24,7 +24,7 @@ from ..rewards.audit import check_gold
 from .checkpoints import RunState
 from .config import GRPOConfig
 from ..sampling import check_fits
-from ..scoring import check_rewards
+from ..scoring import check_rewards, whole_row
 from ..tasks import encode_prompt
 from ..tensors import no_such
 
@@ -85,7 +85,7 @@ def check_run(model, tokenizer, reward_funcs:list,
         raise ValueError('eval_steps is set, but there is no eval_dataset')
     if args.save_steps and not args.output_dir:
         raise ValueError('save_steps is set, but there is no output_dir to save in')
-    check_rewards(reward_funcs, train_dataset[0], tokenizer)
+    check_rewards(reward_funcs, whole_row(train_dataset), tokenizer)
     if args.gold_check:
         check_gold(reward_funcs, train_dataset, args.gold_check)
 

@@ -14,19 +14,20 @@ from pathlib import Path
 from ..core import Rollouts
 from .files import NotSaved, log, recover, remove_quietly, trouble, write_whole
 from .lock import RunLock
-from .logs import append_whole, as_line, plain, read_metrics
+from .logs import append_whole, as_line, as_text, plain, read_metrics
 from .manifest import is_whole
 
 # %% ../../nbs/4_run/05_runs.ipynb #eaf79b5b
 def as_cell(value):
     "A value that a cell of a table can hold"
-    return value if isinstance(value, (str,int,float,type(None))) else json.dumps(plain(value))
+    return value if isinstance(value, (int,float,type(None))) else as_text(value)
 
 def rollout_rows(step:int, rollouts:Rollouts) -> list: # Dicts, one per completion
     "What the policy wrote, with the columns of its questions, rewards and advantages"
-    rows = []
+    rows, ours = [], {'step', 'group', 'prompt', *rollouts.group(0)[0]}
+    names = {name: f'data_{name}' if name in ours else str(name) for name in rollouts.columns}
     for i in range(len(rollouts.prompt_ids)):
-        columns = {name:as_cell(values[i]) for name, values in rollouts.columns.items()}
+        columns = {names[name]: as_cell(values[i]) for name, values in rollouts.columns.items()}
         question = dict(step=step, group=i, prompt=as_cell(rollouts.prompts[i])) | columns
         rows += [question | completion for completion in rollouts.group(i)]
     return rows
@@ -37,10 +38,10 @@ def write_table(path:Path, rows:list):
     import pyarrow as pa, pyarrow.parquet as pq
     def column(values):
         try: return pa.array(values)
-        except (pa.ArrowInvalid, pa.ArrowTypeError):
-            return pa.array([None if v is None else str(v) for v in values])
+        except (pa.ArrowException, OverflowError, ValueError):
+            return pa.array([None if v is None else as_text(v) for v in values])
     names = dict.fromkeys(name for row in rows for name in row)
-    table = pa.table({name:column([row.get(name) for row in rows]) for name in names})
+    table = pa.table({as_text(name):column([row.get(name) for row in rows]) for name in names})
     write_whole(path, lambda part: pq.write_table(table, part), synced=False)
 
 def read_table(path:Path) -> list: # Dicts

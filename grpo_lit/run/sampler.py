@@ -64,7 +64,8 @@ class Sampler:
     def __call__(self, rows:list, G:int, seed:int, on_group=None) -> Rollouts:
         "G completions for each row"
         a, model = self.args, self.model()
-        columns = {c: [r.get(c) for r in rows] for c in rows[0] if c != 'prompt'}
+        names = dict.fromkeys(c for r in rows for c in r if c != 'prompt') # rows may differ
+        columns = {c: [r.get(c) for r in rows] for c in names}
         own_precision = model is not self.state.model
         with contextlib.nullcontext() if own_precision else self.accelerator.autocast():
             return sample_groups(model, self.tokenizer, [r['prompt'] for r in rows], G,

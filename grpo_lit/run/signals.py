@@ -9,7 +9,7 @@ __all__ = ['ENDING', 'PATIENCE', 'FULL', 'in_main_thread', 'caught_in_c', 'take_
            'exit_code', 'Stop', 'stoppable', 'say', 'Unbroken']
 
 # %% ../../nbs/4_run/04b_signals.ipynb #dec23f4c
-import contextlib, errno, os, signal, threading, time
+import contextlib, errno, os, re, signal, threading, time
 
 # %% ../../nbs/4_run/04b_signals.ipynb #76530512
 ENDING = tuple(getattr(signal, name) for name in # What asks a run to end
@@ -161,8 +161,18 @@ def stoppable(exits:bool=True # End the process behind the block, if another sig
 # %% ../../nbs/4_run/04b_signals.ipynb #31ae26e4
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) # There is no room, at the moment
 
-def say(*words, end='\n', file=None):
+def _plain_text(word):
+    text = str(word)
+    if re.fullmatch('[ -~\n\t]*', text):
+        return text
+    from grpo_lit.tensors import visible # which loads torch
+    return visible(text, '\n\t')
+
+def say(*words, end='\n', file=None,
+        raw:bool=False # The words are ours, and are to steer the screen
+       ):
     "Print a line; where that fails there is nobody to tell"
+    words = words if raw else map(_plain_text, words)
     with contextlib.suppress(OSError, ValueError):
         print(*words, end=end, file=file, flush=True)
 

@@ -11,6 +11,7 @@ __all__ = ['METRICS', 'CURVES', 'PLOTTED', 'accuracy_of', 'progress_text', 'mean
 # %% ../../nbs/4_run/14_watch.ipynb #e71e76cd
 import html, shutil, sys, time
 from pathlib import Path
+from ..tensors import visible
 from .pictures import BLUE, panels
 from .runs import Run
 from .signals import say
@@ -135,7 +136,7 @@ class ProgressLine:
         line = '█'*done + '░'*(16-done) + ' ' + text
         room = shutil.get_terminal_size().columns-1
         end = '\n' if step==total else ''
-        say('\r\x1b[K' + line[:room], end=end, file=self.stream)
+        say('\r\x1b[K' + line[:room], end=end, file=self.stream, raw=True)
 
 # %% ../../nbs/4_run/14_watch.ipynb #fdeff3e6
 def spark(values:list, # Numbers; None and NaN are left out
@@ -148,7 +149,7 @@ def spark(values:list, # Numbers; None and NaN are left out
     def y(v): return h-3 - (v-low)/((high-low) or 1)*(h-6)
     line = ' '.join(f'{x(i):.1f},{y(v):.1f}' for i, v in points)
     return ('<figure style="display:inline-block;margin:4px 10px 4px 0">'
-            f'<figcaption style="font-size:11px">{html.escape(title)} <b>{points[-1][1]:.3g}</b></figcaption>'
+            f'<figcaption style="font-size:11px">{html.escape(visible(title))} <b>{points[-1][1]:.3g}</b></figcaption>'
             f'<svg width="{w}" height="{h}" style="background:rgba(128,128,128,.08)">'
             f'<polyline points="{line}" fill="none" stroke="{BLUE}" stroke-width="1.5"/></svg></figure>')
 
