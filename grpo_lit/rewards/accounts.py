@@ -41,10 +41,10 @@ def size_below(path:str|None, # None: nothing
 
 # %% ../../nbs/2_rewards/07c_accounts.ipynb #6e72d6b8
 def remove_tree(path):
-    "Remove a directory that nobody uses any more, whatever lies in it; what cannot be removed stays"
-    try: return shutil.rmtree(path)
-    except FileNotFoundError: return
-    except (OSError, RecursionError): pass
+    "Remove a directory and whatever lies in it, also while others remove parts of it; what cannot be removed stays"
+    for _ in range(3):
+        with contextlib.suppress(OSError, RecursionError): shutil.rmtree(path)
+        if not os.path.lexists(path): return
     for command in (['chmod','-R','u+rwx'], ['rm','-rf']):
         with contextlib.suppress(OSError): subprocess.run([*command, '--', path], capture_output=True)
 
