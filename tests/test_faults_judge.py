@@ -343,7 +343,7 @@ LEAVES = {
     'segmentation': only_if_it_differs('ctypes.string_at(0)', 'import ctypes'), 'closes': only_if_it_differs('os.closerange(0, 99)', 'import os'),
     'inside': 'def test_it():\n    if '+ODD+': raise SystemExit\n    assert True', 'a subclass': only_if_it_differs('raise Out', 'class Out(SystemExit): pass'),
     'signal': only_if_it_differs('signal.raise_signal(9)', 'import signal'), 'thread': only_if_it_differs('_thread.interrupt_main()', 'import _thread'),
-    'argparse': only_if_it_differs('argparse.ArgumentParser().parse_args(["--x"])', 'import argparse'), 'replaced': only_if_it_differs('os.execv("/bin/true", ["true"])', 'import os'),
+    'argparse': only_if_it_differs('argparse.ArgumentParser().parse_args(["--x"])', 'import argparse'), 'fault': only_if_it_differs('faulthandler._sigsegv()', 'import faulthandler'),
 }
 CHEATS = {f'looks: {n}': s for n, s in LOOKS.items()} | {f'leaves: {n}': s for n, s in LEAVES.items()}
 
@@ -399,8 +399,8 @@ def test_a_function_called_like_one_of_pythons():
 
 UNCLEAR = {
     'two builtins': 'assert abs(sum(2, 3)-6) < 1', 'no such module': 'import no_such_module\nassert f(1) == 1', 'no python': 'assert f(',
-    'the module of the solution': 'from solution import f\nassert f(1) == 1', 'nul': 'assert f("\0") == 1', 'order of two objects': 'assert f(1) < f(2)',
-    'sum of two objects': 'assert f(1)+f(2)',
+    'the module of the solution': 'from solution import f\nassert f(1) == 1', 'nul': 'assert f("\0") == 1', 'a fixture': 'def test_f(tmp_path): assert f(tmp_path)', 'order of two objects': 'assert f(1) < f(2)',
+    'sum of two objects': 'assert f(1)+f(2)', 'a class of theirs below one of ours': 'class Own(Thing): pass\nassert Own(1).x == 1',
 }
 THING = 'class Thing:\n    def __init__(s, x): s.x = x\n    def __lt__(s, o): return True\n    def __add__(s, o): return s\ndef f(x): return Thing(x)'
 
@@ -414,7 +414,27 @@ def test_a_program_does_not_choose_none():
     for test in ANSWERS.values():
         assert run_tests(YES.replace('BASE', 'object'), [test]).status != 'unjudged', test
     assert run_tests(THING, ['assert f(1) < f(2)', 'assert f(1) == 5']).status == 'error'
+    for reply in ('error=["ValueError", "x"]', 'error=["SyntaxError", "x"]', 'error=["RecursionError", "x"]', 'value=5', 'value=[]', 'value={"dict": []}', 'error=["Unjudged", "x"]'):
+        v = run_tests(REFUSES.format(reply=reply), ['assert f(1) == 1'])
+        assert v.status == 'error' and not v.reason, reply
     assert run_tests(THING, ['assert sorted(g(lambda a: f(1) < f(2))) == [1]']).status == 'error'
+
+REFUSES = '''
+import json, os
+m = json.dumps(dict({reply})).encode()
+for fd in range(3, 64):
+    try: os.write(fd, len(m).to_bytes(4, 'big')+m)
+    except OSError: pass
+def f(x): return x
+'''
+SWALLOWS = 'class Kind:\n    def __enter__(s): return 0\n    def __exit__(s, *e): return True\ndef f(x): return Kind()'
+
+def test_an_assertion_is_not_swallowed():
+    assert not run_tests(SWALLOWS, ['with f(2) as x: assert x == 5']).correct
+
+def test_a_class_of_errors_that_end_loops():
+    twice = 'class Own(Exception): pass\nclass Stop(StopIteration): pass\nStop.__name__ = "Own"\ndef f(x): raise Stop'
+    for test in STOPS.values(): assert not run_tests(twice, [test+'\nassert Own']).correct
 
 OBJECTS = {
     'fields': 'assert Point(1, 2) == Point(1, 2) and Point(1, 2) != Point(1, 3)', 'isinstance': 'assert isinstance(Point(1, 2), Point) and not isinstance(3, Point)',
@@ -424,6 +444,7 @@ OBJECTS = {
     'builtin types': 'assert convert(["1", "2"], int) == [1, 2] and convert([3, 1], str) == ["3", "1"]', 'by name': 'from datetime import date\nassert later(date(2024, 2, 28)) == date(2024, 2, 29)',
     'keyword': 'xs = [3, 1]\ntidy(xs=xs)\nassert xs == [1, 3]', 'exit': 'import unittest\nwith unittest.TestCase().assertRaises(SystemExit): leave()', 'set': 'assert seen(2) == {1, 2}',
     'namedtuple': 'assert pair() == (1, 2)', 'node': 'class Node:\n    def __init__(self, v, n=None): self.val, self.next = v, n\nn = flip(Node(1, Node(2)))\nassert (n.val, n.next.val, n.next.next) == (2, 1, None)',
+    'slice': 'assert Bag()[1:] == [2, 3]', 'with': 'with Bag() as b: b.items.append(4)\nassert b.items == [1, 2, 3]', 'kept in a set': 'assert len({Point(1, 2), Point(1, 2)}) == 2',
     'callback': 'seen = []\ndef each(x): seen.append(x)\nconvert([1, 2], each)\nassert seen == [1, 2]', 'generator': 'assert list(zip(steps(3), "abc")) == [(0, "a"), (1, "b"), (2, "c")]',
 }
 HONEST_OBJECTS = '''
@@ -442,6 +463,8 @@ class Bag:
     def __getitem__(self, i): return self.items[i]
     def __setitem__(self, i, x): self.items[i] = x
     def take(self): raise Empty('none')
+    def __enter__(self): return self
+    def __exit__(self, *error): self.items = [1, 2, 3]
 def convert(xs, f): return [f(x) for x in xs]
 def later(d): return d+timedelta(1)
 def tidy(xs): xs.sort()
