@@ -2,6 +2,7 @@
 
 Each table is name -> case. The forged names pass in a judge with one namespace (`naive`), so that none of them is an empty threat.
 """
+import os
 from functools import cache
 import pytest
 from grpo_lit.rewards import mutants
@@ -480,3 +481,59 @@ def flip(node):
 def test_honest_objects_pass():
     verdicts = in_parallel(lambda t: run_tests(HONEST_OBJECTS, t+'\nassert True'), OBJECTS.values())
     assert not [(n, v.stderr) for n, v in zip(OBJECTS, verdicts) if not v.correct]
+
+# --- every task of HumanEval and MBPP, under a program that has redefined all of Python and solves nothing
+
+REDEFINED = '''
+import builtins as _b, sys as _s, types as _t
+_g, _type, _function = globals(), type, _t.FunctionType
+class _Yes:
+    def __getattr__(s, n): return _Yes()
+    def __call__(s, *a, **k): return _Yes()
+    __eq__ = __ne__ = __lt__ = __gt__ = __le__ = __ge__ = __contains__ = lambda s, o: True
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __abs__ = __round__ = __getitem__ = lambda s, *o: s
+    __hash__ = __int__ = __index__ = lambda s: 0
+    __bool__ = lambda s: True
+    __len__ = lambda s: 1
+    __float__ = lambda s: 0.
+    __iter__ = lambda s: iter([_yes])
+_yes = _Yes()
+_names = [n for n in dir(_b) if not n.startswith('_')] + sorted(_s.stdlib_module_names)
+for _n in list(_s.modules):
+    if _n in _s.stdlib_module_names and _n not in ('sys', 'builtins'): _s.modules[_n] = _yes
+for _n in [n for n in _g if _type(_g[n]) is _function and not n.startswith('_')] + _names: _g[_n] = VALUE
+'''
+REDEFINITIONS = {'agrees': '_yes', 'zero': '(lambda *a, **k: 0)', 'true': '(lambda *a, **k: True)', 'none': '(lambda *a, **k: None)',
+                 'class': '_type("T", (), {"__new__": lambda c, *a: True})'}
+
+def forgers_of(source, step):
+    from test_sandbox import humaneval, mbpp
+    rows = list(dict(humaneval=humaneval, mbpp=mbpp)[source]())[::step]
+    return [(stub+REDEFINED.replace('VALUE', value), tests) for _, stub, tests in rows for value in REDEFINITIONS.values()]
+
+def none_passes(source, step):
+    programs, tests = zip(*forgers_of(source, step))
+    verdicts = in_parallel(lambda p, t: run_tests(p, t, timeout=5), programs, tests)
+    assert not [i for i, v in enumerate(verdicts) if v.correct]
+    loaded = [v for v in verdicts if v.stderr.startswith(('test', 'line', 'all'))]
+    assert len(loaded) == len(verdicts)                 # they failed at a test, not before
+
+needs_data = pytest.mark.skipif(not os.environ.get('GRPO_LIT_CASES'), reason='needs the data files (set GRPO_LIT_CASES)')
+
+@needs_data
+@pytest.mark.parametrize('source', ['humaneval', 'mbpp'])
+def test_redefining_python_solves_nothing(source): none_passes(source, 19)
+
+@needs_data
+@pytest.mark.slow
+@pytest.mark.parametrize('source', ['humaneval', 'mbpp'])
+def test_redefining_python_solves_nothing_at_all(source): none_passes(source, 1)
+
+@needs_data
+def test_a_program_of_lies_about_every_name_a_test_uses():
+    "In one namespace these pass some; here none"
+    lies = 'def abs(x): return 0\ndef sorted(x, **k): return x\ndef set(x=()): return ()\ndef round(*a): return 0\nclass math:\n    fabs = floor = lambda x: 0\n    isclose = lambda *a, **k: True\n'
+    from test_sandbox import humaneval, mbpp
+    rows = [r for source in (humaneval, mbpp) for r in source() if any(n in str(r[2]) for n in ('abs(', 'sorted(', 'set(', 'round(', 'isclose'))]
+    verdicts = in_parallel(lambda stub, t: run_tests(stub.replace('return None', 'return 0')+'\n'+lies, t), *zip(*[r[1:] for r in rows]))
+    assert len(rows) > 10 and not [i for i, v in enumerate(verdicts) if v.correct]
