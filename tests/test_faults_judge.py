@@ -2,6 +2,7 @@
 
 Each table is name -> case. The forged names pass in a judge with one namespace (`naive`), so that none of them is an empty threat.
 """
+import os
 from functools import cache
 import pytest
 from grpo_lit.rewards import mutants
@@ -343,7 +344,7 @@ LEAVES = {
     'segmentation': only_if_it_differs('ctypes.string_at(0)', 'import ctypes'), 'closes': only_if_it_differs('os.closerange(0, 99)', 'import os'),
     'inside': 'def test_it():\n    if '+ODD+': raise SystemExit\n    assert True', 'a subclass': only_if_it_differs('raise Out', 'class Out(SystemExit): pass'),
     'signal': only_if_it_differs('signal.raise_signal(9)', 'import signal'), 'thread': only_if_it_differs('_thread.interrupt_main()', 'import _thread'),
-    'argparse': only_if_it_differs('argparse.ArgumentParser().parse_args(["--x"])', 'import argparse'), 'replaced': only_if_it_differs('os.execv("/bin/true", ["true"])', 'import os'),
+    'argparse': only_if_it_differs('argparse.ArgumentParser().parse_args(["--x"])', 'import argparse'), 'fault': only_if_it_differs('faulthandler._sigsegv()', 'import faulthandler'),
 }
 CHEATS = {f'looks: {n}': s for n, s in LOOKS.items()} | {f'leaves: {n}': s for n, s in LEAVES.items()}
 
@@ -399,8 +400,8 @@ def test_a_function_called_like_one_of_pythons():
 
 UNCLEAR = {
     'two builtins': 'assert abs(sum(2, 3)-6) < 1', 'no such module': 'import no_such_module\nassert f(1) == 1', 'no python': 'assert f(',
-    'the module of the solution': 'from solution import f\nassert f(1) == 1', 'nul': 'assert f("\0") == 1', 'order of two objects': 'assert f(1) < f(2)',
-    'sum of two objects': 'assert f(1)+f(2)',
+    'the module of the solution': 'from solution import f\nassert f(1) == 1', 'nul': 'assert f("\0") == 1', 'a fixture': 'def test_f(tmp_path): assert f(tmp_path)', 'order of two objects': 'assert f(1) < f(2)',
+    'sum of two objects': 'assert f(1)+f(2)', 'a class of theirs below one of ours': 'class Own(Thing): pass\nassert Own(1).x == 1',
 }
 THING = 'class Thing:\n    def __init__(s, x): s.x = x\n    def __lt__(s, o): return True\n    def __add__(s, o): return s\ndef f(x): return Thing(x)'
 
@@ -414,7 +415,27 @@ def test_a_program_does_not_choose_none():
     for test in ANSWERS.values():
         assert run_tests(YES.replace('BASE', 'object'), [test]).status != 'unjudged', test
     assert run_tests(THING, ['assert f(1) < f(2)', 'assert f(1) == 5']).status == 'error'
+    for reply in ('error=["ValueError", "x"]', 'error=["SyntaxError", "x"]', 'error=["RecursionError", "x"]', 'value=5', 'value=[]', 'value={"dict": []}', 'error=["Unjudged", "x"]'):
+        v = run_tests(REFUSES.format(reply=reply), ['assert f(1) == 1'])
+        assert v.status == 'error' and not v.reason, reply
     assert run_tests(THING, ['assert sorted(g(lambda a: f(1) < f(2))) == [1]']).status == 'error'
+
+REFUSES = '''
+import json, os
+m = json.dumps(dict({reply})).encode()
+for fd in range(3, 64):
+    try: os.write(fd, len(m).to_bytes(4, 'big')+m)
+    except OSError: pass
+def f(x): return x
+'''
+SWALLOWS = 'class Kind:\n    def __enter__(s): return 0\n    def __exit__(s, *e): return True\ndef f(x): return Kind()'
+
+def test_an_assertion_is_not_swallowed():
+    assert not run_tests(SWALLOWS, ['with f(2) as x: assert x == 5']).correct
+
+def test_a_class_of_errors_that_end_loops():
+    twice = 'class Own(Exception): pass\nclass Stop(StopIteration): pass\nStop.__name__ = "Own"\ndef f(x): raise Stop'
+    for test in STOPS.values(): assert not run_tests(twice, [test+'\nassert Own']).correct
 
 OBJECTS = {
     'fields': 'assert Point(1, 2) == Point(1, 2) and Point(1, 2) != Point(1, 3)', 'isinstance': 'assert isinstance(Point(1, 2), Point) and not isinstance(3, Point)',
@@ -424,6 +445,7 @@ OBJECTS = {
     'builtin types': 'assert convert(["1", "2"], int) == [1, 2] and convert([3, 1], str) == ["3", "1"]', 'by name': 'from datetime import date\nassert later(date(2024, 2, 28)) == date(2024, 2, 29)',
     'keyword': 'xs = [3, 1]\ntidy(xs=xs)\nassert xs == [1, 3]', 'exit': 'import unittest\nwith unittest.TestCase().assertRaises(SystemExit): leave()', 'set': 'assert seen(2) == {1, 2}',
     'namedtuple': 'assert pair() == (1, 2)', 'node': 'class Node:\n    def __init__(self, v, n=None): self.val, self.next = v, n\nn = flip(Node(1, Node(2)))\nassert (n.val, n.next.val, n.next.next) == (2, 1, None)',
+    'slice': 'assert Bag()[1:] == [2, 3]', 'with': 'with Bag() as b: b.items.append(4)\nassert b.items == [1, 2, 3]', 'kept in a set': 'assert len({Point(1, 2), Point(1, 2)}) == 2',
     'callback': 'seen = []\ndef each(x): seen.append(x)\nconvert([1, 2], each)\nassert seen == [1, 2]', 'generator': 'assert list(zip(steps(3), "abc")) == [(0, "a"), (1, "b"), (2, "c")]',
 }
 HONEST_OBJECTS = '''
@@ -442,6 +464,8 @@ class Bag:
     def __getitem__(self, i): return self.items[i]
     def __setitem__(self, i, x): self.items[i] = x
     def take(self): raise Empty('none')
+    def __enter__(self): return self
+    def __exit__(self, *error): self.items = [1, 2, 3]
 def convert(xs, f): return [f(x) for x in xs]
 def later(d): return d+timedelta(1)
 def tidy(xs): xs.sort()
@@ -457,3 +481,59 @@ def flip(node):
 def test_honest_objects_pass():
     verdicts = in_parallel(lambda t: run_tests(HONEST_OBJECTS, t+'\nassert True'), OBJECTS.values())
     assert not [(n, v.stderr) for n, v in zip(OBJECTS, verdicts) if not v.correct]
+
+# --- every task of HumanEval and MBPP, under a program that has redefined all of Python and solves nothing
+
+REDEFINED = '''
+import builtins as _b, sys as _s, types as _t
+_g, _type, _function = globals(), type, _t.FunctionType
+class _Yes:
+    def __getattr__(s, n): return _Yes()
+    def __call__(s, *a, **k): return _Yes()
+    __eq__ = __ne__ = __lt__ = __gt__ = __le__ = __ge__ = __contains__ = lambda s, o: True
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __abs__ = __round__ = __getitem__ = lambda s, *o: s
+    __hash__ = __int__ = __index__ = lambda s: 0
+    __bool__ = lambda s: True
+    __len__ = lambda s: 1
+    __float__ = lambda s: 0.
+    __iter__ = lambda s: iter([_yes])
+_yes = _Yes()
+_names = [n for n in dir(_b) if not n.startswith('_')] + sorted(_s.stdlib_module_names)
+for _n in list(_s.modules):
+    if _n in _s.stdlib_module_names and _n not in ('sys', 'builtins'): _s.modules[_n] = _yes
+for _n in [n for n in _g if _type(_g[n]) is _function and not n.startswith('_')] + _names: _g[_n] = VALUE
+'''
+REDEFINITIONS = {'agrees': '_yes', 'zero': '(lambda *a, **k: 0)', 'true': '(lambda *a, **k: True)', 'none': '(lambda *a, **k: None)',
+                 'class': '_type("T", (), {"__new__": lambda c, *a: True})'}
+
+def forgers_of(source, step):
+    from test_sandbox import humaneval, mbpp
+    rows = list(dict(humaneval=humaneval, mbpp=mbpp)[source]())[::step]
+    return [(stub+REDEFINED.replace('VALUE', value), tests) for _, stub, tests in rows for value in REDEFINITIONS.values()]
+
+def none_passes(source, step):
+    programs, tests = zip(*forgers_of(source, step))
+    verdicts = in_parallel(lambda p, t: run_tests(p, t, timeout=5), programs, tests)
+    assert not [i for i, v in enumerate(verdicts) if v.correct]
+    loaded = [v for v in verdicts if v.stderr.startswith(('test', 'line', 'all'))]
+    assert len(loaded) == len(verdicts)                 # they failed at a test, not before
+
+needs_data = pytest.mark.skipif(not os.environ.get('GRPO_LIT_CASES'), reason='needs the data files (set GRPO_LIT_CASES)')
+
+@needs_data
+@pytest.mark.parametrize('source', ['humaneval', 'mbpp'])
+def test_redefining_python_solves_nothing(source): none_passes(source, 19)
+
+@needs_data
+@pytest.mark.slow
+@pytest.mark.parametrize('source', ['humaneval', 'mbpp'])
+def test_redefining_python_solves_nothing_at_all(source): none_passes(source, 1)
+
+@needs_data
+def test_a_program_of_lies_about_every_name_a_test_uses():
+    "In one namespace these pass some; here none"
+    lies = 'def abs(x): return 0\ndef sorted(x, **k): return x\ndef set(x=()): return ()\ndef round(*a): return 0\nclass math:\n    fabs = floor = lambda x: 0\n    isclose = lambda *a, **k: True\n'
+    from test_sandbox import humaneval, mbpp
+    rows = [r for source in (humaneval, mbpp) for r in source() if any(n in str(r[2]) for n in ('abs(', 'sorted(', 'set(', 'round(', 'isclose'))]
+    verdicts = in_parallel(lambda stub, t: run_tests(stub.replace('return None', 'return 0')+'\n'+lies, t), *zip(*[r[1:] for r in rows]))
+    assert len(rows) > 10 and not [i for i, v in enumerate(verdicts) if v.correct]

@@ -21,13 +21,15 @@ RUN_METHOD = ('_r = {test}({method!r}).run()\n'
 def _tests_of(node) -> list: # (name, Python that runs it after `node`) of each
     "The tests that a top-level statement holds"
     if isinstance(node, ast.Assert): return [(f'line {node.lineno}', '')]
-    if isinstance(node, ast.FunctionDef) and node.name.startswith('test'): return [(node.name, f'{node.name}()')]
+    if isinstance(node, ast.FunctionDef) and node.name.startswith('test'):
+        if len(node.args.args) > len(node.args.defaults): raise ValueError(f'{node.name} wants arguments (fixtures)')
+        return [(node.name, f'{node.name}()')]
     if not isinstance(node, ast.ClassDef) or not any('TestCase' in ast.unparse(b) for b in node.bases): return []
     methods = [m.name for m in node.body if isinstance(m, ast.FunctionDef) and m.name.startswith('test')]
     return [(f'{node.name}.{m}', RUN_METHOD.format(test=node.name, method=m)) for m in methods]
 
 def split_tests(text) -> list: # (name, statements) of each
-    "The tests of a test file, each with the preparation before it; raises `SyntaxError`"
+    "The tests of a test file, each with the preparation before it; raises `SyntaxError` or `ValueError`"
     head, tests = [], []
     for node in ast.parse(text).body:
         head.append(node)
@@ -117,9 +119,7 @@ def namespace(sources, peer, entry_point=None, only=None) -> dict: # Raises `Unj
     _check_imports(sources)
     free = used_names(sources)
     asked = free & set(only) if only is not None else names_of_program(sources, entry_point)
-    found = peer.ask('names', None, sorted(asked))
-    ns = {'__name__': 'tests', '__builtins__': builtins}
-    ns |= {n: found[n] for n in asked if n in found}
+    ns = {'__name__': 'tests', '__builtins__': builtins} | peer.ask_names(asked)
     for n in free - asked:
         if n in HELPERS: ns[n] = HELPERS[n]
         elif n in LIBRARIES: ns[n] = _library(n)
@@ -130,7 +130,7 @@ def namespace(sources, peer, entry_point=None, only=None) -> dict: # Raises `Unj
 def _parts(tests) -> list: # (name, statements) of each
     "Tests as they were sent: a test file, or a list of statements"
     if isinstance(tests, str): return split_tests(tests)
-    return [(f'test {i}', ast.parse(t).body) for i, t in enumerate(tests)]
+    return [(f'test {i}', [n for _, body in split_tests(t) for n in body]) for i, t in enumerate(tests)]
 
 def _why(name, e) -> str:
     try: return printable(f'{name}: {type(e).__name__}: {e}')[:500]
@@ -171,7 +171,7 @@ def run_checker(boot, channel):
     if 'seconds' in order: _watch(peer, order['seconds'], say)
     try: parts, ns = _prepared(order, peer)
     except Unjudged as e: say(unjudged=printable(e)[:500])
-    except Gone as e: say(gone=printable(e)[:500])
+    except Gone as e: say(**{'broken' if peer.broken else 'gone': printable(e)[:500]})
     else:
         say(total=len(parts))
         for i, (name, body) in enumerate(parts):

@@ -27,6 +27,7 @@ class Remote:
         for name, value in dict(_peer=peer, _id=id, _type=type).items(): object.__setattr__(self, name, value)
 
     def __getattribute__(self, name):
+        if name=='__mro_entries__': raise inner(self, '_peer').doubt('the tests inherit from a class of the program')
         if name.startswith('__'): raise AttributeError(name)
         return _ask(self, 'attr', name)
 
@@ -40,6 +41,8 @@ class Remote:
     def __setitem__(self, k, v): _ask(self, 'put', k, v)
     def __delitem__(self, k): _ask(self, 'remove', k)
     def __contains__(self, x): return any(x is y or x==y for y in self)
+    def __enter__(self): return _ask(self, 'enter')
+    def __exit__(self, *error): _ask(self, 'leave')           # and whatever it says, the error goes on
     def __instancecheck__(self, x): return type(x) is Remote and _ask(self, 'made', x) is True
     def __str__(self): return _of_type(str, _ask(self, 'str'))
     def __repr__(self): return f'<{inner(self, "_type")} of the program>'
@@ -53,7 +56,8 @@ class Remote:
         raise Refused(f'a {inner(self, "_type")} of the program is no plain data: '
                       'it cannot be compared or calculated with')
 
-    __lt__ = __le__ = __gt__ = __ge__ = __hash__ = __reduce_ex__ = _no
+    __hash__ = object.__hash__
+    __lt__ = __le__ = __gt__ = __ge__ = __reduce_ex__ = _no
     __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _no
     __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = __pow__ = __rpow__ = __matmul__ = _no
     __and__ = __rand__ = __or__ = __ror__ = __xor__ = __rxor__ = __lshift__ = __rshift__ = _no
@@ -121,8 +125,9 @@ def _set(rule, o, name, value):
     if fixed: raise TypeError('functions, classes and methods are not set from outside')
     setattr(o, name, value)
 
-def _plain(o):
+def _plain(rule, o):
     "Type and attributes of an object; None for what keeps them where Python cannot see them"
+    if rule is closed_rule: raise TypeError('what the tests hand over is not taken apart')
     slots = [n for c in type(o).__mro__ for n in getattr(c, '__slots__', ())]
     if callable(o) or not slots and not hasattr(o, '__dict__'): return None
     held = {n: getattr(o, n) for n in slots if hasattr(o, n)} | getattr(o, '__dict__', {})
@@ -140,5 +145,7 @@ OPS = dict(                               # name: f(rule, object, arguments, nam
     put=lambda rule, o, a, k: o.__setitem__(*a),
     remove=lambda rule, o, a, k: o.__delitem__(*a),
     made=lambda rule, o, a, k: isinstance(a[0], o),
-    plain=lambda rule, o, a, k: _plain(o),
+    enter=lambda rule, o, a, k: o.__enter__(),
+    leave=lambda rule, o, a, k: o.__exit__(None, None, None),
+    plain=lambda rule, o, a, k: _plain(rule, o),
     str=lambda rule, o, a, k: _text(o))

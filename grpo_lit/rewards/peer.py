@@ -11,7 +11,7 @@ __all__ = ['CHANGEABLE', 'Exited', 'told', 'raised', 'Gone', 'BadReply', 'Lent',
 import contextlib, importlib, time, types
 from collections import deque
 from .objects import INSIDES, MODULES, OPS, PRIVATE, Remote, Unjudged, closed_rule, inner
-from .wire import BadMessage, exception_class, from_wire, known_base
+from .wire import ENDS_LOOPS, BadMessage, exception_class, from_wire, known_base
 from .wire import printable, read_frame, to_wire, write_frame
 
 # %% ../../nbs/2_rewards/06a_peer.ipynb #d4804efd
@@ -28,9 +28,8 @@ def raised(name, text='', base='RuntimeError', op='call') -> BaseException:
     "An exception that was told"
     name, text = str(name), str(text)[:1000]
     if name=='SystemExit': return Exited(text)
-    if base in ('StopIteration','StopAsyncIteration') or name in ('StopIteration','StopAsyncIteration'):
-        if op=='next': return StopIteration()
-        return RuntimeError(f'{name} out of a call')
+    if {name, str(base)} & {e.__name__ for e in ENDS_LOOPS}:
+        return StopIteration() if op=='next' else RuntimeError(f'{name} out of a call')
     try: return exception_class(name, base)(text)
     except Exception: return RuntimeError(f'{name}: {text}')
 
@@ -153,6 +152,14 @@ class Peer:
         for mine, new in changed: _overwrite(mine, new)
         if error: raise error
         return value
+
+    def ask_names(self, names) -> dict:
+        "What the other end calls by these names; those that it does not have are missing"
+        try: found = self.ask('names', None, sorted(names))
+        except Exception as e: found = e                            # honest ends do not refuse this
+        with self._sense():
+            if type(found) is not dict: raise BadMessage('no names')
+        return {n: found[n] for n in names if n in found}
 
     def answer(self, m):
         "Do what the other end asks; send back the value or the error"
