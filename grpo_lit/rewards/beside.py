@@ -47,6 +47,7 @@ class EventLoop:
         if self.loop is loop:
             thread, self.loop, self.thread = self.thread, None, None
             loop.set_exception_handler(lambda *_: None)
+            loop.call_soon_threadsafe(loop.stop)
             end_thread(thread)
 
 event_loop = EventLoop() # Of this process
@@ -71,26 +72,35 @@ class Awaited:
         self.loop = event_loop.running()
         self.future = event_loop.begin(asyncio.wait_for(self.call(), self.seconds))
 
-    def waited(self) -> bool:
-        "Wait; is there a result?"
+    def settled(self) -> bool:
+        "Wait; has it come to an end of its own?"
         end = math.inf if self.seconds is None else time.monotonic()+self.seconds+_grace(self.seconds)
         while not self.future.done() and event_loop.loop is self.loop and time.monotonic() < end:
             concurrent.futures.wait([self.future], min(.2, end-time.monotonic()))
+        if self.future.done() and not self.future.cancelled():
+            return not isinstance(self.future.exception(), RewardTimeout) # raised in a loop that is left
         return self.future.done()
 
+    def freed(self) -> bool:
+        "Leave the loop behind if it is blocked; was it?"
+        if event_loop.turns(self.loop):
+            return False
+        event_loop.abandon(self.loop)
+        return True
+
     def __call__(self): # The result; raises `RewardTimeout`, or what the coroutine raised
-        if not self.waited() and not event_loop.turns(self.loop):
-            event_loop.abandon(self.loop)
+        settled = self.settled()
+        if not settled and self.freed():
             self.begin()
-            if not self.waited() and not event_loop.turns(self.loop):
-                event_loop.abandon(self.loop)
-        if not self.future.done():
+            settled = self.settled()
+        if not settled:
+            self.freed()
             self.future.cancel()
             raise RewardStuck(late(self.seconds))
-        error = self.future.exception()
-        if isinstance(error, TimeoutError):
-            raise RewardTimeout(late(self.seconds or 0)) from error
-        return self.future.result()
+        try:
+            return self.future.result()
+        except TimeoutError as e:
+            raise RewardTimeout(late(self.seconds or 0)) from e
 
 # %% ../../nbs/2_rewards/19f_beside.ipynb #96763011
 class Child:

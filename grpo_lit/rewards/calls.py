@@ -9,7 +9,7 @@ __all__ = ['log', 'reward_arguments', 'reward_name', 'reward_parameters', 'begin
            'RewardCaller', 'call_rewards', 'by_hand']
 
 # %% ../../nbs/2_rewards/20_calls.ipynb #017f63ef
-import inspect, logging, math, os, signal, threading, traceback
+import contextlib, inspect, logging, math, os, signal, threading, traceback
 from dataclasses import dataclass, field
 from functools import partial
 from ..tensors import visible
@@ -137,13 +137,23 @@ class RewardCaller:
     unruly:set = field(default_factory=set) # Names of those that did not heed: they are called in a process
     shown:set = field(default_factory=set) # (name, kind of error) of which a traceback has been shown
     random:dict = field(default_factory=dict) # Where the random numbers of rewards stand
+    inside:bool = False # Is a reward being called?
     quiet:bool = False # Show no traceback
     on_stuck:object = None # Called with a sentence before the process ends because nothing reaches a reward
+
+    @contextlib.contextmanager
+    def apart(self, changed=None):
+        "A block after which the process is as it was; random numbers are drawn from the rewards' own stream"
+        outermost, self.inside = not self.inside, True
+        try:
+            with own_random(self.random) if outermost else contextlib.nullcontext(), kept(changed): yield
+        finally:
+            if outermost: self.inside = False
 
     def asked(self, f, args, timeout=None, answer=None): # B values, or an error
         "One whole call; the process is afterwards as it was"
         changed = []
-        with own_random(self.random), kept(changed):
+        with self.apart(changed):
             found = outcome(answer or begin_call(f, args, timeout, partial(self.give_up, f)))
         self.tell(f, 'changed', 'reward %s changed %s; it was put back (said once)', ', '.join(changed), changed)
         return found
@@ -161,7 +171,7 @@ class RewardCaller:
 
     def _each(self, f, args, timeout):
         "A value or an error for each row, asked alone"
-        with own_random(self.random), kept():
+        with self.apart():
             if reward_name(f) in self.unruly: found = child_outcomes(f, args, timeout)
             else: found = [outcome(ask) for ask in row_calls(f, args, timeout, partial(self.give_up, f))]
         if any(isinstance(o, RewardStuck) for o in found) and hasattr(os, 'fork'):
@@ -207,7 +217,7 @@ def call_rewards(funcs:list, # Reward functions with different names
     names = [reward_name(f) for f in funcs]
     waiting = {n for n, f in zip(names, funcs) if is_async(f) and n not in caller.hung}
     columns, errors = [], {}
-    with kept():
+    with caller.apart() if isolate else kept():
         begun = {n: begin_call(f, args, timeout) for n, f in zip(names, funcs) if n in waiting}
         for name, f in zip(names, funcs):
             if isolate: values, failed = caller.isolated(f, args, timeout, begun.get(name))

@@ -45,10 +45,9 @@ def raise_at_lines(frame, alarm):
 # %% ../../nbs/2_rewards/19e_limits.ipynb #de798adf
 PATIENCE = 5 # So many times its limit may a call take that hears nothing, before the run is ended
 
-def _raise_in(ident, error):
-    "Have Python raise `error` in a thread at its next step; None takes it back"
-    what = None if error is None else ctypes.py_object(error)
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(ident), what)
+def _raise_in(ident):
+    "Have Python raise `RewardTimeout` in a thread at its next step"
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(ident), ctypes.py_object(RewardTimeout))
 
 class _Alarm:
     "Rings in the main thread after so many seconds, and again until the call is over"
@@ -86,14 +85,13 @@ class _Alarm:
                 return
             self.insisted = True
             if attempt%2:
-                _raise_in(self.main, RewardTimeout)
+                _raise_in(self.main)
             else:
                 signal.pthread_kill(self.main, signal.SIGVTALRM)
 
     def close(self):
         with self.lock:
             self.over.set()
-            _raise_in(self.main, None)
 
 # %% ../../nbs/2_rewards/19e_limits.ipynb #3fc97ac7
 def _surely(f):
@@ -175,13 +173,23 @@ def interrupts(noted:list): # Gets what the handlers of signals raised
             signal.signal(s, handler)
 
 # %% ../../nbs/2_rewards/19e_limits.ipynb #8a521251
-def end_thread(thread, tries:int=50):
+def _take_back(ident):
+    "An exception that a thread has not met yet is taken back; Python would look for it at every step of every thread"
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(ident), None)
+    try:
+        _raise_in(threading.get_ident()) # it looks until one is raised: so one is, here
+        for _ in range(1000): pass
+    except RewardTimeout:
+        pass
+
+def end_thread(thread, tries:int=20):
     "Raise in a thread that is left behind until it ends, or until this seems to be in vain"
     def work():
         for _ in range(tries):
             if not thread.is_alive(): return
-            _raise_in(thread.ident, RewardTimeout)
+            _raise_in(thread.ident)
             thread.join(.1)
+            if thread.is_alive(): _take_back(thread.ident)
     threading.Thread(target=work, daemon=True).start()
 
 def in_thread(call, seconds:float):
