@@ -290,7 +290,8 @@ def test_children_of_a_killed_server_end():
         assert len(processes_of(server.scratch))>=21
         os.kill(server.process.pid, signal.SIGKILL)
         assert gone(server.scratch, 2)
-        assert [end_child(life)['exit'] for life in lives]==[None]*20
+        for life in lives:
+            with pytest.raises(forking.ServerLost): end_child(life)
     server.close()
     assert not os.path.exists(server.scratch)
 
@@ -299,6 +300,17 @@ def test_a_server_that_does_not_answer_is_replaced():
     server.process.send_signal(signal.SIGSTOP)
     with patch.object(forking, 'ANSWER', 1.):
         assert run_code('print(1)').status=='ok'
+    assert fork_server() is not server and gone(server.scratch)
+
+@pytest.mark.slow
+def test_a_server_that_stops_under_a_program_is_replaced():
+    with patch.object(forking, 'ANSWER', 1.), ThreadPoolExecutor(1) as pool:
+        server = fork_server()
+        server.control.settimeout(1)
+        run = pool.submit(run_code, 'import time\ntime.sleep(.5)\nprint(1)', timeout=1)
+        time.sleep(.2)
+        server.process.send_signal(signal.SIGSTOP)
+        assert run.result().stdout=='1\n'
     assert fork_server() is not server and gone(server.scratch)
 
 def test_a_server_that_dies_again_and_again_is_said_in_words():

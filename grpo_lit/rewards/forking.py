@@ -210,7 +210,7 @@ def again_if_lost(f, tries=3):
             server = fork_server(preload)
             try: result = f(*args, **kwargs)
             except OSError as e:
-                if server.alive(): raise
+                if server.alive() and not isinstance(e, ServerLost): raise
                 if not left: raise OSError(f'the process that runs programs died {tries} times: {e}') from e
             else:
                 if server.alive() or not left: return result

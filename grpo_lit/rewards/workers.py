@@ -27,12 +27,13 @@ def wait_for(sockets, deadline, scratch) -> list|None:
     return []
 
 # %% ../../nbs/2_rewards/08_workers.ipynb #18366c3d
-def end_child(life, grace=1.) -> dict: # Exit code and processor seconds, and why the server ended it, if it did
-    "Cut the lifeline, await the end"
+def end_child(life, grace=10.) -> dict: # Exit code and processor seconds, and why the server ended it, if it did
+    "Cut the lifeline, await the end; raises `ServerLost` if nobody is there to tell it"
     with contextlib.suppress(OSError): life.shutdown(socket.SHUT_WR)
     said = receive_line(life, grace)
     life.close()
-    return dict(exit=None, cpu=0, why=None) | said
+    if 'exit' not in said: raise ServerLost('the process that runs programs died, or does not answer')
+    return dict(cpu=0, why=None) | said
 
 # %% ../../nbs/2_rewards/08_workers.ipynb #3a98dc5c
 def send(sock, message):
@@ -101,7 +102,7 @@ class _Child:
 
     def end(self):
         self.channel.close()
-        if hasattr(self, 'life'): end_child(self.life)
+        with contextlib.suppress(ServerLost): end_child(self.life, grace=1)
 
 # %% ../../nbs/2_rewards/08_workers.ipynb #7b4d9cfd
 class Worker:
