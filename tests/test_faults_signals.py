@@ -98,13 +98,15 @@ def storm(first, *others, every=.01):
     def action():
         me = os.getpid()
         if not os.fork():
+            for s in signals.ENDING: signal.signal(s, signal.SIG_DFL)
             with contextlib.suppress(ProcessLookupError):
+                os.kill(me, getattr(signal, first))
                 while os.getppid() == me:
                     for n in others:
-                        os.kill(me, getattr(signal, n))
                         time.sleep(every)
+                        os.kill(me, getattr(signal, n))
             os._exit(0)
-        os.kill(me, getattr(signal, first))
+        time.sleep(.1)
     return action
 
 def command(out, phase, action):
