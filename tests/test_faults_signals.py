@@ -16,8 +16,8 @@ PHASES = { # Where: an object, its function, at which call; and the least step o
     'loading': (commands, 'load_policy', 1, None),
     'evaluation before': (experiment, 'evaluate', 1, None),
     'first group shown': (experiment, 'show_group', 1, None),
-    'beginning': (Run, 'start', 1, 0),
-    'forgetting': (Run, 'forget', 1, 0),
+    'beginning': (Run, 'start', 1, None),
+    'forgetting': (Run, 'forget', 1, None),
     'sampling of the first step': (sampler, 'sample_groups', 2, 0),
     'sampling': (sampler, 'sample_groups', 3, 1),
     'rewards': (collect, 'score_completions', 3, 1),
@@ -96,15 +96,18 @@ def send(*names):
 def storm(first, *others, every=.01):
     "That signal, and then others without end"
     def action():
-        me = os.getpid()
+        me, (sent, tell) = os.getpid(), os.pipe()
         if not os.fork():
+            for s in signals.ENDING: signal.signal(s, signal.SIG_DFL)
             with contextlib.suppress(ProcessLookupError):
+                os.kill(me, getattr(signal, first))
+                os.write(tell, b'!')
                 while os.getppid() == me:
                     for n in others:
-                        os.kill(me, getattr(signal, n))
                         time.sleep(every)
+                        os.kill(me, getattr(signal, n))
             os._exit(0)
-        os.kill(me, getattr(signal, first))
+        os.read(sent, 1)
     return action
 
 def command(out, phase, action):

@@ -81,7 +81,8 @@ def read_weights(model, # Which has the same parameters
     return found
 
 def _all_weights(model, path):
-    saved, told = type(model).from_pretrained(path, dtype=model.dtype, use_safetensors=True, output_loading_info=True)
+    own = copy.deepcopy(model.config) # a damaged config.json would build another model, of any size
+    saved, told = type(model).from_pretrained(path, config=own, dtype=model.dtype, use_safetensors=True, output_loading_info=True)
     wrong = {*told['missing_keys'], *told['unexpected_keys'], *(k[0] for k in told['mismatched_keys'])}
     return wrong, saved.state_dict()
 
