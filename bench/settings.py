@@ -20,16 +20,20 @@ SHAPES = {
     '0.5B': shape(896, 4864, 24, 14, 2, 151_936)}
 
 def word_tokenizer(size):
-    "Tokens t0, t1, ...; the EOS comes after the `size` tokens of the model, which so never ends early"
+    "Tokens t0, t1, ..., and the EOS as the last of `size` tokens"
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
-    vocabulary = {f't{i}':i for i in range(size)} | {'</s>':size}
+    vocabulary = {f't{i}':i for i in range(size-1)} | {'</s>':size-1}
     words = Tokenizer(models.WordLevel(vocabulary, unk_token='t0'))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return PreTrainedTokenizerFast(tokenizer_object=words, pad_token='t0', eos_token='</s>', padding_side='left')
 
+def without_end(module, inputs, logits):
+    "For a model's head: the last token, which is the EOS, is never drawn"
+    logits[..., -1] = -1e4
+
 def random_model(name, seed):
-    "A model of one of the `SHAPES`, and its tokenizer"
+    "A model of one of the `SHAPES` that never ends early, and its tokenizer"
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
     sizes = SHAPES[name]
@@ -38,7 +42,9 @@ def random_model(name, seed):
     kind = 'qwen2' if name == '0.5B' else 'llama'
     config = AutoConfig.for_model(kind, **sizes, tie_word_embeddings=True, max_position_embeddings=8192,
                                   pad_token_id=0, bos_token_id=1, eos_token_id=None)
-    return AutoModelForCausalLM.from_config(config), tokenizer
+    model = AutoModelForCausalLM.from_config(config)
+    model.get_output_embeddings().register_forward_hook(without_end)
+    return model, tokenizer
 
 # --- the policy of the package and what it is asked
 

@@ -6,7 +6,7 @@
     python bench/speed.py --who ours trl trl-cb --out FILE.json
 
 Weights are random, of real shapes, so nothing is downloaded; both trainers get the same model, prompts, group size,
-batch, leash and update. Lengths are forced: the tokenizer's EOS lies outside the vocabulary of the model. Each
+batch, leash and update. Lengths are forced: the logit of the EOS is so low that it is never drawn. Each
 measurement is a process of its own, so that its peak memory is its own.
 """
 import argparse, json, statistics, tempfile, time
@@ -47,7 +47,7 @@ def random_prompts(a):
     import torch
     g = torch.Generator().manual_seed(a.seed)
     def prompt():
-        ids = torch.randint(2, SHAPES[a.model]['vocab_size'], (a.prompt_tokens,), generator=g)
+        ids = torch.randint(2, SHAPES[a.model]['vocab_size']-1, (a.prompt_tokens,), generator=g)
         return ' '.join(f't{i}' for i in ids.tolist())
     return [dict(prompt=prompt()) for _ in range(a.prompts*(a.steps+1))]
 

@@ -186,7 +186,8 @@ class Replay:
     def record(self, forward, tokens):
         try:
             self.tokens, self.graph = tokens.clone(), torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self.graph): self.logits = forward(self.tokens, self.wide)
+            recording = torch.cuda.graph(self.graph, capture_error_mode='thread_local')
+            with recording: self.logits = forward(self.tokens, self.wide)
         except Exception as e:
             self.works, self.graph = False, None
             warnings.warn(f'decoding goes on without CUDA graphs ({e})')

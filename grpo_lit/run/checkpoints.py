@@ -7,11 +7,11 @@ Docs: https://grpo-lit.github.io/grpo-lit/4_run/checkpoints.html.md"""
 # %% auto #0
 __all__ = ['COUNTERS', 'FIXED', 'RunState', 'counters', 'save_policy', 'read_weights', 'put_weights', 'load_weights',
            'plain_rollouts', 'fixed_settings', 'state_file', 'write_checkpoint', 'save_checkpoint', 'read_state',
-           'read_checkpoint', 'load_checkpoint']
+           'read_checkpoint', 'rollouts_on', 'load_checkpoint']
 
 # %% ../../nbs/4_run/06_checkpoints.ipynb #0d342b0a
 import copy
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 import torch
 from ..core import Rollouts
@@ -178,6 +178,16 @@ def read_checkpoint(path:Path, fixed:dict) -> dict: # What `state_file` gave
     return saved
 
 # %% ../../nbs/4_run/06_checkpoints.ipynb #2bf81ae7
+def rollouts_on(device, saved:dict|None # From `plain_rollouts`
+               ) -> Rollouts|None:
+    "A rollout as it was; what was rewarded stays on the CPU, where it is summed"
+    if saved is None:
+        return None
+    rollouts = Rollouts(**saved)
+    scores = dict(reward_table=rollouts.reward_table, rewards=rollouts.rewards)
+    return replace(rollouts.to(device), **scores)
+
+# %% ../../nbs/4_run/06_checkpoints.ipynb #5700bd16
 def load_checkpoint(state:RunState, path:Path, fixed:dict):
     "Put everything into `state` as it was when `path` was written; raises `ValueError`, and changes nothing, if that cannot be read"
     check_whole(path)
@@ -194,5 +204,4 @@ def load_checkpoint(state:RunState, path:Path, fixed:dict):
         state.scaler.load_state_dict(saved['scaler'])
     for name in COUNTERS:
         setattr(state, name, saved['counters'].get(name, getattr(state, name)))
-    rollouts = saved['rollouts'] and Rollouts(**saved['rollouts'])
-    state.rollouts = rollouts and rollouts.to(state.model.device)
+    state.rollouts = rollouts_on(state.model.device, saved['rollouts'])

@@ -6,10 +6,10 @@ Docs: https://grpo-lit.github.io/grpo-lit/4_run/prepare.html.md"""
 
 # %% auto #0
 __all__ = ['check_rows', 'check_functions', 'check_run', 'policy_and_tokenizer', 'without_dropout', 'check_rate', 'adamw',
-           'new_accelerator', 'new_state']
+           'always_in_order', 'new_accelerator', 'new_state']
 
 # %% ../../nbs/4_run/07_prepare.ipynb #4b002d61
-import warnings
+import os, warnings
 from pathlib import Path
 import torch
 from accelerate import Accelerator
@@ -138,12 +138,20 @@ def adamw(parameters:list, args): # `args` is a `GRPOConfig`
     return torch.optim.AdamW(groups, lr=args.learning_rate, betas=betas, eps=args.adam_epsilon, fused=True)
 
 # %% ../../nbs/4_run/07_prepare.ipynb #f6367403
+def always_in_order():
+    "Where there is a choice, take kernels that give the same bits each time"
+    os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
+    torch.use_deterministic_algorithms(True, warn_only=True)
+
+# %% ../../nbs/4_run/07_prepare.ipynb #d61d280b
 def new_accelerator(args:GRPOConfig) -> Accelerator:
     "Device and precision; a notebook may train twice, with different ones"
     AcceleratorState._reset_state(reset_partial_state=True)
     precision = 'bf16' if args.bf16 else 'fp16'
     if not (args.bf16 or args.fp16):
         precision = 'no'
+    if args.full_determinism:
+        always_in_order()
     cpu = args.use_cpu or not torch.cuda.is_available()
     accelerator = Accelerator(cpu=cpu, mixed_precision=precision)
     if accelerator.num_processes > 1:

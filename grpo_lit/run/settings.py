@@ -145,6 +145,9 @@ class MachineSettings:
     bf16:bool=False # Compute in bfloat16, weights stay float32
     fp16:bool=False # Compute in float16 with loss scaling, for GPUs without bfloat16
     gradient_checkpointing:bool=False # Recompute activations: less memory, more time
+    # Only kernels that sum in the same order each time: on a GPU the same bits
+    # in every run, and after every resume, for some speed
+    full_determinism:bool=False
 
 # %% ../../nbs/4_run/03_settings.ipynb #116a6526
 @dataclass
