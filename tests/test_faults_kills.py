@@ -40,7 +40,6 @@ def trainer(kind, out):
     if lora:
         from peft import LoraConfig
         adapter = LoraConfig(r=4, target_modules='all-linear', task_type='CAUSAL_LM')
-    torch.manual_seed(0)
     task = addition_task()
     held_out = task.test[:4] if 'eval_steps' in settings else None
     return GRPOTrainer(model, varied, GRPOConfig(**settings), task.train, held_out, tokenizer, adapter)

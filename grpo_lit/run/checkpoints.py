@@ -38,10 +38,15 @@ class RunState:
     beta:float=0. # Price of a nat, before its schedule
     correct_mismatch:bool=False # Are tokens weighed because sampler and trainer disagree?
     memory_divisor:int=1 # Micro-batches are so many times smaller since memory ran out
+    nonfinite_updates:int=0 # Updates that were skipped because their gradient was not finite
+    nonfinite_in_a_row:int=0 # How many of them were the last ones
+    silent_in_a_row:int=0 # Last updates without anything to learn from
+    strayed:bool=False # Has it been said that the figures are too large?
     rollouts:Rollouts|None=None # In use; None: the next step samples
 
 # %% ../../nbs/4_run/06_checkpoints.ipynb #b71c809a
-COUNTERS = ('step', 'rollout', 'update', 'num_tokens', 'beta', 'correct_mismatch', 'memory_divisor')
+COUNTERS = ('step', 'rollout', 'update', 'num_tokens', 'beta', 'correct_mismatch', 'memory_divisor',
+            'nonfinite_updates', 'nonfinite_in_a_row', 'silent_in_a_row', 'strayed')
 
 def counters(state:RunState) -> dict: # Plain values
     "The part of the state that is numbers"
@@ -74,7 +79,8 @@ def read_weights(model, # Which has the same parameters
     return found
 
 def _all_weights(model, path):
-    saved, told = type(model).from_pretrained(path, dtype=model.dtype, use_safetensors=True, output_loading_info=True)
+    own = copy.deepcopy(model.config) # a damaged config.json would build another model, of any size
+    saved, told = type(model).from_pretrained(path, config=own, dtype=model.dtype, use_safetensors=True, output_loading_info=True)
     wrong = {*told['missing_keys'], *told['unexpected_keys'], *(k[0] for k in told['mismatched_keys'])}
     return wrong, saved.state_dict()
 
@@ -155,7 +161,7 @@ def read_state(path:Path) -> dict: # What `state_file` gave
         raise
     except Exception as e: # whatever a damaged file makes of it
         raise ValueError(f'{str(file)!r} cannot be read: it is damaged, or no state of a run ({type(e).__name__})') from e
-    if not isinstance(saved, dict) or 'fixed' not in saved:
+    if not isinstance(saved, dict) or not {'optimizer', 'schedule', 'counters', 'rollouts', 'fixed'} <= saved.keys():
         raise ValueError(f'{str(path)!r} was written by an older version, whose runs cannot go on here')
     return saved
 
@@ -185,6 +191,6 @@ def load_checkpoint(state:RunState, path:Path, fixed:dict):
     if saved['scaler'] and state.scaler:
         state.scaler.load_state_dict(saved['scaler'])
     for name in COUNTERS:
-        setattr(state, name, saved['counters'][name])
+        setattr(state, name, saved['counters'].get(name, getattr(state, name)))
     rollouts = saved['rollouts'] and Rollouts(**saved['rollouts'])
     state.rollouts = rollouts and rollouts.to(state.model.device)

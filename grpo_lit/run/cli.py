@@ -113,7 +113,7 @@ def build_parser() -> Parser: # With the parsers of the commands as `commands`
 def complaint(error:Exception) -> str|None: # None: it is no mistake of the user
     "What to say of a wrong input"
     if isinstance(error, ImportError): return f"{error}; the extras: pip install 'grpo_lit[lora,gguf]'"
-    if isinstance(error, OSError): return str(error)
+    if isinstance(error, (OSError, FloatingPointError)): return str(error)
     if os.environ.get('GRPO_LIT_TRACEBACK'): return None
     unknown_setting = isinstance(error, TypeError) and 'GRPOConfig' in str(error)
     return str(error) if unknown_setting or isinstance(error, ValueError) else None

@@ -96,7 +96,8 @@ def summary_of(trainer, before:EvalResult|None, after:EvalResult|None,
     kl = getattr(after, 'kl', None)
     def pair(name): return {f'{name}_before':getattr(before, name, None), f'{name}_after':getattr(after, name, None)}
     return (dict(version=__version__, seed=trainer.args.seed, steps=trainer.state.step,
-                 train_seconds=seconds, interrupted=done['interrupted'])
+                 train_seconds=seconds, interrupted=done['interrupted'],
+                 nonfinite_updates=trainer.state.nonfinite_updates)
             | pair('accuracy') | pair('interval')
             | dict(kl=done.get('kl') if kl is None else kl)
             | pair('mean_length')
@@ -194,4 +195,6 @@ def say_end(trainer, task, summary:dict, seen:dict # The results `before` and `a
     if summary['interrupted']: say(f'to go on: the same command with --out {run.path} --resume')
     else: show_group('the same prompt after training', trainer, task.test[0])
     if before and after: say_difference(before, after)
+    if n := summary['nonfinite_updates']:
+        say(f'{n} of the {summary["steps"]} updates were skipped, because their gradient was not finite')
     say(f'{summary["steps"]} steps, {summary["train_seconds"]:.1f} s of training; everything is in {run.path}/')

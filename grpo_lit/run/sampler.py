@@ -11,6 +11,7 @@ __all__ = ['half_copy', 'follow', 'Sampler', 'overlapped']
 import contextlib, copy, queue, threading, time
 import torch
 from ..core import Rollouts
+from ..fast.sharing import share_alike
 from ..policy import has_adapter
 from .checkpoints import RunState
 from ..sampling import sample_groups
@@ -25,6 +26,7 @@ def half_copy(model, dtype:torch.dtype):
         vars(model).update(patched)
     for p in copied.parameters():
         p.data = p.data.to(dtype)
+    share_alike(copied, model)
     return copied
 
 # %% ../../nbs/4_run/08_sampler.ipynb #e490074a

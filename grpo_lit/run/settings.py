@@ -129,7 +129,7 @@ class LeashSettings:
 class OptimizerSettings:
     "AdamW and its schedule"
     learning_rate:float=1e-6 # Peak
-    lr_scheduler_type:str='linear' # Any name `transformers.get_scheduler` knows
+    lr_scheduler_type:str='linear' # A schedule of `transformers` that needs no further setting: see `SCHEDULES`
     warmup_steps:int=0 # Updates until the peak
     weight_decay:float=0. # On matrices only
     adam_beta1:float=.9 # AdamW

@@ -15,9 +15,11 @@ from ..policy import add_lora
 from .checkpoints import fixed_settings, load_checkpoint, save_checkpoint, save_policy, write_checkpoint
 from .collect import Collector, collect, planned_steps
 from .config import GRPOConfig
+from .divergence import check_alive, watch_divergence
 from .prepare import check_functions, check_run, new_accelerator, new_state, policy_and_tokenizer
 from .report import efficiency, evaluation_metrics, step_metrics, tokens_read, watch_mismatch
-from .ending import evaluation_is_due, evaluation_is_owed, train_to_the_end
+from .ending import check_finite, checkpoint_is_due, diverged_is_kept
+from .ending import evaluation_is_due, evaluation_is_owed, log_evaluation, train_to_the_end
 from .files import NotSaved
 from .resume import keep_checkpoint
 from .runs import Run
@@ -56,7 +58,7 @@ class GRPOTrainer:
         check_run(model, self.tokenizer, self.reward_funcs, args, train_dataset, eval_dataset)
         self.accelerator = new_accelerator(args)
         if peft_config is not None:
-            model = add_lora(model, peft_config)
+            model = add_lora(model, peft_config, args.seed)
         total = planned_steps(args, len(train_dataset))
         self.state = new_state(model, args, self.accelerator, total, *optimizers)
         self.collector = Collector(self.state, self.tokenizer, self.reward_funcs, args,
@@ -96,10 +98,11 @@ class GRPOTrainer:
                 self.run.start(self.config, self.state.step, self.resumed)
             self.started = True
             if evaluation_is_owed(self):
-                self.log_evaluation(self.history[-1] if self.history else {})
+                log_evaluation(self, self.history[-1] if self.history else {})
             while self.state.step < self.total_steps:
-                metrics = self.step()
-                self.after_step(metrics)
+                with diverged_is_kept(self):
+                    metrics = self.step()
+                    self.after_step(metrics)
                 yield metrics
 
     def step(self) -> dict: # Metrics
@@ -120,7 +123,9 @@ class GRPOTrainer:
                 state.num_tokens += tokens_read(ro)
                 times |= efficiency(self.model, ro, part, times, self.accelerator)
             metrics = step_metrics(state, ro, len(self.train_dataset), stats | times, now-began, first)
+            watch_divergence(metrics, state, self.args)
             self.record(metrics, ro, first)
+            check_alive(metrics, state, self.args)
         return metrics
 
     def record(self, metrics:dict, rollouts, first:bool):
@@ -135,18 +140,12 @@ class GRPOTrainer:
     def after_step(self, metrics:dict):
         "Evaluation, checkpoint and callbacks"
         if evaluation_is_due(self):
-            self.log_evaluation(metrics)
-        if self.args.save_steps and self.state.step%self.args.save_steps == 0:
+            log_evaluation(self, metrics)
+        if checkpoint_is_due(self):
             with self.run.tried('the checkpoint', NotSaved):
                 self.save_checkpoint()
         for f in self.callbacks:
             f(self, metrics)
-
-    def log_evaluation(self, metrics:dict): # Of the step, added to
-        found = self.evaluate()
-        with uninterrupted():
-            metrics |= found
-            if self.run: self.run.log(dict(step=self.state.step) | found)
 
     def evaluate(self) -> dict: # eval_reward, eval_length and eval_rewards/NAME/mean
         "Mean rewards on `eval_dataset`, one completion per prompt, always with the same random numbers"
@@ -165,6 +164,7 @@ class GRPOTrainer:
         "Everything that is needed to go on exactly from here; by default into the run directory"
         if path is None and not self.run:
             raise ValueError('there is no output_dir: say where to save the checkpoint')
+        check_finite(self.model)
         if path is not None:
             return save_checkpoint(self.state, Path(path), self.tokenizer, self.fixed)
         def write(part): write_checkpoint(part, self.state, self.tokenizer, self.fixed)

@@ -124,16 +124,19 @@ def add_gradients(rollouts:Rollouts, first:bool, state:RunState, args, accelerat
     items = update_items(rollouts, args, accelerator)
     parts = update_parts(rollouts, pulling, state, args)
     tokens = [int(p.completion_mask.sum()) for p in parts]
-    total, mean = 0., Averages(sum(tokens))
+    total, bad, mean = 0., 0, Averages(sum(tokens))
     for part, n in zip(parts, tokens):
         with accelerator.autocast():
             loss, stats, logps = micro_batch_loss(state.model, part, args, first, beta, items)
         accelerator.backward(loss)
         total += loss.item()
+        bad += not loss.isfinite()
         if first:
             stats |= mismatch(logps, part)
         mean.add(stats, n)
     found = dict(loss=total, signal_there=bool(pulling.any())) | mean.result()
+    if bad:
+        found['nonfinite_parts'] = bad/len(parts)
     return found | dict(beta=price) if args.beta else found
 
 # %% ../../nbs/4_run/10_update.ipynb #7131fdc3
@@ -141,7 +144,7 @@ def save_memory(state:RunState, args) -> bool: # Was there anything left to try?
     "After running out of memory: recompute activations in the backward pass, then halve the micro-batches"
     model = state.model
     already = args.gradient_checkpointing or getattr(model, 'is_activation_checkpointing', False)
-    if state.memory_divisor == 1 and not already and model.supports_gradient_checkpointing:
+    if not already and model.supports_gradient_checkpointing:
         checkpoint_activations(model)
         what = 'gradient checkpointing is switched on'
     elif state.memory_divisor < 64:
@@ -196,7 +199,7 @@ class Updater:
             weights, most = state.model.parameters(), args.max_grad_norm or math.inf
             norm = float(self.accelerator.clip_grad_norm_(weights, most))
         finite = math.isfinite(norm)
-        if signal_there and (finite or args.fp16): # with fp16 the loss scaler decides
+        if signal_there and (finite or state.scaler is not None): # with fp16 the loss scaler decides
             state.optimizer.step()
         state.optimizer.zero_grad()
         with warnings.catch_warnings():

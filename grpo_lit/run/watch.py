@@ -71,6 +71,10 @@ METRICS |= {
 
 # %% ../../nbs/4_run/14_watch.ipynb #253aca8f
 METRICS |= {
+    'nonfinite_updates': ('updates so far that were skipped because their gradient was not finite; absent while there are none',
+        'absent; ten in a row end the run'),
+    'nonfinite_parts': ('share of the micro-batches whose loss was not finite; absent where all were',
+        'absent'),
     'mismatch': ('first update only: mean over tokens of |log-prob of the sampler - log-prob of the trainer|',
         'about 1e-6 in float32, 1e-2 in half precision; more is a bug'),
     'mismatch_max': ('first update only: the largest such difference',
