@@ -555,6 +555,15 @@ def test_what_nothing_reaches(tmp_path):
     assert 'reward deaf does not come back' in done.stderr and 'Traceback' not in done.stderr
     assert [p.name for p in Run(tmp_path/'run').checkpoints()] == ['checkpoint-2']
 
+@pytest.mark.slow
+def test_what_lets_nothing_else_run(tmp_path):
+    "C code that keeps the interpreter: the process ends and names the function; the newest checkpoint stands"
+    code = STUCK.replace('signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())', 'import itertools')
+    code = code.replace('time.sleep(1000)', 'sum(itertools.repeat(1))').replace('max_steps=6', 'max_steps=6, save_steps=1')
+    done = subprocess.run([sys.executable, '-c', code, str(tmp_path/'run')], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1 and 'Timeout' in done.stderr and 'in deaf' in done.stderr
+    assert [p.name for p in Run(tmp_path/'run').checkpoints()] == ['checkpoint-1', 'checkpoint-2']
+
 # --- what a reward does to its inputs and to the process
 
 def nest(d): return d['answer']

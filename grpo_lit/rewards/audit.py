@@ -77,14 +77,14 @@ def _spread(rows, n):
 
 # %% ../../nbs/2_rewards/21_audit.ipynb #1f278208
 def _gold_message(f, bad, n):
-    lines = [f'reward {visible(reward_name(f))} does not give its most to the gold answer in {len(bad)} of {n} rows, '
+    lines = [f'reward {reward_name(f)} does not give its most to the gold answer in {len(bad)} of {n} rows, '
              'so no policy could earn it:']
     for row, gold, why in bad[:3]:
         prompt = str(row.get('prompt'))
         lines.append(f'  prompt {prompt[-80:]!r}, gold as a completion {gold[-80:]!r}: {why}')
     lines.append('Check the columns "answer" and "answer_style", '
                  'give a column "solution" with a right completion, or set gold_check=0')
-    return '\n'.join(lines)
+    return visible('\n'.join(lines), '\n')
 
 # %% ../../nbs/2_rewards/21_audit.ipynb #86ef3b1c
 def check_gold(reward_funcs:list, # With TRL's signature; async ones, which may cost money, are left out
@@ -208,8 +208,8 @@ def audit_reward(f, # A reward function that reads a gold from the data
             elif gold > 0 and v >= gold/2: hits[name].append(text)
     known = [g for g in golds if g==g]
     if max(known, default=0) <= 0:
-        raise ValueError(f'reward {visible(reward_name(f))} gives nothing for the gold answers '
-                         f'(as {gold_completion(data[0])[-60:]!r}), so there is nothing to compare with')
+        raise ValueError(visible(f'reward {reward_name(f)} gives nothing for the gold answers '
+                                 f'(as {gold_completion(data[0])[-60:]!r}), so there is nothing to compare with'))
     earned = {name:(len(texts)/len(data), texts[0]) for name, texts in hits.items()}
     failed = {name:n/len(data) for name, n in fails.items()}
     return Audit(reward_name(f), len(data), sum(known)/len(known), earned, failed)

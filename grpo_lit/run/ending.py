@@ -72,7 +72,7 @@ def diverged_is_kept(trainer):
     except FloatingPointError as e:
         raise FloatingPointError(f'{e}; {keep_diverged(trainer)}') from e
 
-# %% ../../nbs/4_run/11b_ending.ipynb #d15988c0
+# %% ../../nbs/4_run/11b_ending.ipynb #23e86778
 def save_stuck(trainer,
                why:str): # A sentence
     "Called while the main thread hangs in a reward: a checkpoint, and a line that says so"
