@@ -28,10 +28,12 @@ def _tests_of(node) -> list: # (name, Python that runs it after `node`) of each
     methods = [m.name for m in node.body if isinstance(m, ast.FunctionDef) and m.name.startswith('test')]
     return [(f'{node.name}.{m}', RUN_METHOD.format(test=node.name, method=m)) for m in methods]
 
+_tree = functools.cache(ast.parse)
+
 def split_tests(text) -> list: # (name, statements) of each
     "The tests of a test file, each with the preparation before it; raises `SyntaxError` or `ValueError`"
     head, tests = [], []
-    for node in ast.parse(text).body:
+    for node in _tree(text).body:
         head.append(node)
         for name, call in _tests_of(node):
             tests.append((name, [*head, *ast.parse(call).body]))
@@ -45,14 +47,19 @@ def _tables(table):
     yield table
     for child in table.get_children(): yield from _tables(child)
 
+@functools.cache
+def _names(source) -> tuple: # Names that a text reads and does not bind inside, names that it sets at its top
+    top = symtable.symtable(source, '<tests>', 'exec')
+    inner = [t for child in top.get_children() for t in _tables(child)]
+    reads = {s.get_name() for s in top.get_symbols() if s.is_referenced()}
+    reads |= {s.get_name() for t in inner for s in t.get_symbols() if s.is_referenced() and s.is_global()}
+    made = {s.get_name() for s in top.get_symbols() if s.is_assigned() or s.is_imported() or s.is_namespace()}
+    return reads, made
+
 def used_names(sources) -> set:
     "The names that some texts need from outside: those that they read and never set, in any of them"
-    top = [symtable.symtable(source, '<tests>', 'exec') for source in sources]
-    inner = [t for whole in top for t in _tables(whole) if t not in top]
-    free = {s.get_name() for t in top for s in t.get_symbols() if s.is_referenced()}
-    free |= {s.get_name() for t in inner for s in t.get_symbols() if s.is_referenced() and s.is_global()}
-    made = {s.get_name() for t in top for s in t.get_symbols() if s.is_assigned() or s.is_imported() or s.is_namespace()}
-    return free - made
+    found = [_names(source) for source in sources]
+    return {n for reads, _ in found for n in reads} - {n for _, made in found for n in made}
 
 # %% ../../nbs/2_rewards/06b_checker.ipynb #4ffae094
 def _members(module, names): return {n: getattr(module, n) for n in names.split()}
@@ -90,7 +97,7 @@ def names_of_program(sources, entry_point=None) -> set: # Raises `Unjudged`
     "Names that the tests mean to be the program's, whatever the program has to say about it"
     free = used_names(sources)
     python = {n for n in free if hasattr(builtins, n)}
-    modules = (free-python) & set(sys.stdlib_module_names) & _dotted(map(ast.parse, sources))
+    modules = (free-python) & set(sys.stdlib_module_names) & _dotted(map(_tree, sources))
     helpers = free & set(HELPERS)
     theirs = free - python - modules - helpers - set(LIBRARIES)
     if entry_point in free: return theirs | {entry_point}
@@ -107,7 +114,7 @@ def _library(name):
 
 def _check_imports(sources):
     "Raise `Unjudged` where the tests import what is not here"
-    for statement in [s for source in sources for s in ast.parse(source).body]:
+    for statement in [s for source in sources for s in _tree(source).body]:
         if isinstance(statement, ast.Import): roots = [a.name.split('.')[0] for a in statement.names]
         elif isinstance(statement, ast.ImportFrom): roots = [(statement.module or '').split('.')[0]]
         else: continue

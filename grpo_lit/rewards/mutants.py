@@ -166,7 +166,7 @@ def telling_mutants(program:str, # The reference solution
 @dataclass
 class SuiteVerdict:
     "What a suite of tests is worth"
-    flaw:str # "", "unreadable", "inspects", "fails on the reference", "flaky", "leaves" (before its end, on a mutant)
+    flaw:str # "", "unreadable", "inspects", "leaves" (early, on a mutant), "fails on the reference", "flaky"
     killed:int # Mutants that it found out
     mutants:int # There were
     failing:float=0. # Share of its tests that fail on the reference
@@ -194,6 +194,7 @@ def judge_tests(suite:str, # Tests, as Python
     random.Random(seed_for(seed, suite)).shuffle(runs)
     got = in_parallel(lambda m: run_tests(m.code if m else program, suite, timeout=timeout, only=only), runs)
     own = [v for m, v in zip(runs, got) if m is None]
+    if any(v.status=='unjudged' for v in own): return SuiteVerdict('unreadable', 0, n)
     passed = [v.correct for v in own]
     if not all(passed):
         flaw = 'flaky' if any(passed) else 'fails on the reference'
