@@ -1,5 +1,5 @@
 "What was tried to get out of the walls, and to bring down the process that runs the programs"
-import contextlib, json, os, platform, re, resource, shutil, signal, subprocess, sys, tempfile, threading, time
+import contextlib, json, os, platform, re, resource, shutil, signal, site, subprocess, sys, threading, time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from unittest.mock import patch
@@ -230,6 +230,28 @@ def test_a_kernel_that_has_never_heard_of_landlock(user):
     assert 'landlock' not in done.stdout.split() and 'False' in done.stdout, done
     done = elsewhere(OLD_KERNEL.format(closed=True), user=user)
     assert 'no wall by landlock or namespaces' in done.stdout, done
+
+FORKS = dict(                              # without a filter for system calls: status, and what it does
+    bomb=('killed', 'import os\nwhile True:\n    try: os.fork()\n    except OSError: pass'),
+    daemon=('ok', 'import os, time\nif not os.fork():\n    os.setsid()\n    if not os.fork(): time.sleep(60)\n    os._exit(0)'),
+    chain=('ok', 'import os, time\nfor i in range(9):\n    if os.fork(): os._exit(0)\ntime.sleep(60)'),
+    family=('memory', 'import os, time\nfor i in range(6):\n    if not os.fork(): break\nx = bytearray(60*2**20)\ntime.sleep(5)'))
+UNFILTERED = '''
+import json
+from grpo_lit.rewards.forking import fork_server
+from grpo_lit.rewards.sandbox import run_code
+from test_faults_walls import FORKS, gone, processes_of, wait_until
+for name, (_, program) in FORKS.items():
+    v = run_code(program, timeout=3, memory_mb=64, allow_weak=True)
+    print(name, v.status, wait_until(lambda: processes_of(fork_server().scratch)==[fork_server().process.pid]))
+'''
+
+def test_without_a_filter_processes_are_counted_and_ended():
+    "As a user who may have 200 processes, should the server fail to end a bomb"
+    few = lambda: resource.setrlimit(resource.RLIMIT_NPROC, (200, 200))
+    paths = os.pathsep.join([str(root), str(root/'tests'), *site.getsitepackages()])
+    done = elsewhere(UNFILTERED, user=NOBODY, setup=few, GRPO_LIT_WITHOUT='seccomp namespaces', PYTHONPATH=paths)
+    assert done.stdout.splitlines()==[f'{name} {status} True' for name, (status, _) in FORKS.items()], done
 
 # --- the server dies --------------------------------------------------------------------------------------------------
 

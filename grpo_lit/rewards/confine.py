@@ -116,7 +116,15 @@ def _namespaces_hold(scratch):
     enter(scratch)
     _python_can_be_read()
     outside = '/etc/passwd', '/proc/self', '/dev/shm', '/bin/sh'
-    return not any(map(os.path.exists, outside)) and bool(capabilities())
+    if any(map(os.path.exists, outside)): return False
+    own = os.path.join(scratch, 'own')
+    own_scratch(own, SCRATCH_MB)
+    return os.listdir(own)==[] and _refused_to_write('/')
+
+def _refused_to_write(folder):
+    try: os.mkdir(os.path.join(folder, 'new'))
+    except OSError: return True
+    return False
 
 def build_around(scratch:str # Of the server; as for `enter`
                 ) -> list: # Names of the walls that the children of this process will have

@@ -155,7 +155,7 @@ def _prepare(scratch, preload) -> SimpleNamespace:
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     with contextlib.suppress(ValueError, OSError): resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, 4096), most))
     proc, lock = open_proc(), os.open(scratch, os.O_RDONLY)
-    fcntl.flock(lock, fcntl.LOCK_EX)
+    with contextlib.suppress(OSError): fcntl.flock(lock, fcntl.LOCK_EX)       # not all file systems have locks
     layers = build_around(scratch)
     for m in preload: importlib.import_module(m)
     if layers and 'seccomp' not in layers: libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
