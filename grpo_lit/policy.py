@@ -175,6 +175,6 @@ def first_nonfinite(model) -> str|None: # None: all are finite
              if p.is_floating_point() and p.dtype.itemsize > 1 and p.numel() and not p.is_meta]
     if not named: return None
     home = named[0][1].device
-    largest = [torch.linalg.vector_norm(p, math.inf).to(home, torch.float32) for _, p in named]
-    finite = torch.stack(largest).isfinite().tolist()
-    return None if all(finite) else named[finite.index(False)][0]
+    sums = torch.stack([p.sum(dtype=torch.float32).to(home) for _, p in named])
+    if sums.isfinite().all(): return None
+    return next((n for n, p in named if not torch.linalg.vector_norm(p, math.inf).isfinite()), None)

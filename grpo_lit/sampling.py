@@ -103,7 +103,7 @@ class Rows:
         self.live, self.t, self.tokens, self.over = (x[stay] for x in (self.live, self.t, self.tokens, self.over))
         return gone, stay
 
-    def sane(self): return bool(self.said.isfinite().all()) # Was the newest token of each row drawn from numbers?
+    def sane(self): return math.isfinite(self.said.sum()) # Was the newest token of each row drawn from numbers?
 
     def go_on(self, logits): self.logits, self.t = logits, self.t+1
 
@@ -150,7 +150,7 @@ def decode(model, prompts:list, # P lists of token ids
         rows.over = rows.over | ended(rows.tokens, rows.live, rows.out, rows.t) | (rows.t==limit-1)
         if queue.look() and queue.worth(int(rows.over.sum()), len(rows)):
             gone, stay = rows.leave()
-            if not rows.logps[gone].isfinite().all(): raise not_finite(model)
+            if not math.isfinite(rows.logps[gone].sum()): raise not_finite(model)
             state.leave(stay)
             for i in queue.complete(gone):
                 if done: done(i, rows.out, rows.logps)

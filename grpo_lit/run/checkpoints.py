@@ -41,12 +41,14 @@ class RunState:
     nonfinite_updates:int=0 # Updates that were skipped because their gradient was not finite
     nonfinite_in_a_row:int=0 # How many of them were the last ones
     silent_in_a_row:int=0 # Last updates without anything to learn from
-    strayed:bool=False # Has it been said that the figures are too large?
+    far_in_a_row:int=0 # Last updates with figures that are absurdly large
+    strayed:bool=False # Has it been said that the run diverges?
     rollouts:Rollouts|None=None # In use; None: the next step samples
 
 # %% ../../nbs/4_run/06_checkpoints.ipynb #b71c809a
 COUNTERS = ('step', 'rollout', 'update', 'num_tokens', 'beta', 'correct_mismatch', 'memory_divisor',
-            'nonfinite_updates', 'nonfinite_in_a_row', 'silent_in_a_row', 'strayed')
+            'nonfinite_updates', 'nonfinite_in_a_row', 'silent_in_a_row',
+            'far_in_a_row', 'strayed')
 
 def counters(state:RunState) -> dict: # Plain values
     "The part of the state that is numbers"

@@ -157,6 +157,7 @@ def new_state(model, args:GRPOConfig,
               optimizer=None, schedule=None # Your own
              ) -> RunState:
     "A run before its first step"
+    parameters = None if optimizer else trainable(model)
     without_dropout(model)
     if args.gradient_checkpointing:
         checkpoint_activations(model)
@@ -167,7 +168,7 @@ def new_state(model, args:GRPOConfig,
     reference = Reference(model) if args.beta else None
     if reference and reference.frozen is not None:
         share_alike(reference.frozen, model)
-    optimizer = optimizer or adamw(trainable(model), args)
+    optimizer = optimizer or adamw(parameters, args)
     schedule = schedule or get_scheduler(args.lr_scheduler_type, optimizer, args.warmup_steps, total_steps)
     model, optimizer = accelerator.prepare(model, optimizer)
     return RunState(accelerator.unwrap_model(model), optimizer, schedule, reference, accelerator.scaler,

@@ -150,7 +150,7 @@ class MachineSettings:
 @dataclass
 class RunningSettings:
     "Seed, evaluation, checkpoints, and what is kept"
-    seed:int=42 # Of data order and sampling
+    seed:int=42 # Of data order, sampling and a new adapter
     eval_steps:int=0 # Evaluate every so many updates; 0: never
     per_device_eval_batch_size:int=64 # Prompts evaluated at once
     save_steps:int=0 # Checkpoint every so many updates; 0: never, except on Ctrl-C
