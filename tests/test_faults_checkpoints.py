@@ -120,6 +120,11 @@ def test_all_damaged(runs, tmp_path, capsys):
     for n in (2, 4): halve(tmp_path/f'run/checkpoint-{n}/model.safetensors')
     with pytest.raises(ValueError, match='no checkpoint is whole.*checkpoint-4.*checkpoint-2'):
         trainer(tmp_path/'run').train(resume_from_checkpoint=True)
+    options = '--model tiny --data addition --eval-questions 0 --use-cpu --max-completion-length 12 --resume'.split()
+    capsys.readouterr()
+    assert cli.main(['train', *options, '--out', str(tmp_path/'run')]) == 2
+    err = capsys.readouterr().err
+    assert 'no checkpoint is whole' in err and len(err.splitlines()) == 1
     assert len(Run(tmp_path/'run').metrics()) == 4
 
 def without(*names):

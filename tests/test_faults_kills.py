@@ -25,7 +25,7 @@ KINDS = {
     'moving reference': dict(sync_ref_model=True, ref_model_sync_steps=2),
     'weighted tokens': dict(importance_sampling_mode='token_truncate', top_entropy_quantile=.5, num_iterations=2),
     'evaluation': dict(eval_steps=2)}
-CHEAP = ('float32', 'several updates', 'evaluation')
+CHEAP = ('several updates', 'evaluation')
 
 def varied(completions, **columns):
     "A reward that differs within most groups"
@@ -179,7 +179,7 @@ def test_killed_a_few_times(kind, calm, tmp_path):
 def test_killed_twenty_times(kind, calm, tmp_path):
     check(kind, calm, tmp_path, kills=20)
 
-@pytest.mark.parametrize('exchanges', [True, False])
+@pytest.mark.parametrize('exchanges', [pytest.param(True, marks=pytest.mark.slow), False])
 def test_killed_at_each_place_of_a_second_save(exchanges, calm, tmp_path, monkeypatch):
     "The checkpoint of a step is saved again: at every moment one of the two is there, also where names cannot be exchanged"
     calm('float32')
