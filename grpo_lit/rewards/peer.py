@@ -60,7 +60,7 @@ class BadReply(Gone):
     "The other end says what makes no sense"
 
 class Lent:
-    "A function of ours in the hands of another function of ours, at the wish of the other side: to be called, and nothing else"
+    "A function of ours, handed to another one by the other side: it can be called, and nothing else"
     __slots__ = '_f',
     def __init__(self, f): object.__setattr__(self, '_f', f)
     def __getattribute__(self, name): raise AttributeError(name)

@@ -156,7 +156,7 @@ def program_reward(partial:bool=False, # Pay the share of tests that pass; else 
     "Make a reward for programs that pass their tests"
     if timeout<=0: raise ValueError(f'timeout is a number of seconds, not {timeout}')
     def reward(prompts, completions, completion_ids, tests, entry_point=None, code_prefix=None,
-               partial=partial, **columns) -> list: # 1.0 or 0.0, or a share; None where there are no tests, or none that can be judged
+               partial=partial, **columns) -> list: # 1.0 or 0.0, or a share; None where no tests can judge it
         none = [None]*len(completions)
         jobs = list(map(_job, completions, tests, entry_point or none, code_prefix or none))
         todo = list(dict.fromkeys(j for j in jobs if j and j[0] is not None))

@@ -52,7 +52,8 @@ def _of_its_own(node) -> bool:
 
 def _suspicious(node) -> bool:
     "Does a node of a suite reach for something else than results?"
-    if isinstance(node, ast.Name): return node.id in BY_NAME or node.id.startswith('__') and node.id not in ALLOWED
+    if isinstance(node, ast.Name):
+        return node.id in BY_NAME or node.id.startswith('__') and node.id not in ALLOWED
     if isinstance(node, ast.Attribute):
         return node.attr in AS_ATTRIBUTE or _hidden(node.attr) and not _of_its_own(node)
     if isinstance(node, ast.alias): return bool(set(node.name.split('.')) & AS_ATTRIBUTE) or _hidden(node.name)
@@ -63,11 +64,13 @@ def _suspicious(node) -> bool:
 # %% ../../nbs/2_rewards/10b_suites.ipynb #068d3123
 def _formats_attributes(nodes) -> bool:
     formats = any(isinstance(n, ast.Attribute) and n.attr=='format' for n in nodes)
-    return formats and any(isinstance(n, ast.Constant) and isinstance(n.value, str) and FIELD.search(n.value) for n in nodes)
+    texts = [n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str)]
+    return formats and any(map(FIELD.search, texts))
 
 def _runs_alone(statement) -> bool:
     "`if __name__ == '__main__': ...`, which never runs here"
-    return isinstance(statement, ast.If) and ast.unparse(statement.test) in ("__name__ == '__main__'", "'__main__' == __name__")
+    if not isinstance(statement, ast.If): return False
+    return ast.unparse(statement.test) in ("__name__ == '__main__'", "'__main__' == __name__")
 
 def inspects(tree:ast.Module) -> bool:
     "Does a suite look at other things than results? Comments and docstrings do not count"
