@@ -9,7 +9,9 @@ __all__ = ['NO_MEMORY', 'run_script', 'run_solution']
 
 # %% ../../nbs/2_rewards/07_jail.ipynb #33bd7c91
 import atexit, builtins, linecache, os, sys, threading, traceback
-from .wire import Peer, read_frame, write_frame
+from .wire import read_frame, write_frame
+from .objects import class_rule, open_rule
+from .peer import Peer
 
 # %% ../../nbs/2_rewards/07_jail.ipynb #b29fe84c
 NO_MEMORY = 77
@@ -60,16 +62,20 @@ def run_script(boot):
     _leave(_run(source, _as_main(source)))
 
 # %% ../../nbs/2_rewards/07_jail.ipynb #dd22dd15
-def _load(boot, names) -> list|None: # Name and text of the error; None: it went well
-    "Read a program from `boot` and run it as a module"
-    try: exec(compile(read_frame(boot)['program'], '<program>', 'exec'), names)
+def _load(source, names) -> list|None: # Name and text of the error; None: it went well
+    "Run a program as a module"
+    try: exec(compile(source, '<program>', 'exec'), names)
     except BaseException as e:
         return [type(e).__name__, ''.join(traceback.format_exception_only(type(e), e))[-1000:]]
 
 def run_solution(boot, channel):
     "Load the program, say how that went, then answer the questions that come over `channel`"
+    order = read_frame(boot)
     module = sys.modules['solution'] = type(sys)('solution')
-    failed = _load(boot, module.__dict__)
+    names = module.__dict__
+    failed = _load(order['program'], names)
     write_frame(boot, dict(failed=failed))
-    if failed is None: Peer(channel, module.__dict__).serve()
+    only = order.get('only')
+    shown = names if only is None else {n: names[n] for n in only if n in names}
+    if failed is None: Peer(channel, shown, open_rule if only is None else class_rule).serve()
     os._exit(0)

@@ -94,15 +94,22 @@ PRELUDE = ('from typing import *; from collections import *; '
 
 def _lines(s): return [line.rstrip() for line in str(s).rstrip().splitlines()]
 
+def _function_under_test(tests) -> str|None:
+    "Its name, where the tests say it"
+    tests = _from_json(tests)
+    return tests.get('fn_name') if isinstance(tests, dict) else None
+
 def try_tests(program:str, # Python
-                 tests, # For `as_tests`
-                 *, timeout:float=5., memory_mb:int=512 # For all tests in Python together; for each run that prints
-                ) -> tuple: # passed, total, and the `Verdict` of the run, or of the first that failed
+              tests, # For `as_tests`
+              *, timeout:float=5., memory_mb:int=512, # For all tests in Python together; for each run that prints
+              entry_point:str|None=None # The function under test; None: as the tests say
+             ) -> tuple: # passed, total, and the `Verdict` of the run, or of the first that failed
     "Run a program against its tests"
     limits = dict(timeout=timeout, memory_mb=memory_mb)
+    entry_point = entry_point or _function_under_test(tests)
     kind, tests = as_tests(tests)
     if kind=='python':
-        v = run_tests(PRELUDE+program, tests, **limits)
+        v = run_tests(PRELUDE+program, tests, entry_point=entry_point, **limits)
         return v.passed, v.total, v
     runs = in_parallel(lambda test: run_code(program, stdin=test[0], **limits), tests)
     good = [v.status=='ok' and _lines(v.stdout)==_lines(want) for v, (_, want) in zip(runs, tests)]
@@ -123,20 +130,21 @@ def continued(prefix:str, # What a base model was asked to go on with: imports, 
 def _defines(code, name) -> bool:
     return code is not None and bool(re.search(rf'\bdef\s+{re.escape(name)}\b', code))
 
-def _job(completion, tests, name, prefix) -> tuple|None: # (program or None, tests as text); None without tests
+def _job(completion, tests, name, prefix) -> tuple|None: # (program or None, tests as text, name); None without tests
     "What is to be run for one completion"
     try: as_tests(tests)
     except ValueError: return None
     text = completion_text(completion)
     code = extract_code(text, name)
     if prefix and name and not _defines(code, name): code = continued(prefix, text) or code
-    return code, tests if isinstance(tests, str) else json.dumps(tests)
+    return code, tests if isinstance(tests, str) else json.dumps(tests), name
 
 def _worth(job, got, partial) -> float|None:
     "The reward of one job; `got` holds passed, total and verdict of those that were run"
     if job is None: return None
     if job[0] is None: return 0.
-    passed, total, _ = got[job]
+    passed, total, verdict = got[job]
+    if verdict.status=='unjudged': return None
     return passed/total if partial else float(passed==total)
 
 # %% ../../nbs/2_rewards/10_programs.ipynb #e42441f6
@@ -148,11 +156,12 @@ def program_reward(partial:bool=False, # Pay the share of tests that pass; else 
     "Make a reward for programs that pass their tests"
     if timeout<=0: raise ValueError(f'timeout is a number of seconds, not {timeout}')
     def reward(prompts, completions, completion_ids, tests, entry_point=None, code_prefix=None,
-               partial=partial, **columns) -> list: # 1.0 or 0.0, or a share; None where there are no tests
+               partial=partial, **columns) -> list: # 1.0 or 0.0, or a share; None where there are no tests, or none that can be judged
         none = [None]*len(completions)
         jobs = list(map(_job, completions, tests, entry_point or none, code_prefix or none))
         todo = list(dict.fromkeys(j for j in jobs if j and j[0] is not None))
-        verdicts = in_parallel(lambda j: try_tests(*j, timeout=timeout, memory_mb=memory_mb), todo)
+        def run(job): return try_tests(*job[:2], entry_point=job[2], timeout=timeout, memory_mb=memory_mb)
+        verdicts = in_parallel(run, todo)
         got = dict(zip(todo, verdicts))
         return [_worth(j, got, partial) for j in jobs]
     reward.__name__ = reward.__qualname__ = name or ('passed_tests_reward' if partial else 'code_reward')

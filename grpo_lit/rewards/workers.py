@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from .accounts import size_below
 from .confine import SCRATCH_MB
 from .forking import COMMON, ForkServer, ServerLost, again_if_lost, fork_server, receive_line
-from .wire import to_wire
+from .wire import BadMessage, decode, to_wire
 
 # %% ../../nbs/2_rewards/08_workers.ipynb #6a5b3d54
 def wait_for(sockets, deadline, scratch) -> list|None:
@@ -43,11 +43,12 @@ def send(sock, message):
 
 # %% ../../nbs/2_rewards/08_workers.ipynb #5830547f
 def messages(sock, deadline, scratch):
-    "Messages as they come; ends when the other side does, or time is up (then the last is what `wait_for` gave)"
+    "Messages as they come; ends with the other side, at what is no message, or when time is up (then the last is what `wait_for` gave)"
     data = b''
     while True:
         while len(data)>=4 and len(data)>=4+(n := int.from_bytes(data[:4], 'big')):
-            yield json.loads(data[4:4+n])
+            try: yield decode(data[4:4+n])
+            except BadMessage: return
             data = data[4+n:]
         if len(data)>=4 and int.from_bytes(data[:4], 'big') > 1<<16: return
         ready = wait_for([sock], deadline, scratch)
@@ -79,8 +80,7 @@ class _Child:
 
     def _next(self, sock, timeout):
         "The next message; [] for none in time, False where the other end is gone or says what is no message"
-        try: return next(messages(sock, time.monotonic()+timeout, None), False)
-        except (ValueError, RecursionError): return False
+        return next(messages(sock, time.monotonic()+timeout, None), False)
 
     def ask(self, name, timeout, **message):
         "The value of one message, as it came over the wire"
@@ -95,8 +95,8 @@ class _Child:
         "Find the function, call it"
         args = [to_wire(a, None) for a in args]
         found = self.ask(name, timeout, op='names', id=None, a=[name], k={})
-        try: number = dict(found['dict'])[name]['object'][0]
-        except (KeyError, IndexError, TypeError, ValueError): raise RuntimeError(f'there is no function {name}') from None
+        try: number = found['dict'][0][1]['object'][0]
+        except (TypeError, LookupError): raise RuntimeError(f'{name} is no function of the program') from None
         return self.ask(name, timeout, op='call', id=number, a=args, k={})
 
     def end(self):

@@ -8,7 +8,7 @@ Docs: https://grpo-lit.github.io/grpo-lit/4_run/benchmarks.html.md"""
 __all__ = ['BENCHMARKS', 'INSTRUCTIONS', 'PROMPT_STYLES', 'last_boxed', 'Benchmark', 'recognize', 'prompted']
 
 # %% ../../nbs/4_run/01_benchmarks.ipynb #462a4aa1
-import re
+import builtins, keyword, re
 from dataclasses import dataclass
 from ..tensors import no_such
 
@@ -59,16 +59,21 @@ def _humaneval(r):
     return dict(prompt=prompt, tests=tests, entry_point=name, code_prefix=prompt, solution=solution)
 
 # %% ../../nbs/4_run/01_benchmarks.ipynb #8cc04d89
-_CALL = re.compile(r'(?<![\w.])(?!set|len|sorted|list|tuple|not\b|assert|math|abs|round|str|int)(\w+)\s*\(')
+_CALL = re.compile(r'(?<![\w.])(\w+)\s*\(')
+
+def _function_name(tests) -> str:
+    "The function that tests call: the first that is not one of Python's, or one of Python's if there is no other"
+    called = [name for test in tests for name in _CALL.findall(test) if not keyword.iskeyword(name)]
+    own = [name for name in called if not hasattr(builtins, name)]
+    return (own or called or [''])[0]
 
 def _mbpp(r):
     imports = r.get('test_imports') or [r.get('test_setup_code') or '']
     setup = '\n'.join(imports)
-    calls = [found[1] for test in r['test_list'] if (found := _CALL.search(test))]
     example = r['test_list'][0].removeprefix('assert ').strip()
     return dict(prompt=f'{r.get("prompt") or r["text"]}\nIt is called like this: {example}',
                 tests=[f'{setup}\n{test}'.strip() for test in r['test_list']],
-                entry_point=calls[0] if calls else '',
+                entry_point=_function_name(r['test_list']),
                 solution=f'```python\n{r["code"].strip()}\n```')
 
 # %% ../../nbs/4_run/01_benchmarks.ipynb #09620910
