@@ -20,7 +20,7 @@ from .workers import SLOTS, end_child, fork_server, in_parallel, messages, send,
 @dataclass
 class Verdict:
     "What became of an untrusted program"
-    status:str # "ok" (with tests: all passed), "error", "timeout", "memory", "killed" (by a limit, its own fault), "unjudged"
+    status:str # "ok" (with tests: all passed), "error", "timeout", "memory", "killed" (by a limit or its own fault), "unjudged"
     passed:int=0 # Tests that passed
     total:int=0 # Tests there were
     stdout:str='' # What it printed, cut off at a megabyte
@@ -99,7 +99,7 @@ def run_code(program:str, # Python
 # %% ../../nbs/2_rewards/09_sandbox.ipynb #99d76fac
 MOST_TESTS = 100_000                       # that a verdict counts
 
-def _read_reports(boot, deadline, scratch) -> tuple: # How many tests, reports by number, the last message, notes
+def _read_reports(boot, deadline, scratch) -> tuple: # Number of tests, reports by number, the last message, what else was said
     "What the checker says"
     total, reports, last, notes = 0, {}, {}, {}
     for last in messages(boot, deadline, scratch):
@@ -124,8 +124,8 @@ def _tests_status(last, all_passed, failed) -> str:
     return 'memory' if 'MemoryError' in str(failed) else 'error'
 
 # %% ../../nbs/2_rewards/09_sandbox.ipynb #ef99561d
-def _meet(server, solution, checker, stack, out, err, seconds, memory_mb) -> tuple:
-    "Two children with a line between them, and their orders: reports, error on loading, the program's end"
+def _meet(server, solution, checker, stack, out, err, seconds, memory_mb) -> tuple: # Reports, error on loading, the program's end
+    "Program and tests in two children with a line between them; `solution` and `checker` are their orders"
     scratch, other = (stack.enter_context(_directory(server)) for _ in range(2))
     out2, err2, inp = _temporary_files(stack, 3)
     (program_boot, its), (tests_boot, checkers), (left, right) = (socket.socketpair() for _ in range(3))
@@ -161,14 +161,13 @@ def _judgement(said, unloaded, end) -> Verdict:
     whys = [notes[k] for k in ('broken','gone') if k in notes] + whys
     failed = unloaded or ['', whys[0] if whys else '']
     status = _tests_status(last, 0<total==passed, failed)
-    if end.get('why')=='memory' and status in ('error','killed'): status = 'memory'
     doubtful = sum(ok is None and 'ok' in r for ok, r in zip(oks, reports.values()))
     reason = notes.get('unjudged') or (whys[0] if doubtful and passed+doubtful==total else '')
     if reason and status=='error' and not unloaded: status = 'unjudged'
     return Verdict(status, passed, total, stderr=failed[1][:1000], exit_code=end['exit'],
                    reason=reason if status=='unjudged' else '', how=_how(said, unloaded, status))
 
-# %% ../../nbs/2_rewards/09_sandbox.ipynb #31e9a46e
+# %% ../../nbs/2_rewards/09_sandbox.ipynb #021b4d9e
 @again_if_lost
 def run_tests(program:str, # Python that defines what the tests call
               tests:str|list, # `assert`s, one each; or a test file: asserts, functions `test_...`, `unittest` classes

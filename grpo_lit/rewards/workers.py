@@ -80,8 +80,7 @@ class _Child:
 
     def _next(self, sock, timeout):
         "The next message; [] for none in time, False where the other end is gone or says what is no message"
-        try: return next(messages(sock, time.monotonic()+timeout, None), False)
-        except (ValueError, RecursionError): return False
+        return next(messages(sock, time.monotonic()+timeout, None), False)
 
     def ask(self, name, timeout, **message):
         "The value of one message, as it came over the wire"
@@ -96,8 +95,8 @@ class _Child:
         "Find the function, call it"
         args = [to_wire(a, None) for a in args]
         found = self.ask(name, timeout, op='names', id=None, a=[name], k={})
-        try: number = dict(found['dict'])[name]['object'][0]
-        except (KeyError, IndexError, TypeError, ValueError): raise RuntimeError(f'there is no function {name}') from None
+        try: number = found['dict'][0][1]['object'][0]
+        except (TypeError, LookupError): raise RuntimeError(f'{name} is no function of the program') from None
         return self.ask(name, timeout, op='call', id=number, a=args, k={})
 
     def end(self):
