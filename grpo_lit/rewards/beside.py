@@ -81,6 +81,10 @@ class Awaited:
             return not isinstance(self.future.exception(), RewardTimeout) # raised in a loop that is left
         return self.future.done()
 
+    def cancelled(self) -> bool:
+        "Was it cancelled, by a neighbour perhaps?"
+        return self.future.cancelled() or isinstance(self.future.exception(), asyncio.CancelledError)
+
     def freed(self) -> bool:
         "Leave the loop behind if it is blocked; was it?"
         if event_loop.turns(self.loop):
@@ -90,7 +94,7 @@ class Awaited:
 
     def __call__(self): # The result; raises `RewardTimeout`, or what the coroutine raised
         settled = self.settled()
-        if not settled and self.freed():
+        if self.cancelled() if settled else self.freed():
             self.begin()
             settled = self.settled()
         if not settled:
