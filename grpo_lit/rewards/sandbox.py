@@ -161,6 +161,7 @@ def _judgement(said, unloaded, end) -> Verdict:
     whys = [notes[k] for k in ('broken','gone') if k in notes] + whys
     failed = unloaded or ['', whys[0] if whys else '']
     status = _tests_status(last, 0<total==passed, failed)
+    if end.get('why')=='memory' and status in ('error','killed'): status = 'memory'
     doubtful = sum(ok is None and 'ok' in r for ok, r in zip(oks, reports.values()))
     reason = notes.get('unjudged') or (whys[0] if doubtful and passed+doubtful==total else '')
     if reason and status=='error' and not unloaded: status = 'unjudged'
