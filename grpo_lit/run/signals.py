@@ -126,6 +126,7 @@ class Stop:
             self.check()
             if not self.caught:
                 work()
+                self.check() # an error hook of the interpreter may have swallowed it
         except KeyboardInterrupt:
             self.caught = True
         finally:
