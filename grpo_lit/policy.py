@@ -6,7 +6,7 @@ Docs: https://grpo-lit.github.io/grpo-lit/1_line/policy.html.md"""
 
 # %% auto #0
 __all__ = ['TINY', 'PICKLES', 'tiny_tokenizer', 'new_tiny', 'check_tokenizer', 'eos_ids', 'unmark_quantized', 'refuse_pickles',
-           'load_policy', 'has_adapter', 'Reference', 'add_lora', 'first_nonfinite']
+           'load_policy', 'has_adapter', 'Reference', 'add_lora', 'first_nonfinite', 'not_finite']
 
 # %% ../nbs/1_line/03_policy.ipynb #d7c8a9fc
 import copy, math
@@ -178,3 +178,14 @@ def first_nonfinite(model) -> str|None: # None: all are finite
     sums = torch.stack([p.sum(dtype=torch.float32).to(home) for _, p in named])
     if sums.isfinite().all(): return None
     return next((n for n, p in named if not torch.linalg.vector_norm(p, math.inf).isfinite()), None)
+
+# %% ../nbs/1_line/03_policy.ipynb #94397ad5
+def not_finite(model) -> FloatingPointError:
+    "What to say when logits are NaN or infinite"
+    kind = model.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else model.dtype
+    name = str(dtype).removeprefix('torch.')
+    return FloatingPointError(
+        f'no token can be drawn: the logits of the model are not finite (computed in {name}). Its weights hold NaN or '
+        f'huge values, as after a learning rate that is too high, or its numbers exceed the range of {name}: '
+        'go back to an earlier checkpoint, or load it in float32')

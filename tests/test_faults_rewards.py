@@ -14,7 +14,7 @@ import torch
 from grpo_lit.core import Rollouts
 from grpo_lit.policy import load_policy, tiny_tokenizer
 from grpo_lit.rewards.calls import RewardCaller, RewardContractError, call_rewards
-from grpo_lit.rewards.process import _table, look, put_back
+from grpo_lit.rewards.process import _table, look, restore
 from grpo_lit.run.config import GRPOConfig
 from grpo_lit.run.runs import Run
 from grpo_lit.run.trainer import GRPOTrainer
@@ -470,7 +470,7 @@ def test_hangs(name):
         found, failed = asked(hanging(HANGS[name]), .4, caller)
         assert same(found, [1., nan, 1.]) and failed == 1
         assert time.monotonic()-began < 12
-    assert put_back(_table(), before) == []
+    assert restore(_table(), before) == []
 
 async def async_sleep(): await asyncio.sleep(30)
 async def async_blocks(): time.sleep(4)
@@ -702,7 +702,7 @@ def test_state(name, kind):
     before, prints = look(table), fingerprint()
     columns, errors = call_rewards([f], arguments(), True, 20., caller)
     after = fingerprint()
-    changed = put_back(table, before) # also mends what a failing test would leave to the others
+    changed = restore(table, before) # also mends what a failing test would leave to the others
     assert changed == [] and after == prints
     assert columns == [[1.]*3] and not errors
 

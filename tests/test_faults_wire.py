@@ -11,7 +11,7 @@ from grpo_lit.rewards.objects import Refused, Remote
 from grpo_lit.rewards.peer import Gone, Peer, raised
 from grpo_lit.rewards.programs import code_reward, passed_tests_reward
 from grpo_lit.rewards.sandbox import _judgement, _loading_error, _read_reports, run_tests
-from grpo_lit.rewards.wire import DEEPEST, BadMessage, decode, from_wire
+from grpo_lit.rewards.wire import DEEPEST, BadMessage, from_wire, parse_message
 from grpo_lit.rewards.workers import Worker, fork_server, messages
 
 EXAMPLES = int(os.environ.get('GRPO_LIT_FUZZ', 300))
@@ -195,7 +195,7 @@ def test_the_corpus_is_hostile():
     assert len(corpus()) >= 40
     read = 0
     for body in corpus():
-        try: m = decode(body)
+        try: m = parse_message(body)
         except BadMessage: continue
         read += 1
         with pytest.raises(Exception): from_wire(m['value'])

@@ -6,7 +6,7 @@ Docs: https://grpo-lit.github.io/grpo-lit/2_rewards/wire.html.md"""
 
 # %% auto #0
 __all__ = ['WRITERS', 'READERS', 'PLAIN', 'MAPPINGS', 'SHARED', 'SHARED_NAMES', 'UNLIKE', 'ENDS_LOOPS', 'DEEPEST',
-           'LONGEST_MESSAGE', 'known_base', 'exception_class', 'to_wire', 'from_wire', 'BadMessage', 'decode',
+           'LONGEST_MESSAGE', 'known_base', 'exception_class', 'to_wire', 'from_wire', 'BadMessage', 'parse_message',
            'read_frame', 'write_frame', 'printable']
 
 # %% ../../nbs/2_rewards/09_wire.ipynb #05385693
@@ -163,7 +163,7 @@ LONGEST_MESSAGE = 16*2**20                # bytes
 class BadMessage(ValueError):
     "What the other side wrote is no message"
 
-def decode(body:bytes) -> dict:
+def parse_message(body:bytes) -> dict:
     "The message in a frame; raises `BadMessage`, and nothing else"
     try: message = json.loads(body)
     except (ValueError, RecursionError, MemoryError) as e: raise BadMessage(f'no JSON: {type(e).__name__}') from None
@@ -186,7 +186,7 @@ def read_frame(fd) -> dict|None: # None: the other end is gone
     n = int.from_bytes(head, 'big')
     if n > LONGEST_MESSAGE: raise BadMessage(f'a message of {n} bytes')
     body = _exactly(fd, n)
-    return None if body is None else decode(body)
+    return None if body is None else parse_message(body)
 
 # %% ../../nbs/2_rewards/09_wire.ipynb #8a61e4f2
 def write_frame(fd, message):

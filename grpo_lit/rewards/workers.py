@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from .accounts import size_below
 from .confine import SCRATCH_MB
 from .forking import COMMON, ForkServer, ServerLost, again_if_lost, fork_server, receive_line
-from .wire import BadMessage, decode, to_wire
+from .wire import BadMessage, parse_message, to_wire
 
 # %% ../../nbs/2_rewards/17_workers.ipynb #6a5b3d54
 def wait_for(sockets, deadline, scratch) -> list|None:
@@ -47,7 +47,7 @@ def messages(sock, deadline, scratch):
     data = b''
     while True:
         while len(data)>=4 and len(data)>=4+(n := int.from_bytes(data[:4], 'big')):
-            try: yield decode(data[4:4+n])
+            try: yield parse_message(data[4:4+n])
             except BadMessage: return
             data = data[4+n:]
         if len(data)>=4 and int.from_bytes(data[:4], 'big') > 1<<16: return

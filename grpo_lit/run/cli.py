@@ -7,7 +7,7 @@ Docs: https://grpo-lit.github.io/grpo-lit/4_run/cli.html.md"""
 # %% auto #0
 __all__ = ['TRAIN_DEFAULTS', 'commands', 'reading_of', 'add_option', 'in_brackets', 'add_options', 'add_config', 'Parser',
            'build_parser', 'complaint', 'with_config', 'leave_at_once', 'as_process', 'but_not_stops', 'flush_or_leave',
-           'parsed', 'obeyed', 'main', 'quiet']
+           'parse_command', 'obeyed', 'main', 'quiet']
 
 # %% ../../nbs/4_run/29_cli.ipynb #32b7ebde
 import argparse, contextlib, inspect, os, re, signal, sys, threading, typing, warnings
@@ -159,7 +159,7 @@ def flush_or_leave():
         except (OSError, ValueError): stream.leave()
 
 # %% ../../nbs/4_run/29_cli.ipynb #88f77af6
-def parsed(argv:list) -> tuple: # A function, and its arguments
+def parse_command(argv:list) -> tuple: # A function, and its arguments
     "What a command line asks for"
     parser = build_parser()
     parser.chosen = parser.commands.get(argv[0] if argv else '', parser)
@@ -185,7 +185,7 @@ def main(argv:list|None=None # Default: the command line
     "The command `grpo-lit`"
     with stoppable(exits=False) as stop, contextlib.ExitStack() as stack:
         if argv is None: stack.enter_context(as_process(stop))
-        command, options = parsed(sys.argv[1:] if argv is None else argv)
+        command, options = parse_command(sys.argv[1:] if argv is None else argv)
         quiet()
         stop.at_once = None
         return obeyed(command, options, stop)
