@@ -102,10 +102,11 @@ def _function_under_test(tests) -> str|None:
 def try_tests(program:str, # Python
               tests, # For `as_tests`
               *, timeout:float=5., memory_mb:int=512, # For all tests in Python together; for each run that prints
-              entry_point:str|None=None # The function under test; None: as the tests say
+              entry_point:str|None=None, # The function under test; None: as the tests say
+              allow_weak:bool=False # Also where this machine lacks a wall? Else `OSError`
              ) -> tuple: # passed, total, and the `Verdict` of the run, or of the first that failed
     "Run a program against its tests"
-    limits = dict(timeout=timeout, memory_mb=memory_mb)
+    limits = dict(timeout=timeout, memory_mb=memory_mb, allow_weak=allow_weak)
     entry_point = entry_point or _function_under_test(tests)
     kind, tests = as_tests(tests)
     if kind=='python':
@@ -151,16 +152,18 @@ def _worth(job, got, partial) -> float|None:
 def program_reward(partial:bool=False, # Pay the share of tests that pass; else 1 for all, 0 for less
                    timeout:float=5., # Seconds for the tests of a program
                    memory_mb:int=512, # That it may use
-                   name:str|None=None # Of the reward function; None: "code_reward" or "passed_tests_reward"
+                   name:str|None=None, # Of the reward function; None: "code_reward" or "passed_tests_reward"
+                   allow_weak:bool=False # Also where this machine lacks a wall? Else `OSError`
                   ): # A reward function that reads the columns `tests` and, if there, `entry_point` and `code_prefix`
     "Make a reward for programs that pass their tests"
     if timeout<=0: raise ValueError(f'timeout is a number of seconds, not {timeout}')
+    limits = dict(timeout=timeout, memory_mb=memory_mb, allow_weak=allow_weak)
     def reward(prompts, completions, completion_ids, tests, entry_point=None, code_prefix=None,
                partial=partial, **columns) -> list: # 1.0 or 0.0, or a share; None where no tests can judge it
         none = [None]*len(completions)
         jobs = list(map(_job, completions, tests, entry_point or none, code_prefix or none))
         todo = list(dict.fromkeys(j for j in jobs if j and j[0] is not None))
-        def run(job): return try_tests(*job[:2], entry_point=job[2], timeout=timeout, memory_mb=memory_mb)
+        def run(job): return try_tests(*job[:2], entry_point=job[2], **limits)
         verdicts = in_parallel(run, todo)
         got = dict(zip(todo, verdicts))
         return [_worth(j, got, partial) for j in jobs]
