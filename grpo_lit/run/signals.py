@@ -129,6 +129,9 @@ class Stop:
                 self.check() # an error hook of the interpreter may have swallowed it
         except KeyboardInterrupt:
             self.caught = True
+        except Exception: # a library that a signal met may raise an error of its own
+            if self.first is None: raise
+            self.caught = True
         finally:
             self.listening = before and not self.caught
         return self.caught

@@ -142,7 +142,7 @@ class GRPOTrainer:
         if evaluation_is_due(self):
             log_evaluation(self, metrics)
         if checkpoint_is_due(self):
-            with self.run.tried('the checkpoint', NotSaved):
+            with uninterrupted(), self.run.tried('the checkpoint', NotSaved):
                 self.save_checkpoint()
         for f in self.callbacks:
             f(self, metrics)
