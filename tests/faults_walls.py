@@ -382,3 +382,25 @@ if __name__=='__main__':
     found = attack(kinds)
     left = os.listdir(fork_server().scratch)
     print(json.dumps(dict(walls=fork_server().walls, left=left, found=found)))
+
+# --- processes, where no filter for system calls holds them
+
+FORKS = dict(                              # without a filter for system calls: status, and what it does
+    bomb=('killed', 'import os\nwhile True:\n    try: os.fork()\n    except OSError: pass'),
+    daemon=('ok', 'import os, time\nif not os.fork():\n    os.setsid()\n    if not os.fork(): time.sleep(60)\n    os._exit(0)'),
+    chain=('ok', 'import os, time\nfor i in range(9):\n    if os.fork(): os._exit(0)\ntime.sleep(60)'),
+    family=('memory', 'import os, time\nfor i in range(6):\n    if not os.fork(): break\nx = bytearray(60*2**20)\ntime.sleep(5)'))
+
+def processes_of(scratch):
+    "Processes of a fork server: their command line has its scratch directory"
+    found = []
+    for p in Path('/proc').glob('[0-9]*'):
+        with contextlib.suppress(OSError):
+            if scratch.encode() in (p/'cmdline').read_bytes() and (p/'stat').read_text().rpartition(')')[2].split()[0]!='Z':
+                found.append(int(p.name))
+    return found
+
+def wait_until(f, seconds=10):
+    until = time.monotonic()+seconds
+    while not f() and time.monotonic()<until: time.sleep(.02)
+    return f()

@@ -537,3 +537,46 @@ def test_a_program_of_lies_about_every_name_a_test_uses():
     rows = [r for source in (humaneval, mbpp) for r in source() if any(n in str(r[2]) for n in ('abs(', 'sorted(', 'set(', 'round(', 'isclose'))]
     verdicts = in_parallel(lambda stub, t: run_tests(stub.replace('return None', 'return 0')+'\n'+lies, t), *zip(*[r[1:] for r in rows]))
     assert len(rows) > 10 and not [i for i, v in enumerate(verdicts) if v.correct]
+
+IDLE = dict(                               # tests that no program can fail: they say nothing of it
+    pytest_class_of_asserts_on_nothing='class TestAdd:\n    x = 1\n    def helper(self): assert add(1, 2) == 3',
+    coroutine='async def test_a(): assert add(1, 2) == 3',
+    check_that_nobody_calls='def check(c): assert c(1, 2) == 3',
+    alias='from unittest import TestCase as TC\nclass T(TC):\n    def test_a(self): self.assertEqual(add(1, 2), 3)',
+    own_base='import unittest\nclass Base(unittest.TestCase): pass\nclass T(Base):\n    def test_a(self): assert add(1, 2) == 3',
+    under_if='if True:\n    def test_a(): assert add(1, 2) == 3',
+    generator='def test_a():\n    yield\n    assert add(1, 2) == 3',
+    named_lambda='test_a = lambda: check(add(1, 2) == 3)',
+    skipped='import unittest\nclass T(unittest.TestCase):\n    @unittest.skip("later")\n    def test_a(self): assert add(1, 2) == 3',
+    comparison='add(1, 2) == 3',
+    call='add(1, 2)',
+    tuple='assert (add(1, 2) == 3, "wrong")',
+    constant='assert 1 + 2 == 3',
+    list_of_comparisons=['add(1, 2) == 3', 'add(2, 2) == 4'])
+
+@pytest.mark.parametrize('name', IDLE)
+def test_tests_that_test_nothing_judge_nobody(name):
+    for program in ('def add(a, b): return 0', 'def add(a, b): return a+b'):
+        v = run_tests(program, IDLE[name])
+        assert v.status=='unjudged' and not v.correct and v.reason, v
+
+FIXTURE = '''
+import unittest
+class T(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls): cls.two = 2
+    def test_a(self): self.assertEqual(add(1, self.two), 3)
+class TestPlain:
+    def test_b(self): assert add(1, 2) == 3
+'''
+
+def test_fixtures_of_a_class_run():
+    assert run_tests('def add(a, b): return a+b', FIXTURE).passed==2
+    assert run_tests('def add(a, b): return 0', FIXTURE).passed==0
+
+@pytest.mark.parametrize('broad', ['AssertionError', 'Exception', 'BaseException'])
+def test_an_alias_does_not_catch_the_assertion(broad):
+    tests = ['try:\n    add(-1, 0)\n    assert False\nexcept Negative: pass']
+    assert not run_tests(f'Negative = {broad}\ndef add(a, b): return 0', tests).passed
+    honest = 'class Negative(Exception): pass\ndef add(a, b):\n    if a<0: raise Negative\n    return a+b'
+    assert run_tests(honest, tests).correct

@@ -10,6 +10,7 @@ from grpo_lit.rewards.forking import PREFIX, fork_server, sweep
 from grpo_lit.rewards.sandbox import run_code, run_tests
 from grpo_lit.rewards.workers import Worker, end_child, in_parallel, send
 import faults_walls as programs
+from faults_walls import FORKS, processes_of, wait_until
 
 linux = sys.platform.startswith('linux')
 pytestmark = pytest.mark.skipif(not linux or platform.machine()!='x86_64', reason='numbers of system calls are those of x86_64')
@@ -231,16 +232,11 @@ def test_a_kernel_that_has_never_heard_of_landlock(user):
     done = elsewhere(OLD_KERNEL.format(closed=True), user=user)
     assert 'no wall by landlock or namespaces' in done.stdout, done
 
-FORKS = dict(                              # without a filter for system calls: status, and what it does
-    bomb=('killed', 'import os\nwhile True:\n    try: os.fork()\n    except OSError: pass'),
-    daemon=('ok', 'import os, time\nif not os.fork():\n    os.setsid()\n    if not os.fork(): time.sleep(60)\n    os._exit(0)'),
-    chain=('ok', 'import os, time\nfor i in range(9):\n    if os.fork(): os._exit(0)\ntime.sleep(60)'),
-    family=('memory', 'import os, time\nfor i in range(6):\n    if not os.fork(): break\nx = bytearray(60*2**20)\ntime.sleep(5)'))
 UNFILTERED = '''
 import json
 from grpo_lit.rewards.forking import fork_server
 from grpo_lit.rewards.sandbox import run_code
-from test_faults_walls import FORKS, gone, processes_of, wait_until
+from faults_walls import FORKS, processes_of, wait_until
 for name, (_, program) in FORKS.items():
     v = run_code(program, timeout=3, memory_mb=64, allow_weak=True)
     print(name, v.status, wait_until(lambda: processes_of(fork_server().scratch)==[fork_server().process.pid]))
@@ -255,24 +251,10 @@ def test_without_a_filter_processes_are_counted_and_ended():
 
 # --- the server dies --------------------------------------------------------------------------------------------------
 
-def processes_of(scratch):
-    "Processes of a fork server: their command line has its scratch directory"
-    found = []
-    for p in Path('/proc').glob('[0-9]*'):
-        with contextlib.suppress(OSError):
-            if scratch.encode() in (p/'cmdline').read_bytes() and (p/'stat').read_text().rpartition(')')[2].split()[0]!='Z':
-                found.append(int(p.name))
-    return found
-
 def gone(scratch, seconds=3):
     until = time.monotonic()+seconds
     while processes_of(scratch) and time.monotonic()<until: time.sleep(.05)
     return not processes_of(scratch)
-
-def wait_until(f, seconds=10):
-    until = time.monotonic()+seconds
-    while not f() and time.monotonic()<until: time.sleep(.02)
-    return f()
 
 SLOW = 'import time\nt = time.monotonic()\nwhile time.monotonic()<t+2: {}\nprint(42)'
 

@@ -102,7 +102,7 @@ def test_an_error_is_raised_again_or_replaced(parts):
 
 def read_by_us(stream):
     "Reports and notes, as `run_tests` would read them"
-    for read in (lambda s: _read_reports(s, time.monotonic()+.5, scratch), lambda s: _loading_error(s, scratch), lambda s: list(messages(s, time.monotonic()+.5, scratch))):
+    for read in (lambda s: _read_reports(s, time.monotonic()+.5), lambda s: _loading_error(s), lambda s: list(messages(s, time.monotonic()+.5))):
         ours, its = socket.socketpair()
         its.sendall(stream[:60_000])
         its.close()

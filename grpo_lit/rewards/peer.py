@@ -77,6 +77,7 @@ class Peer:
         self.broken = ''                                 # why nothing can be believed any more
         self.doubts, self.answering = [], 0              # questions that cannot be judged; depth of calls from there
         self.since = None                                # when the other end was asked what it has not answered yet
+        self.asked = 0                                   # how often it was asked, names apart
 
     def doubt(self, why) -> Unjudged:
         "An error for what cannot be judged; counted if the test asked for it, and not the program"
@@ -140,6 +141,7 @@ class Peer:
         given = dict(enumerate(args)) | (kwargs or {})
         a = [self.write(x) for x in args]
         k = {n: self.write(x) for n, x in (kwargs or {}).items()}
+        self.asked += op!='names'
         before, self.since = self.since, time.monotonic()
         try:
             self._send(dict(op=op, id=id, a=a, k=k))

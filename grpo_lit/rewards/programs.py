@@ -135,7 +135,7 @@ def _job(completion, tests, name, prefix) -> tuple|None: # (program or None, tes
     "What is to be run for one completion"
     try: as_tests(tests)
     except ValueError: return None
-    text = completion_text(completion)
+    text, name = completion_text(completion), name or _function_under_test(tests)
     code = extract_code(text, name)
     if prefix and name and not _defines(code, name): code = continued(prefix, text) or code
     return code, tests if isinstance(tests, str) else json.dumps(tests), name

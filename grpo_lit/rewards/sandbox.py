@@ -90,7 +90,7 @@ def run_code(program:str, # Python
         its.close()
         send(boot, dict(program=program))
         boot.close()
-        ready = wait_for([life], began+timeout, scratch)
+        ready = wait_for([life], began+timeout, [scratch])
         end = end_child(life)
         status = _script_status(ready, end, timeout)
         return Verdict(status, stdout=_output(out), stderr=_output(err), exit_code=end['exit'],
@@ -99,20 +99,20 @@ def run_code(program:str, # Python
 # %% ../../nbs/2_rewards/18_sandbox.ipynb #99d76fac
 MOST_TESTS = 100_000                       # that a verdict counts
 
-def _read_reports(boot, deadline, scratch) -> tuple: # Number of tests, reports by number, the last message, what else was said
+def _read_reports(boot, deadline, directories=()) -> tuple: # Number of tests, reports by number, the last message, what else was said
     "What the checker says"
     total, reports, last, notes = 0, {}, {}, {}
-    for last in messages(boot, deadline, scratch):
+    for last in messages(boot, deadline, directories):
         if not isinstance(last, dict): break
         if type(last.get('total')) is int: total = min(last['total'], MOST_TESTS)
         if type(last.get('i')) is int and 0 <= last['i'] < total: reports[last['i']] = last
         notes |= {k: printable(last[k])[:1000] for k in ('unjudged','gone','broken','hung') if k in last}
     return total, reports, last, notes
 
-def _loading_error(boot, scratch) -> list|None: # Name and text
+def _loading_error(boot) -> list|None: # Name and text
     "Why the program did not load, if it did not; the program can write here too, so anything may come"
     boot.settimeout(.1)
-    notes = messages(boot, time.monotonic()+.1, scratch)
+    notes = messages(boot, time.monotonic()+.1)
     failed = next((m for m in notes if isinstance(m, dict)), {}).get('failed')
     return [printable(x) for x in failed] if isinstance(failed, list) and len(failed)==2 else None
 
@@ -136,10 +136,10 @@ def _meet(server, solution, checker, stack, out, err, seconds, memory_mb) -> tup
     with program_boot, tests_boot:
         send(program_boot, solution)
         send(tests_boot, checker)
-        said = _read_reports(tests_boot, deadline, scratch)
+        said = _read_reports(tests_boot, deadline, (scratch, other))
         ends = [end_child(life) for life in lives]
         first_passed = said[1].get(0, {}).get('ok')
-        return said, None if first_passed else _loading_error(program_boot, scratch), ends[0]
+        return said, None if first_passed else _loading_error(program_boot), ends[0]
 
 # %% ../../nbs/2_rewards/18_sandbox.ipynb #28631329
 def _how(said, unloaded, status) -> str:
@@ -164,7 +164,7 @@ def _judgement(said, unloaded, end) -> Verdict:
     if end.get('why')=='memory' and status in ('error','killed'): status = 'memory'
     doubtful = sum(ok is None and 'ok' in r for ok, r in zip(oks, reports.values()))
     reason = notes.get('unjudged') or (whys[0] if doubtful and passed+doubtful==total else '')
-    if reason and status=='error' and not unloaded: status = 'unjudged'
+    if reason and status in ('ok','error') and not unloaded: status = 'unjudged'
     return Verdict(status, passed, total, stderr=failed[1][:1000], exit_code=end['exit'],
                    reason=reason if status=='unjudged' else '', how=_how(said, unloaded, status))
 

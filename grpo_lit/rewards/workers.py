@@ -16,14 +16,14 @@ from .forking import COMMON, ForkServer, ServerLost, again_if_lost, fork_server,
 from .wire import BadMessage, parse_message, to_wire
 
 # %% ../../nbs/2_rewards/17_workers.ipynb #6a5b3d54
-def wait_for(sockets, deadline, scratch) -> list|None:
-    "Sockets that can be read; an empty list when time is up, None when the directory is too large"
+def wait_for(sockets, deadline, directories=()) -> list|None:
+    "Sockets that can be read; an empty list when time is up, None when one of the directories is too large"
     waiting = select.poll()                                     # `select` ends at the 1024th open file
     for s in sockets: waiting.register(s, select.POLLIN)
     while (left := deadline-time.monotonic()) > 0:
         ready = {fd for fd, _ in waiting.poll(1000*min(left, .02))}
         if ready: return [s for s in sockets if s.fileno() in ready]
-        if size_below(scratch) > SCRATCH_MB*2**20: return None
+        if any(size_below(d) > SCRATCH_MB*2**20 for d in directories): return None
     return []
 
 # %% ../../nbs/2_rewards/17_workers.ipynb #18366c3d
@@ -42,7 +42,7 @@ def send(sock, message):
     with contextlib.suppress(OSError): sock.sendall(len(body).to_bytes(4, 'big')+body)
 
 # %% ../../nbs/2_rewards/17_workers.ipynb #5830547f
-def messages(sock, deadline, scratch):
+def messages(sock, deadline, directories=()):
     "Messages as they come; ends with the other side, at what is no message, or when time is up (then the last is what `wait_for` gave)"
     data = b''
     while True:
@@ -51,7 +51,7 @@ def messages(sock, deadline, scratch):
             except BadMessage: return
             data = data[4+n:]
         if len(data)>=4 and int.from_bytes(data[:4], 'big') > 1<<16: return
-        ready = wait_for([sock], deadline, scratch)
+        ready = wait_for([sock], deadline, directories)
         if not ready:
             yield ready
             return
@@ -80,7 +80,7 @@ class _Child:
 
     def _next(self, sock, timeout):
         "The next message; [] for none in time, False where the other end is gone or says what is no message"
-        return next(messages(sock, time.monotonic()+timeout, None), False)
+        return next(messages(sock, time.monotonic()+timeout), False)
 
     def ask(self, name, timeout, **message):
         "The value of one message, as it came over the wire"
