@@ -1,7 +1,7 @@
 """Programs that try to get out: each prints ESCAPED if it did, or TOOK and a number of megabytes (or of things) that it got.
 
 Run as a script, it prints what became of each as JSON, so that other users, interpreters and weaker machines can be tried."""
-import ctypes, json, os, shutil, socket, subprocess, sys, tempfile, time
+import contextlib, ctypes, json, os, shutil, socket, subprocess, sys, tempfile, time
 from pathlib import Path
 
 MEMORY, DISK = 64, 64                      # megabytes; the second is the package's own limit
