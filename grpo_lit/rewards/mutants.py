@@ -218,7 +218,7 @@ def _suite_worth(text, program, gold, n_mutants, reference_runs, penalty, timeou
 # %% ../../nbs/2_rewards/21_mutants.ipynb #bc06acc5
 def unit_tests(n_mutants:int=12, # Faulty programs for each reference
                reference_runs:int=3, # Runs of the reference among them
-               penalty:float=.5, # Off if a suite inspects, is flaky or fails on the reference (times the failing share)
+               penalty:float=.5, # Off if a suite inspects, leaves, is flaky or fails on the reference (times the failing share)
                timeout:float=2. # Seconds for a run
               ): # A reward function `unit_tests_reward`: between -penalty and 1, None where a reference is unusable
     "Make a reward for writing tests; it reads the columns `solution` (a reference) and `tests` (its gold tests)"

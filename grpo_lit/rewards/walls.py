@@ -21,7 +21,7 @@ def _address_space() -> int: # Bytes
     return int(pages)*resource.getpagesize()
 
 # %% ../../nbs/2_rewards/05_walls.ipynb #e124479f
-def set_limits(seconds:float, # Of processor time; the kernel kills at the next whole one
+def set_limits(seconds:float, # Of processor time; the kernel kills at two whole ones more
                memory_mb:int, # Of address space, on top of what the interpreter already has
                file_mb:int=16, # No file may grow beyond
                reserved:int|None=None # Bytes of address space that it has, if known; else it is asked
