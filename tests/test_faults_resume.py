@@ -139,3 +139,16 @@ def test_resumed(name, tmp_path, monkeypatch):
 @pytest.mark.parametrize('name', KINDS)
 def test_resumed_from_every_checkpoint(name, tmp_path, monkeypatch):
     taken_up(name, (1, 2, 3), tmp_path, monkeypatch)
+
+def test_a_learning_rate_that_was_lowered_is_taken_up(tmp_path):
+    def made(**changed):
+        model, tokenizer = load_policy('tiny', device='cpu')
+        args = GRPOConfig(**SMALL | dict(output_dir=str(tmp_path/'run'), lr_scheduler_type='constant') | changed)
+        return GRPOTrainer(model, [accuracy_reward, think_format_reward], args, task.train[:64], processing_class=tokenizer)
+    first = made().steps()
+    next(first), next(first)
+    first.close()
+    again = made(learning_rate=1e-6, weight_decay=.1)
+    again.train(resume_from_checkpoint=True)
+    assert [m['learning_rate'] for m in again.run.metrics()] == [1e-3, 1e-3, 1e-6, 1e-6]
+    assert {g['weight_decay'] for g in again.optimizer.param_groups} == {0., .1}

@@ -779,3 +779,12 @@ def test_a_run_survives_a_reward_that_changes_its_mind(tmp_path):
     try: _, metrics = trained(tmp_path/'run', [moody, length], max_steps=8)
     finally: logging.getLogger('grpo_lit').setLevel(logging.NOTSET)
     assert [m['step'] for m in metrics] == list(range(1, 9))
+
+def test_a_child_of_a_reward_does_not_go_on_as_the_run():
+    "Its error is its own; the parent sees how it ended"
+    def forks(prompts, completions, **columns):
+        child = os.fork()
+        if not child: raise SystemExit
+        return [float(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))]*len(prompts)
+    table, errors = call_rewards([forks], dict(prompts=['a'], completions=['b'], completion_ids=[[1]]), isolate=True)
+    assert table == [[1.]] and not errors

@@ -63,10 +63,11 @@ def begin_call(f, # Sync or async
 # %% ../../nbs/2_rewards/35_calls.ipynb #30960439
 def outcome(answer) -> list|BaseException: # B values, or the error that `answer()` ends in
     "How a call ends; raises only what a signal raised"
-    noted = []
+    noted, pid = [], os.getpid()
     with interrupts(noted):
         try: found = answer()
         except BaseException as e: found = e
+        if os.getpid()!=pid: leave(1) # a child that the reward forked, and that was about to go on as the run
     if noted: raise noted[0]
     return found
 

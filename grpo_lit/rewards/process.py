@@ -8,7 +8,7 @@ Docs: https://grpo-lit.github.io/grpo-lit/2_rewards/process.html.md"""
 __all__ = ['TORCH', 'BUILTIN_NAMES', 'log', 'PROCESS', 'SIGNALS', 'leave', 'look', 'restore', 'kept']
 
 # %% ../../nbs/2_rewards/32_process.ipynb #99fd3d2e
-import builtins, contextlib, gc, locale, logging, os, signal, socket, sys, threading, warnings
+import builtins, contextlib, decimal, gc, locale, logging, os, signal, socket, sys, threading, warnings
 import torch
 
 # %% ../../nbs/2_rewards/32_process.ipynb #6f09a438
@@ -20,6 +20,16 @@ def _modes(): return torch._C._len_torch_function_stack()
 def _put_modes(n):
     while _modes() > n:
         torch._C._pop_torch_function_stack()
+
+def _put_dispatch(n):
+    while torch._C._len_torch_dispatch_stack() > n:
+        torch._C._pop_torch_dispatch_stack()
+
+def _saved_hooks(): return torch._C._autograd._top_saved_tensors_default_hooks(True)
+
+def _put_saved_hooks(hooks):
+    while (now := _saved_hooks()) and now != hooks:
+        torch._C._autograd._pop_saved_tensors_default_hooks()
 
 def _nesting():
     "How many blocks of autocast are open"
@@ -69,7 +79,9 @@ TORCH = { # What a reward may change: how it is read, how it is put back
     'deterministic algorithms': (_deterministic, lambda v: torch.use_deterministic_algorithms(v[0], warn_only=v[1])),
     'precision of products': (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
     'cudnn': (_cudnn, _put_cudnn),
-    'denormals': (lambda: _tiny*1. == 0, torch.set_flush_denormal)}
+    'denormals': (lambda: _tiny*1. == 0, torch.set_flush_denormal),
+    'dispatch modes': (torch._C._len_torch_dispatch_stack, _put_dispatch),
+    'hooks of saved tensors': (_saved_hooks, _put_saved_hooks)}
 
 # %% ../../nbs/2_rewards/32_process.ipynb #c20ee4d8
 class _Entries(dict):
@@ -125,6 +137,17 @@ def _hooks(): return sys.excepthook, sys.unraisablehook, threading.excepthook
 def _put_hooks(before): sys.excepthook, sys.unraisablehook, threading.excepthook = before
 
 # %% ../../nbs/2_rewards/32_process.ipynb #2e57c5e8
+def _soft_limits() -> dict: # Of the system: files, memory, time
+    import resource # which Windows does not have
+    return {n: resource.getrlimit(getattr(resource, n))[0] for n in dir(resource) if n.startswith('RLIMIT_')}
+
+def _put_limits(before):
+    import resource
+    for n, soft in before.items():
+        hard = resource.getrlimit(getattr(resource, n))[1]
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(getattr(resource, n), (soft, hard))
+
 PROCESS = { # The same for Python and the system
     'working directory': (os.getcwd, os.chdir),
     'environment': (lambda: _Entries(os.environ), lambda before: before.back_into(os.environ)),
@@ -140,7 +163,12 @@ PROCESS = { # The same for Python and the system
     'logging': (_logging, _put_logging),
     'hooks': (_hooks, _put_hooks),
     'locale': (lambda: locale.setlocale(locale.LC_ALL), lambda l: locale.setlocale(locale.LC_ALL, l)),
-    'timeout of sockets': (socket.getdefaulttimeout, socket.setdefaulttimeout)}
+    'timeout of sockets': (socket.getdefaulttimeout, socket.setdefaulttimeout),
+    'search path': (lambda: list(sys.path), lambda before: sys.path.__setitem__(slice(None), before)),
+    'digits of integers': (lambda: sys.get_int_max_str_digits(), lambda n: sys.set_int_max_str_digits(n)),
+    'precision of decimals': (lambda: decimal.getcontext().prec, lambda n: setattr(decimal.getcontext(), 'prec', n)),
+    'errors of numpy': (lambda: sys.modules['numpy'].geterr(), lambda before: sys.modules['numpy'].seterr(**before)),
+    'limits': (_soft_limits, _put_limits)}
 
 # %% ../../nbs/2_rewards/32_process.ipynb #d357218d
 _TIMERS = [getattr(signal, name) for name in ('ITIMER_REAL', 'ITIMER_VIRTUAL', 'ITIMER_PROF') if hasattr(signal, name)]

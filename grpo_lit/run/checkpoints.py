@@ -7,7 +7,7 @@ Docs: https://grpo-lit.github.io/grpo-lit/4_run/checkpoints.html.md"""
 # %% auto #0
 __all__ = ['COUNTERS', 'FIXED', 'RunState', 'counters', 'save_policy', 'read_weights', 'put_weights', 'load_weights',
            'plain_rollouts', 'fixed_settings', 'state_file', 'write_checkpoint', 'save_checkpoint', 'read_state',
-           'read_checkpoint', 'rollouts_on', 'load_checkpoint']
+           'read_checkpoint', 'rollouts_on', 'optimizer_settings', 'take_up', 'load_checkpoint']
 
 # %% ../../nbs/4_run/12_checkpoints.ipynb #0d342b0a
 import copy
@@ -188,18 +188,39 @@ def rollouts_on(device, saved:dict|None # From `plain_rollouts`
     return replace(rollouts.to(device), **scores)
 
 # %% ../../nbs/4_run/12_checkpoints.ipynb #5700bd16
+def optimizer_settings(state:RunState) -> list: # A dict for each group of parameters
+    "What was asked for, before a checkpoint is loaded"
+    groups = state.optimizer.param_groups
+    return [{k: v for k, v in g.items() if k not in ('params', 'lr')} for g in groups]
+
+def take_up(state:RunState, asked:list): # From `optimizer_settings`
+    "Let settings take effect that were changed since the checkpoint"
+    schedule, said = state.schedule, {}
+    for i, (group, mine) in enumerate(zip(state.optimizer.param_groups, asked)):
+        new = {k: v for k, v in mine.items() if group.get(k, v) != v}
+        group.update(new)
+        said |= new
+        if 'initial_lr' in new and hasattr(schedule, 'lr_lambdas'):
+            schedule.base_lrs[i] = new['initial_lr']
+            group['lr'] = new['initial_lr']*schedule.lr_lambdas[i](schedule.last_epoch)
+    if said:
+        schedule._last_lr = [g['lr'] for g in state.optimizer.param_groups]
+        log.warning('changed since the checkpoint, from here on: %s', ', '.join(f'{k}={v}' for k, v in said.items()))
+
+# %% ../../nbs/4_run/12_checkpoints.ipynb #b4cd8dc5
 def load_checkpoint(state:RunState, path:Path, fixed:dict):
     "Put everything into `state` as it was when `path` was written; raises `ValueError`, and changes nothing, if that cannot be read"
     check_whole(path)
     saved = read_checkpoint(path, fixed)
     if not has_manifest(path):
         log.warning('%s has no manifest: an older version wrote it, or it is lost; a changed bit would not be found', path)
-    weights = read_weights(state.model, path)
+    weights, asked = read_weights(state.model, path), optimizer_settings(state)
     if state.reference_moves:
         put_weights(state.reference.frozen, read_weights(state.reference.frozen, path/'reference'))
     put_weights(state.model, weights)
     state.optimizer.load_state_dict(saved['optimizer'])
     state.schedule.load_state_dict(saved['schedule'])
+    take_up(state, asked)
     if saved['scaler'] and state.scaler:
         state.scaler.load_state_dict(saved['scaler'])
     for name in COUNTERS:
