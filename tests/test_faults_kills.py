@@ -97,7 +97,6 @@ def in_child(work, log, seconds=None):
             out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
             os.dup2(out, 1)
             os.dup2(out, 2)
-            os.environ['HF_DEACTIVATE_ASYNC_LOAD'] = '1' # threads that torch had before the fork are not there any more
             work()
             code = 0
         except BaseException:

@@ -1,0 +1,6 @@
+"""What holds for all tests."""
+import os
+
+# Some tests fork this process. Torch's threads are not there in the child, and a new one that transformers starts to load
+# weights looks for them in vain; so weights are loaded without threads.
+os.environ['HF_DEACTIVATE_ASYNC_LOAD'] = '1'
