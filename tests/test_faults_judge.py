@@ -574,9 +574,23 @@ def test_fixtures_of_a_class_run():
     assert run_tests('def add(a, b): return a+b', FIXTURE).passed==2
     assert run_tests('def add(a, b): return 0', FIXTURE).passed==0
 
-@pytest.mark.parametrize('broad', ['AssertionError', 'Exception', 'BaseException'])
-def test_an_alias_does_not_catch_the_assertion(broad):
+CATCHES = dict(                            # how a test catches what the program calls an error: (what it writes, how a program names it)
+    name=('Negative', 'Negative = {}'), attribute=('add.Negative', 'add.Negative = {}'), first=('errors()[0]', 'def errors(): return [{}]'),
+    result=('errors()', 'def errors(): return {}'), made=('tuple(errors())', 'def errors(): return [{}]'))
+
+@pytest.mark.parametrize('broad', ['AssertionError', 'Exception', 'BaseException', '(AssertionError,)', '(ValueError, Exception)'])
+@pytest.mark.parametrize('how', CATCHES)
+def test_an_alias_does_not_catch_the_assertion(how, broad):
+    caught, named = CATCHES[how]
+    tests = [f'try:\n    add(-1, 0)\n    assert False\nexcept {caught}: pass', f'import contextlib\nwith contextlib.suppress({caught}): assert add(1, 2) == 3']
+    assert not run_tests('def add(a, b): return 0\n'+named.format(broad), tests).passed
+
+def test_errors_of_the_program_are_caught():
     tests = ['try:\n    add(-1, 0)\n    assert False\nexcept Negative: pass']
-    assert not run_tests(f'Negative = {broad}\ndef add(a, b): return 0', tests).passed
     honest = 'class Negative(Exception): pass\ndef add(a, b):\n    if a<0: raise Negative\n    return a+b'
     assert run_tests(honest, tests).correct
+    assert run_tests('Negative = ValueError\ndef add(a, b):\n    if a<0: raise ValueError\n    return a+b', tests).correct
+
+def test_a_value_in_the_place_of_a_function_wakes_no_idle_test():
+    assert run_tests('add = 5', 'def check(c): assert c(1, 2) == 3\nasync def test(): assert add(1, 2) == 3').status=='unjudged'
+    assert run_tests('ANSWER = 42', ['assert ANSWER == 42']).correct and not run_tests('ANSWER = 41', ['assert ANSWER == 42']).correct

@@ -133,7 +133,9 @@ def to_wire(v, keep, depth=0):
     return keep(v)
 
 # %% ../../nbs/2_rewards/09_wire.ipynb #8781942f
-def _no_object(kind, x): raise ValueError(f'{kind} where only data may be')
+def _no_object(kind, x):
+    if kind=='exception': return exception_class(*x)
+    raise ValueError(f'{kind} where only data may be')
 
 def _read(kind, x, find, depth):
     "A value of a kind"
@@ -142,9 +144,8 @@ def _read(kind, x, find, depth):
         if type(x) is not form: raise ValueError(f'not a packed {kind}')
         return read(x)
     if kind=='shared': return SHARED[x]
-    if kind not in PLAIN and kind not in MAPPINGS and kind!='exception': return find(kind, x)
+    if kind not in PLAIN and kind not in MAPPINGS: return find(kind, x)
     if type(x) is not list: raise ValueError(f'not a packed {kind}')
-    if kind=='exception': return exception_class(*x)
     if kind in PLAIN: return PLAIN[kind]([from_wire(y, find, depth) for y in x])
     return MAPPINGS[kind]({from_wire(k, find, depth): from_wire(y, find, depth) for k, y in x})
 

@@ -91,6 +91,7 @@ class Stop:
     def __init__(self):
         self.first = None # Its number
         self.listening = False # May it be raised now?
+        self.told = False # Has it been raised?
         self.caught = False # Has the run begun to end?
         self.at_once = None # Called with the signal instead, where nothing has begun that could be saved
         self.since, self.owner, self.old = 0., os.getpid(), {}
@@ -111,6 +112,7 @@ class Stop:
     def tell(self):
         "Raise it, if somebody listens"
         if self.listening:
+            self.told = True
             raise Stopped(self.first)
 
     def check(self):
@@ -130,7 +132,7 @@ class Stop:
         except KeyboardInterrupt:
             self.caught = True
         except Exception: # a library that a signal met may raise an error of its own
-            if self.first is None: raise
+            if not self.told: raise
             self.caught = True
         finally:
             self.listening = before and not self.caught
