@@ -6,7 +6,7 @@ Docs: https://grpo-lit.github.io/grpo-lit/1_line/policy.html.md"""
 
 # %% auto #0
 __all__ = ['TINY', 'PICKLES', 'tiny_tokenizer', 'new_tiny', 'check_tokenizer', 'eos_ids', 'unmark_quantized', 'refuse_pickles',
-           'load_policy', 'has_adapter', 'Reference', 'add_lora', 'first_nonfinite', 'not_finite']
+           'load_policy', 'has_adapter', 'lent', 'Reference', 'add_lora', 'first_nonfinite', 'not_finite']
 
 # %% ../nbs/1_line/03_policy.ipynb #d7c8a9fc
 import copy, math
@@ -141,17 +141,30 @@ def load_policy(name_or_path:str='tiny', # "tiny", a hub name, a directory, or a
 # %% ../nbs/1_line/03_policy.ipynb #62759062
 def has_adapter(model) -> bool: return hasattr(model, 'disable_adapter')
 
+@contextmanager
+def lent(model, device):
+    "A model whose weights are on another device for a while; what they become there is lost"
+    home = {x: x.data for x in (*model.parameters(), *model.buffers())}
+    try:
+        for x, data in home.items(): x.data = data.to(device)
+        yield model
+    finally:
+        for x, data in home.items(): x.data = data
+
 class Reference:
     "The policy as it was when this was made: a frozen copy, or, for a LoRA policy, its base weights"
-    def __init__(self, model):
+    def __init__(self, model,
+                 offload:bool=False # Keep the copy in the memory of the CPU while it is not asked
+                ):
         self.policy = model
         self.frozen = None if has_adapter(model) else copy.deepcopy(model).eval().requires_grad_(False)
+        if offload and self.frozen is not None: self.frozen.to('cpu')
 
     @contextmanager
     def __call__(self):
-        "Yields the reference model"
+        "Yields the reference model, where the policy is"
         if self.frozen is not None:
-            yield self.frozen
+            with lent(self.frozen, self.policy.device) as frozen: yield frozen
             return
         with self.policy.disable_adapter():            # the start, if the adapter is new
             yield self.policy
