@@ -8,12 +8,12 @@ Docs: https://grpo-lit.github.io/grpo-lit/1_line/hub.html.md"""
 __all__ = ['PATIENCE', 'is_model', 'is_run', 'newest_checkpoint', 'model_directory', 'no_directory', 'is_path', 'in_cache',
            'ask_hub', 'find_on_hub']
 
-# %% ../nbs/1_line/02b_hub.ipynb #1e38de95
-import re
+# %% ../nbs/1_line/02b_hub.ipynb #1de1fa5d
+import difflib, re
 from pathlib import Path
 from .tensors import no_such
 
-# %% ../nbs/1_line/02b_hub.ipynb #d4ab8979
+# %% ../nbs/1_line/02b_hub.ipynb #37b16a1d
 def is_model(path:Path) -> bool:
     "Does its config.json describe a model? A run has one of its own"
     if (path/'adapter_config.json').exists(): return True
@@ -41,21 +41,23 @@ def model_directory(path:Path) -> Path:
     hint = f'; did you mean one of {", ".join(inside[:6])} in it?' if inside else ' (a config.json and weights)'
     raise ValueError(f'{str(path)!r} is a directory without a model{hint}')
 
-# %% ../nbs/1_line/02b_hub.ipynb #844a8385
+# %% ../nbs/1_line/02b_hub.ipynb #f641cde6
 def no_directory(name:str) -> ValueError:
     "What to say of a path that does not exist"
     path = Path(name)
     above = next(p for p in (path.parent, *path.parent.parents) if p.is_dir())
-    missing = path.relative_to(above).parts[0] if above!=Path('.') else path.parts[0]
-    inside = sorted(p.name for p in above.iterdir() if p.is_dir())[:20]
-    return ValueError(no_such(f'directory in {str(above)!r}, which is called', missing, inside))
+    missing = path.parts[len(above.parts)]
+    inside = sorted(p.name for p in above.iterdir() if p.is_dir() and p.name[0]!='.')
+    near = difflib.get_close_matches(missing, inside, 1, .5) or difflib.get_close_matches(path.name, inside, 1, .5)
+    hint = f'; did you mean {str(above/near[0])!r}?' if near else f', and none that is spelt like it in {str(above)!r}'
+    return ValueError(f'there is no directory {name!r}{hint}')
 
 def is_path(name:str) -> bool:
     "By its look a path, and no name on the hub"
     if re.match(r'[./~\\]|[A-Za-z]:', name) or name.count('/') > 1: return True
     return '/' in name and Path(name).parts[0]!=name and Path(Path(name).parts[0]).is_dir()
 
-# %% ../nbs/1_line/02b_hub.ipynb #73cf0ed2
+# %% ../nbs/1_line/02b_hub.ipynb #d2e9ba0e
 PATIENCE = 3. # Seconds for the hub's answer
 
 def in_cache(name:str, kind:str) -> bool:
