@@ -65,7 +65,7 @@ class GRPOTrainer:
                                    self.accelerator, train_dataset)
         self.updater = Updater(self.state, args, self.accelerator)
         self.callbacks, self.history = list(callbacks), []
-        self.last_rollouts = None # The rollout of the last step
+        self.last_rollouts:Rollouts = None # The rollout of the last step; None before the first
         self.origin = {} # Where the run comes from, for config.json
         self.run = Run(args.output_dir, args.fallback_dir) if args.output_dir else None
         self.lock = self.run.lock if self.run else contextlib.nullcontext() # Held while it trains
