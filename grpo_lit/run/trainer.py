@@ -8,7 +8,7 @@ Docs: https://grpo-lit.github.io/grpo-lit/4_run/trainer.html.md"""
 __all__ = ['rows_of_update', 'GRPOTrainer']
 
 # %% ../../nbs/4_run/22_trainer.ipynb #8173af8a
-import contextlib, dataclasses, math, time
+import contextlib, math, time
 from pathlib import Path
 from ..core import Rollouts
 from ..policy import add_lora
@@ -85,7 +85,7 @@ class GRPOTrainer:
         "What this run is"
         name = getattr(self.model.config, '_name_or_path', '')
         rewards = [reward_name(f) for f in self.reward_funcs]
-        return dict(args=dataclasses.asdict(self.args), model=name, rewards=rewards,
+        return dict(args=self.args.to_dict(), model=name, rewards=rewards,
                     train_rows=len(self.train_dataset)) | self.origin
 
     @property
