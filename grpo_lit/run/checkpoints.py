@@ -45,10 +45,25 @@ class RunState:
     alarms:dict=field(default_factory=dict) # What kept it from learning: see `run.alarms`
     seen:dict=field(default_factory=dict) # What was looked at in this process, not kept
     rollouts:Rollouts|None=None # In use; None: the next step samples
+    epoch:float=0. # Passes over the training prompts
+    log_history:list=field(default_factory=list) # What was logged, one dict each time
+    best_metric:float|None=None # Of the evaluations so far
+    best_global_step:int|None=None # Where it was found
+    best_model_checkpoint:str|None=None # The checkpoint of that step, if there is one
+    is_world_process_zero:bool=True # There is one process
+    is_local_process_zero:bool=True # There is one process
+
+    @property
+    def global_step(self) -> int: return self.step
+    @property
+    def max_steps(self) -> int: return self.total_steps
+    @property
+    def num_input_tokens_seen(self) -> int: return self.num_tokens
 
 # %% ../../nbs/4_run/12_checkpoints.ipynb #b71c809a
 COUNTERS = ('step', 'rollout', 'update', 'num_tokens', 'beta', 'correct_mismatch', 'memory_divisor',
-            'nonfinite_updates', 'nonfinite_in_a_row', 'far_in_a_row', 'strayed', 'alarms')
+            'nonfinite_updates', 'nonfinite_in_a_row', 'far_in_a_row', 'strayed', 'alarms', 'epoch',
+            'best_metric', 'best_global_step', 'best_model_checkpoint')
 
 def counters(state:RunState) -> dict: # Plain values
     "The part of the state that is numbers"
@@ -110,7 +125,8 @@ def plain_rollouts(rollouts:Rollouts|None) -> dict|None: # Field -> tensor or pl
     if rollouts is None:
         return None
     values = {f.name: getattr(rollouts, f.name) for f in fields(rollouts)}
-    return values | dict(prompts=plain(rollouts.prompts), columns=plain(rollouts.columns))
+    return values | dict(prompts=plain(rollouts.prompts), columns=plain(rollouts.columns),
+                         notes=plain(rollouts.notes))
 
 # %% ../../nbs/4_run/12_checkpoints.ipynb #5de089bf
 FIXED = ('num_generations', 'generation_batch_size', 'per_device_train_batch_size', 'gradient_accumulation_steps',
