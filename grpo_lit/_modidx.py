@@ -2320,6 +2320,7 @@ d = { 'settings': { 'branch': 'main',
                                   'grpo_lit.tensors.pad': ('1_line/tensors.html#pad', 'grpo_lit/tensors.py'),
                                   'grpo_lit.tensors.piece_size': ('1_line/tensors.html#piece_size', 'grpo_lit/tensors.py'),
                                   'grpo_lit.tensors.positions': ('1_line/tensors.html#positions', 'grpo_lit/tensors.py'),
+                                  'grpo_lit.tensors.question_text': ('1_line/tensors.html#question_text', 'grpo_lit/tensors.py'),
                                   'grpo_lit.tensors.seed_for': ('1_line/tensors.html#seed_for', 'grpo_lit/tensors.py'),
                                   'grpo_lit.tensors.some_rows': ('1_line/tensors.html#some_rows', 'grpo_lit/tensors.py'),
                                   'grpo_lit.tensors.visible': ('1_line/tensors.html#visible', 'grpo_lit/tensors.py')}}}
