@@ -21,6 +21,7 @@ from ..policy import Reference, check_tokenizer, has_adapter, load_policy
 from .files import log
 from .fitness import check_ids, check_model, check_vocabulary, has_quantized, trainable, vocabulary
 from .ranges import check_numbers
+from .phases import phase
 from ..rewards.audit import check_gold
 from .checkpoints import RunState
 from .optimizers import new_optimizer
@@ -35,7 +36,9 @@ from ..tensors import no_such
 def check_rows(rows, # A `datasets.Dataset` or a list of dicts
                name:str, # For the message
                tokenizer, model,
-               max_completion_length:int):
+               max_completion_length:int,
+               progress=None # Called as f(rows done, rows)
+              ):
     "Raise `ValueError` unless every row can be used"
     if rows is not None and not hasattr(rows, '__len__'):
         raise ValueError(f'{name} is a stream without a length: give a list or a `datasets.Dataset`, '
@@ -56,6 +59,7 @@ def check_rows(rows, # A `datasets.Dataset` or a list of dicts
         except ValueError as e:
             raise ValueError(f'{name}, row {i}: {e}') from e
         lengths.append(len(ids))
+        if progress: progress(i+1, len(rows))
     check_fits(lengths, max_completion_length, model)
 
 # %% ../../nbs/4_run/15_prepare.ipynb #bdd7b3a2
@@ -81,7 +85,8 @@ def check_run(model, tokenizer, reward_funcs:list,
     check_model(model)
     check_vocabulary(model, tokenizer)
     longest = args.max_completion_length
-    check_rows(train_dataset, 'train_dataset', tokenizer, model, longest)
+    with phase('reading the prompts', args.disable_tqdm) as progress:
+        check_rows(train_dataset, 'train_dataset', tokenizer, model, longest, progress)
     if eval_dataset is not None:
         check_rows(eval_dataset, 'eval_dataset', tokenizer, model, longest)
     if args.eval_steps and eval_dataset is None:
@@ -90,7 +95,8 @@ def check_run(model, tokenizer, reward_funcs:list,
         raise ValueError('save_steps is set, but there is no output_dir to save in')
     check_rewards(reward_funcs, whole_row(train_dataset), tokenizer)
     if args.gold_check:
-        check_gold(reward_funcs, train_dataset, args.gold_check)
+        with phase('asking the rewards for gold answers', args.disable_tqdm) as progress:
+            check_gold(reward_funcs, train_dataset, args.gold_check, progress)
 
 # %% ../../nbs/4_run/15_prepare.ipynb #37b03b87
 def policy_and_tokenizer(model, processing_class,
@@ -100,7 +106,8 @@ def policy_and_tokenizer(model, processing_class,
     "Load what is a name, as the settings say, and find the tokenizer that belongs to a model"
     args = args or GRPOConfig()
     if isinstance(model, (str, Path)):
-        model, loaded = load_policy(str(model), **loading_options(args, adapter))
+        with phase(f'loading {model}', args.disable_tqdm):
+            model, loaded = load_policy(str(model), **loading_options(args, adapter))
         processing_class = processing_class or loaded
     elif not isinstance(model, torch.nn.Module):
         raise ValueError(f'the model is {model!r:.60}: give a causal language model, or what load_policy takes')
@@ -166,7 +173,8 @@ def new_state(model, args:GRPOConfig,
         raise ValueError('sync_ref_model: the reference of a LoRA policy is its base weights, which do not move')
     place(model, accelerator.device)
     share_prefix(model)
-    reference = Reference(model, args.offload_reference) if args.beta else None
+    with phase('copying the reference', args.disable_tqdm):
+        reference = Reference(model, args.offload_reference) if args.beta else None
     if reference and reference.frozen is not None:
         share_alike(reference.frozen, model)
     optimizer = optimizer or new_optimizer(parameters, args, model)
