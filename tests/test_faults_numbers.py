@@ -50,7 +50,7 @@ ODD += [
     ('sampling_dtype', torch.bfloat16), ('output_dir', 3), ('beta_schedule', nan), ('scale_rewards', 2),
     ('optim', 'adam'), ('optim', None), ('optim_args', 'fast'), ('optim_args', '{"momentum": .9'), ('optim_args', [1]), ('optim_args', '=1'),
     ('lr_scheduler_kwargs', {1: 2}), ('generation_kwargs', 7), ('report_to', [3]), ('report_to', 7), ('save_strategy', 'step'),
-    ('eval_strategy', True), ('logging_strategy', None), ('hub_strategy', 'never'), ('dtype', 'int8'), ('dtype', torch.bfloat16),
+    ('eval_strategy', True), ('logging_strategy', None), ('hub_strategy', 'never'), ('model_dtype', 'int8'), ('model_dtype', torch.bfloat16),
     ('push_to_hub', 'yes'), ('disable_tqdm', 2), ('repetition_penalty', 0), ('hub_model_id', 3), ('run_name', ['a'])]
 
 

@@ -48,7 +48,7 @@ class MachineSettings:
     trust_remote_code:bool=False # Run model code that comes with the weights
     # Of the weights as loaded: "auto", "float32", "bfloat16" or "float16";
     # what is trained is kept in float32 all the same
-    dtype:str='auto'
+    model_dtype:str='auto'
     use_cpu:bool=False # Train on the CPU even if there is a GPU
     bf16:bool|None=None # Compute in bfloat16, weights stay float32; None: as the device likes it
     fp16:bool=False # Compute in float16 with loss scaling, for GPUs without bfloat16
@@ -102,7 +102,7 @@ class LoggingSettings:
     logging_steps:float=1 # Tell trackers and callbacks every so many updates; below 1: share of the run
     logging_first_step:bool=False # Also after the first one
     disable_tqdm:bool|None=None # True: show nothing
-    report_to:str|list[str]|None='none' # Trackers: "tensorboard", "wandb", "trackio", ..., or "all"
+    report_to:None|str|list[str]='none' # Trackers: "tensorboard", "wandb", "trackio", ..., or "all"
     project:str='huggingface' # Where a tracker puts the run
     trackio_space_id:str|None=None # A Space of the hub for Trackio; None: on this machine
     log_completions:bool=True # Keep every rollout as Parquet

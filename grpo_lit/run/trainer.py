@@ -52,7 +52,7 @@ class GRPOTrainer:
                  optimizers=(None, None) # Your own optimizer and schedule
                 ):
         self.args = args = args or GRPOConfig()
-        model, self.tokenizer = policy_and_tokenizer(model, processing_class)
+        model, self.tokenizer = policy_and_tokenizer(model, processing_class, args, peft_config is not None)
         self.reward_funcs = check_functions(reward_funcs, args.reward_weights)
         self.train_dataset, self.eval_dataset = train_dataset, eval_dataset
         check_run(model, self.tokenizer, self.reward_funcs, args, train_dataset, eval_dataset)
@@ -65,7 +65,7 @@ class GRPOTrainer:
                                    self.accelerator, train_dataset)
         self.updater = Updater(self.state, args, self.accelerator)
         self.callbacks, self.history = list(callbacks), []
-        self.last_rollouts = None # The rollout of the last step
+        self.last_rollouts:Rollouts = None # The rollout of the last step; None before the first
         self.origin = {} # Where the run comes from, for config.json
         self.run = Run(args.output_dir, args.fallback_dir) if args.output_dir else None
         self.lock = self.run.lock if self.run else contextlib.nullcontext() # Held while it trains
