@@ -177,7 +177,9 @@ def new_state(model, args:GRPOConfig,
     if reference and reference.frozen is not None:
         share_alike(reference.frozen, model)
     optimizer = optimizer or adamw(parameters, args)
-    schedule = schedule or get_scheduler(args.lr_scheduler_type, optimizer, args.warmup_steps, total_steps)
+    warmup = args.get_warmup_steps(total_steps)
+    schedule = schedule or get_scheduler(args.lr_scheduler_type, optimizer, warmup, total_steps,
+                                         args.lr_scheduler_kwargs)
     model, optimizer = accelerator.prepare(model, optimizer)
     return RunState(accelerator.unwrap_model(model), optimizer, schedule, reference, accelerator.scaler,
                     args.sync_ref_model, total_steps, beta=args.beta)
