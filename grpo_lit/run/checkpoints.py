@@ -11,7 +11,7 @@ __all__ = ['COUNTERS', 'FIXED', 'RunState', 'counters', 'save_policy', 'read_wei
 
 # %% ../../nbs/4_run/12_checkpoints.ipynb #0d342b0a
 import copy
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 import torch
 from ..core import Rollouts
@@ -44,11 +44,25 @@ class RunState:
     far_in_a_row:int=0 # Last updates with figures that are absurdly large
     strayed:bool=False # Has it been said that the run diverges?
     rollouts:Rollouts|None=None # In use; None: the next step samples
+    epoch:float=0. # Passes over the training prompts
+    log_history:list=field(default_factory=list) # What was logged, one dict each time
+    best_metric:float|None=None # Of the evaluations so far
+    best_global_step:int|None=None # Where it was found
+    best_model_checkpoint:str|None=None # The checkpoint of that step, if there is one
+    is_world_process_zero:bool=True # There is one process
+    is_local_process_zero:bool=True # There is one process
+
+    @property
+    def global_step(self) -> int: return self.step
+    @property
+    def max_steps(self) -> int: return self.total_steps
+    @property
+    def num_input_tokens_seen(self) -> int: return self.num_tokens
 
 # %% ../../nbs/4_run/12_checkpoints.ipynb #b71c809a
 COUNTERS = ('step', 'rollout', 'update', 'num_tokens', 'beta', 'correct_mismatch', 'memory_divisor',
             'nonfinite_updates', 'nonfinite_in_a_row', 'silent_in_a_row',
-            'far_in_a_row', 'strayed')
+            'far_in_a_row', 'strayed', 'epoch', 'best_metric', 'best_global_step', 'best_model_checkpoint')
 
 def counters(state:RunState) -> dict: # Plain values
     "The part of the state that is numbers"
@@ -110,7 +124,8 @@ def plain_rollouts(rollouts:Rollouts|None) -> dict|None: # Field -> tensor or pl
     if rollouts is None:
         return None
     values = {f.name: getattr(rollouts, f.name) for f in fields(rollouts)}
-    return values | dict(prompts=plain(rollouts.prompts), columns=plain(rollouts.columns))
+    return values | dict(prompts=plain(rollouts.prompts), columns=plain(rollouts.columns),
+                         notes=plain(rollouts.notes))
 
 # %% ../../nbs/4_run/12_checkpoints.ipynb #5de089bf
 FIXED = ('num_generations', 'generation_batch_size', 'per_device_train_batch_size', 'gradient_accumulation_steps',

@@ -12,7 +12,7 @@ import math, random
 from dataclasses import dataclass
 from fractions import Fraction
 import torch
-from .intervals import T975
+from .intervals import T975, wilson_interval
 
 # %% ../../nbs/4_run/24c_pairs.ipynb #6726c4d6
 def mcnemar(gained:int, # Questions that only the second answered
@@ -82,6 +82,15 @@ class Paired:
 
 def _p(p): return f'{p:.3f}' if p >= .001 else f'{p:.1e}'
 
+def _interval(d):
+    "Student's, from the spread of the differences; where all are alike, Wilson's for how many of them are"
+    n, m = len(d), sum(d)/len(d)
+    if max(d)-min(d) < 1e-12:
+        least, _ = wilson_interval(n, n)
+        return (min(m, m*least), max(m, m*least)) if m else (least-1, 1-least)
+    half = _t(n)*math.sqrt(sum((x-m)**2 for x in d)/(n-1)/n)
+    return max(-1., m-half), min(1., m+half)
+
 def _t(n): return T975[n-2] if n-2 < len(T975) else 1.96+2.4/(n-1) # Student's t for n values, to 0.2 %
 
 def paired(before:list, # One list per question: its attempts, True where right; empty where none could be judged
@@ -98,9 +107,7 @@ def paired(before:list, # One list per question: its attempts, True where right;
     better, worse = sum(x>0 for x in d), sum(x<0 for x in d)
     once = all(len(b) == len(a) == 1 for b, a in both)
     p = mcnemar(better, worse) if once else sign_flips(d)
-    half = _t(n)*math.sqrt(sum((float(x)-m)**2 for x in d)/(n-1)/n) if n > 1 else math.inf
-    interval = max(-1., m-half), min(1., m+half)
-    return Paired(m, interval, p, 'exact McNemar' if once else 'paired permutation', n, better, worse)
+    return Paired(m, _interval([float(x) for x in d]), p, 'exact McNemar' if once else 'paired permutation', n, better, worse)
 
 # %% ../../nbs/4_run/24c_pairs.ipynb #07e24e07
 def questions_needed(gain:float, # The difference to be seen, as a share

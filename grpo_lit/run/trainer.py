@@ -52,7 +52,7 @@ class GRPOTrainer:
                  optimizers=(None, None) # Your own optimizer and schedule
                 ):
         self.args = args = args or GRPOConfig()
-        model, self.tokenizer = policy_and_tokenizer(model, processing_class)
+        model, self.tokenizer = policy_and_tokenizer(model, processing_class, args, peft_config is not None)
         self.reward_funcs = check_functions(reward_funcs, args.reward_weights)
         self.train_dataset, self.eval_dataset = train_dataset, eval_dataset
         check_run(model, self.tokenizer, self.reward_funcs, args, train_dataset, eval_dataset)
