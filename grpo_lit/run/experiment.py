@@ -9,7 +9,7 @@ __all__ = ['measure', 'show_group', 'fitting_table', 'say_difference', 'unchange
            'policy_writer', 'keep_all', 'keep_results', 'whole_run', 'say_plan', 'say_end']
 
 # %% ../../nbs/4_run/27_experiment.ipynb #b816da5b
-import contextlib, json, shutil, sys
+import contextlib, json, shutil
 from dataclasses import replace
 from .. import __version__
 from ..tensors import seed_for
