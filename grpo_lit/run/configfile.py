@@ -8,12 +8,12 @@ Docs: https://grpo-lit.github.io/grpo-lit/4_run/configfile.html.md"""
 __all__ = ['FILES', 'ALIASES', 'read_toml', 'read_yaml', 'read_config', 'name_of', 'flat', 'from_config', 'from_sets',
            'stored_options', 'of_run', 'all_options']
 
-# %% ../../nbs/4_run/28c_configfile.ipynb #6bec669f
+# %% ../../nbs/4_run/28c_configfile.ipynb #341912dd
 import json, os
 from pathlib import Path
 from .options import nearest, takes_several, typed
 
-# %% ../../nbs/4_run/28c_configfile.ipynb #c55e96a5
+# %% ../../nbs/4_run/28c_configfile.ipynb #eaf30f71
 def read_toml(text:str) -> dict:
     try: import tomllib
     except ModuleNotFoundError: import tomli as tomllib # Python 3.10
@@ -42,7 +42,7 @@ def read_config(path:str) -> dict:
     if not isinstance(found, dict): raise ValueError(f'--config {path}: names with values are wanted, not {found!r:.40}')
     return found
 
-# %% ../../nbs/4_run/28c_configfile.ipynb #42858a58
+# %% ../../nbs/4_run/28c_configfile.ipynb #710672c2
 ALIASES = dict( # Names of others, and ours
     model_name_or_path='model', dataset_name='data', dataset='data', dataset_config='config_name', dataset_train_split='split',
     reward_funcs='reward', lora='lora_r', output_dir='out', overwrite_output_dir='overwrite', model_dtype='dtype', torch_dtype='dtype')
@@ -77,7 +77,7 @@ def from_config(path:str, known:dict # Name -> `Option`
         except ValueError as e: raise ValueError(f'--config {path}: {name}: {e}') from e
     return values
 
-# %% ../../nbs/4_run/28c_configfile.ipynb #b04a1f06
+# %% ../../nbs/4_run/28c_configfile.ipynb #ec3e8a53
 def from_sets(pairs:list, # Of "NAME=VALUE"
               known:dict) -> dict:
     "The options that `--set` gives; raises `ValueError` for what is no such pair"
@@ -92,7 +92,7 @@ def from_sets(pairs:list, # Of "NAME=VALUE"
         except ValueError as e: raise ValueError(f'--set {ours}: {e}') from e
     return values
 
-# %% ../../nbs/4_run/28c_configfile.ipynb #3dda7c97
+# %% ../../nbs/4_run/28c_configfile.ipynb #d53ee35c
 def stored_options(run:Path) -> dict:
     "How a run was asked for; raises `ValueError` if its directory does not know"
     try: stored = json.loads((run/'config.json').read_text(encoding='utf-8'))
@@ -121,7 +121,7 @@ def of_run(given:dict) -> dict:
     stored = {} if complete and resume is True else stored_options(run)
     return stored | given | dict(out=str(run), resume=point)
 
-# %% ../../nbs/4_run/28c_configfile.ipynb #8c423481
+# %% ../../nbs/4_run/28c_configfile.ipynb #12465d45
 def all_options(command:str, given:dict, # What the command line says
                 known:dict) -> dict:
     "Options from the file, then `--set`, then the command line; the later ones count"

@@ -10,14 +10,14 @@ __all__ = ['COMMANDS', 'REQUIRED', 'GROUPS', 'CHOICES', 'POSITIONAL', 'EXAMPLES'
            'with_comments', 'parameters', 'fields_of', 'sections', 'nearest', 'whole', 'number', 'truth', 'kinds_of',
            'takes_several', 'single', 'typed', 'settings_of', 'own_options', 'options_of']
 
-# %% ../../nbs/4_run/28b_options.ipynb #ac9d60df
+# %% ../../nbs/4_run/28b_options.ipynb #bedf3b6a
 import ast, difflib, io, re, tokenize
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 from .. import __path__ as PACKAGE
 
-# %% ../../nbs/4_run/28b_options.ipynb #8fd5aba1
+# %% ../../nbs/4_run/28b_options.ipynb #c2e6a7d1
 COMMANDS = dict( # Name -> module of the package and function in it
     demo=('run.commands', 'demo'),
     train=('run.commands', 'train'),
@@ -44,7 +44,7 @@ def definition(module:str, name:str): # A function, a class or an assignment
         if getattr(node, 'name', None)==name: return node
         if isinstance(node, ast.Assign) and getattr(node.targets[0], 'id', None)==name: return node
 
-# %% ../../nbs/4_run/28b_options.ipynb #430f07c8
+# %% ../../nbs/4_run/28b_options.ipynb #6ed67e75
 REQUIRED = '(required)' # In place of a default
 
 class Option(NamedTuple):
@@ -94,7 +94,7 @@ def parameters(module:str, function:str) -> list: # Of `Option`
         before = last
     return with_comments(found, module)
 
-# %% ../../nbs/4_run/28b_options.ipynb #2a2df6ce
+# %% ../../nbs/4_run/28b_options.ipynb #b24dd5be
 def fields_of(module:str, name:str) -> list: # Of `Option`
     "The fields of a dataclass, without those of its bases"
     found, before = [], 0
@@ -112,7 +112,7 @@ def sections(module:str='run.settings', name:str='AllSettings') -> dict: # Title
         found[title] = fields_of(home, base.id)
     return found
 
-# %% ../../nbs/4_run/28b_options.ipynb #4d68f3eb
+# %% ../../nbs/4_run/28b_options.ipynb #e845d87d
 GROUPS = dict( # Command -> title -> names of its options
     train={
         'what to train': 'model dtype device lora_r',
@@ -159,7 +159,7 @@ EXAMPLES = dict(
     plot=['grpo-lit plot runs/gsm8k'],
     compare=['grpo-lit compare runs/eval runs/eval-2'])
 
-# %% ../../nbs/4_run/28b_options.ipynb #b59788a6
+# %% ../../nbs/4_run/28b_options.ipynb #1741b938
 def nearest(kind:str, name:str, known) -> str:
     "Say that a name does not exist, and which is meant"
     near = difflib.get_close_matches(name, known, 1, .5)
@@ -196,17 +196,17 @@ def takes_several(option:Option) -> bool: return bool({'tuple','list'} & set(kin
 def single(option:Option, text:str):
     "One value of an option, from text; raises `ValueError`"
     kinds = kinds_of(option)
-    if 'None' in kinds and text.lower() in ('none', 'null'): return None
+    if 'None' in kinds and 'str' not in option.kind and text.lower() in ('none', 'null'): return None
     if takes_several(option): return READERS['float' if 'float' in option.kind else 'str'](text)
     known = [k for k in kinds if k in READERS]
     return READERS[known[0] if known else 'str'](text)
 
-# %% ../../nbs/4_run/28b_options.ipynb #9adae4ca
+# %% ../../nbs/4_run/28b_options.ipynb #c0558e79
 def typed(option:Option, value):
     "The value of an option as a file gives it, or as text; raises `ValueError`"
     kinds = kinds_of(option)
     if value is None and ('None' in kinds or option.default is None): return None
-    if takes_several(option):
+    if takes_several(option) and not ('str' in kinds and isinstance(value, str)):
         values = value if isinstance(value, (list, tuple)) else [value]
         return [single(option, v) if isinstance(v, str) else v for v in values]
     if isinstance(value, str): return single(option, value)
@@ -217,7 +217,7 @@ def typed(option:Option, value):
     if kinds[0]=='str': return value if {'dict','bool'} & set(kinds) else str(value)
     return value
 
-# %% ../../nbs/4_run/28b_options.ipynb #8029408b
+# %% ../../nbs/4_run/28b_options.ipynb #f5c0e171
 SETTINGS_OF_THE_COMMAND = ('output_dir', 'seed', 'overwrite_output_dir', 'model_dtype', 'use_cpu') # It has its own for these
 
 @cache
