@@ -30,6 +30,5 @@ def test_outputs_say_nothing_of_a_machine(book):
 
 @pytest.mark.parametrize('book', books, ids=lambda o: o.relative_to(nbs).as_posix())
 def test_outputs_are_what_the_cell_shows(book):
-    "Warnings and progress of the run that stored them are left out, and so are widgets, whose state is not stored"
+    "Warnings and progress of the run that stored them are left out"
     assert not [o for o in outputs(book) if o.get('name') == 'stderr']
-    assert not [o for o in outputs(book) if any('widget' in k for k in o.get('data', {}))]
