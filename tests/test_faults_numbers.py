@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest, torch
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoModelForSequenceClassification
+from transformers.trainer_utils import SaveStrategy, SchedulerType
+from transformers.training_args import OptimizerNames
 from grpo_lit.policy import add_lora, load_policy, new_tiny
 from grpo_lit.run import trainer as trainer_module
 from grpo_lit.run.cli import main
@@ -23,19 +25,21 @@ FLOATS = ['num_train_epochs', 'temperature', 'top_p', 'min_p', 'reward_timeout',
           'sapo_temperature_pos', 'sapo_temperature_neg', 'vespo_k_pos', 'vespo_lambda_pos', 'vespo_k_neg',
           'vespo_lambda_neg', 'entropy_coef', 'top_entropy_quantile', 'importance_sampling_clip_max',
           'importance_sampling_clip_min', 'off_policy_mask_threshold', 'beta', 'target_kl', 'ref_model_mixup_alpha',
-          'learning_rate', 'weight_decay', 'adam_beta1', 'adam_beta2', 'adam_epsilon', 'max_grad_norm']
+          'learning_rate', 'weight_decay', 'adam_beta1', 'adam_beta2', 'adam_epsilon', 'max_grad_norm',
+          'repetition_penalty', 'warmup_ratio', 'eval_delay', 'save_minutes']
 INTS = ['num_generations', 'per_device_train_batch_size', 'micro_batch_tokens', 'gradient_accumulation_steps',
         'steps_per_generation', 'generation_batch_size', 'num_iterations', 'max_steps', 'max_completion_length', 'top_k',
-        'max_rows', 'dynamic_sampling', 'gold_check', 'ref_model_sync_steps', 'warmup_steps', 'seed', 'eval_steps',
-        'per_device_eval_batch_size', 'save_steps', 'save_total_limit']
-ODD = [(name, value) for name in FLOATS for value in (nan, inf, -inf, np.float32('nan'), torch.tensor(inf), '1e-5', True, [1.])]
-ODD += [(name, value) for name in INTS for value in (nan, inf, '8', True, 2.5, 1e400, [2])]
-ODD += [(name, -.5) for name in FLOATS if name != 'entropy_coef'] + [(name, -2) for name in INTS if name != 'seed']
+        'max_rows', 'dynamic_sampling', 'gold_check', 'ref_model_sync_steps', 'seed', 'data_seed', 'stop_when_hopeless',
+        'torch_empty_cache_steps', 'per_device_eval_batch_size', 'num_generations_eval', 'num_completions_to_print',
+        'warmup_steps', 'eval_steps', 'save_steps', 'logging_steps', 'save_total_limit']
+ODD = [(name, value) for name in FLOATS for value in (nan, inf, -inf, np.float32('nan'), torch.tensor(inf), 'fast', '', 'nan', '-inf', True, [1.])]
+ODD += [(name, value) for name in INTS for value in (nan, inf, '8.5', 'x', True, 2.5, 1e400, [2])]
+ODD += [(name, -.5) for name in FLOATS if name != 'entropy_coef'] + [(name, -2) for name in INTS if 'seed' not in name]
 ODD += [
     ('top_k', -1), ('top_p', -1), ('top_p', 0), ('top_p', 1.01), ('min_p', 2), ('temperature', 0), ('temperature', 1e-9),
     ('temperature', 1e9), ('epsilon', 1.5), ('adam_beta1', 1), ('adam_beta2', 1.1), ('adam_epsilon', 0), ('num_train_epochs', 0),
     ('max_steps', 0), ('max_steps', -5), ('num_generations', 1), ('per_device_train_batch_size', 0), ('save_total_limit', 0),
-    ('reward_timeout', 0), ('reward_timeout', 1e300), ('warmup_steps', .1), ('learning_rate', 10**400), ('learning_rate', 1e-5j),
+    ('reward_timeout', 0), ('reward_timeout', 1e300), ('warmup_steps', 1.1), ('logging_steps', 0), ('learning_rate', 10**400), ('learning_rate', 1e-5j),
     ('learning_rate', Decimal('NaN')), ('learning_rate', None), ('beta', None), ('max_completion_length', None),
     ('reward_weights', [1, nan]), ('reward_weights', [inf]), ('reward_weights', '1'), ('reward_weights', [True, 1]),
     ('reward_weights', [0, 0]), ('reward_weights', [[1.]]), ('reward_weights', {1: 2}), ('reward_weights', [None]),
@@ -43,7 +47,11 @@ ODD += [
     ('bf16', 'no'), ('use_cpu', None), ('fp16', 2), ('gradient_checkpointing', 'false'), ('log_completions', []),
     ('stop', ['']), ('stop', ''), ('stop', [3]), ('stop', 3), ('loss_type', 3), ('loss_type', None), ('kl', ['k3']), ('baseline', 'grup'),
     ('lr_scheduler_type', 'cosin'), ('lr_scheduler_type', 'reduce_lr_on_plateau'), ('sampling_dtype', 'int8'),
-    ('sampling_dtype', torch.bfloat16), ('output_dir', 3), ('beta_schedule', nan), ('scale_rewards', 2)]
+    ('sampling_dtype', torch.bfloat16), ('output_dir', 3), ('beta_schedule', nan), ('scale_rewards', 2),
+    ('optim', 'adam'), ('optim', None), ('optim_args', 'fast'), ('optim_args', '{"momentum": .9'), ('optim_args', [1]), ('optim_args', '=1'),
+    ('lr_scheduler_kwargs', {1: 2}), ('generation_kwargs', 7), ('report_to', [3]), ('report_to', 7), ('save_strategy', 'step'),
+    ('eval_strategy', True), ('logging_strategy', None), ('hub_strategy', 'never'), ('model_dtype', 'int8'), ('model_dtype', torch.bfloat16),
+    ('push_to_hub', 'yes'), ('disable_tqdm', 2), ('repetition_penalty', 0), ('hub_model_id', 3), ('run_name', ['a'])]
 
 
 @pytest.mark.parametrize('name,value', ODD, ids=lambda o: repr(o)[:30])
@@ -59,7 +67,14 @@ GOOD = [
     ('seed', -3, -3), ('seed', 2**40, 2**40), ('seed', np.uint8(7), 7), ('bf16', np.True_, True), ('use_cpu', 1, True),
     ('reward_weights', (1, -.5), [1, -.5]), ('reward_weights', np.array([1, .5]), [1, .5]), ('reward_clip', (0, inf), [0, inf]),
     ('stop', '\n\n', ('\n\n',)), ('stop', ['a', 'b'], ('a', 'b')), ('output_dir', Path('runs/x'), 'runs/x'), ('max_grad_norm', 0, 0),
-    ('target_kl', None, None), ('entropy_coef', -.01, -.01), ('top_p', 1, 1), ('scale_rewards', True, True), ('weight_decay', 0, 0)]
+    ('target_kl', None, None), ('entropy_coef', -.01, -.01), ('top_p', 1, 1), ('scale_rewards', True, True), ('weight_decay', 0, 0),
+    ('learning_rate', '1e-6', 1e-6), ('max_steps', '20', 20), ('beta', '0', 0), ('warmup_steps', .1, .1), ('save_steps', .25, .25),
+    ('seed', str(2**62+1), 2**62+1), ('min_p', None, 0.), ('top_k', None, 0), ('eval_steps', None, 0), ('stop', None, ()),
+    ('lr_scheduler_type', SchedulerType.COSINE, 'cosine'), ('optim', OptimizerNames.SGD, 'sgd'), ('save_strategy', SaveStrategy.EPOCH, 'epoch'),
+    ('report_to', None, []), ('report_to', 'none', []), ('report_to', 'wandb', ['wandb']), ('report_to', ['wandb', 'trackio'], ['wandb', 'trackio']),
+    ('optim_args', 'momentum=.9,nesterov=True,mode=fast', dict(momentum=.9, nesterov=True, mode='fast')), ('optim_args', '', {}),
+    ('generation_kwargs', '{"top_k": 5}', dict(top_k=5)), ('chat_template_kwargs', dict(enable_thinking=False), dict(enable_thinking=False)),
+    ('bf16', None, None), ('disable_tqdm', np.False_, False)]
 
 @pytest.mark.parametrize('name,value,kept', GOOD, ids=lambda o: repr(o)[:30])
 def test_good_setting(name, value, kept):

@@ -73,6 +73,8 @@ def export(tmp):
 # --- the checks: None, or the command that mends it
 
 def check_clean(a):
+    if not python('tools/doors.py', '--check'):
+        return 'python tools/doors.py'
     return same(notebooks, clean, 'nbdev-clean')
 
 def check_export(a):

@@ -29,7 +29,7 @@ def reading_of(annotation) -> dict: # Arguments for `add_argument`
     kinds = typing.get_args(annotation) or (annotation,)
     names = {getattr(kind, '__name__', str(kind)) for kind in kinds}
     if 'bool' in names: return dict(action=argparse.BooleanOptionalAction)
-    if 'tuple' in names: return dict(nargs='+', type=str)
+    if 'tuple' in names or list[str] in (annotation, *kinds): return dict(nargs='+', type=str)
     if 'list' in names: return dict(nargs='+', type=float)
     if 'int' in names: return dict(type=int, metavar='N')
     if 'float' in names: return dict(type=float, metavar='N')
@@ -67,10 +67,10 @@ TRAIN_DEFAULTS = dict( # Where `train` has another default than `GRPOConfig`
 def add_config(parser, skip=('output_dir','seed')):
     "One option for each field of `GRPOConfig`"
     from grpo_lit.run.config import GRPOConfig
-    from grpo_lit.run.settings import setting_comments
+    from grpo_lit.run.settings import AllSettings, setting_comments
     comments, annotations = setting_comments(GRPOConfig), typing.get_type_hints(GRPOConfig)
     group = parser.add_argument_group('settings of the run (GRPOConfig)')
-    for f in fields(GRPOConfig):
+    for f in fields(AllSettings):
         if f.name in skip: continue
         default = TRAIN_DEFAULTS.get(f.name, in_brackets(f.default))
         add_option(group, f.name, annotations[f.name], comments[f.name]+default)
