@@ -40,9 +40,10 @@ class RunState:
     memory_divisor:int=1 # Micro-batches are so many times smaller since memory ran out
     nonfinite_updates:int=0 # Updates that were skipped because their gradient was not finite
     nonfinite_in_a_row:int=0 # How many of them were the last ones
-    silent_in_a_row:int=0 # Last updates without anything to learn from
     far_in_a_row:int=0 # Last updates with figures that are absurdly large
     strayed:bool=False # Has it been said that the run diverges?
+    alarms:dict=field(default_factory=dict) # What kept it from learning: see `run.alarms`
+    seen:dict=field(default_factory=dict) # What was looked at in this process, not kept
     rollouts:Rollouts|None=None # In use; None: the next step samples
     epoch:float=0. # Passes over the training prompts
     log_history:list=field(default_factory=list) # What was logged, one dict each time
@@ -61,8 +62,8 @@ class RunState:
 
 # %% ../../nbs/4_run/12_checkpoints.ipynb #b71c809a
 COUNTERS = ('step', 'rollout', 'update', 'num_tokens', 'beta', 'correct_mismatch', 'memory_divisor',
-            'nonfinite_updates', 'nonfinite_in_a_row', 'silent_in_a_row',
-            'far_in_a_row', 'strayed', 'epoch', 'best_metric', 'best_global_step', 'best_model_checkpoint')
+            'nonfinite_updates', 'nonfinite_in_a_row', 'far_in_a_row', 'strayed', 'alarms', 'epoch',
+            'best_metric', 'best_global_step', 'best_model_checkpoint')
 
 def counters(state:RunState) -> dict: # Plain values
     "The part of the state that is numbers"
@@ -215,9 +216,10 @@ def take_up(state:RunState, asked:list): # From `optimizer_settings`
         new = {k: v for k, v in mine.items() if group.get(k, v) != v}
         group.update(new)
         said |= new
-        if 'initial_lr' in new and hasattr(schedule, 'lr_lambdas'):
-            schedule.base_lrs[i] = new['initial_lr']
-            group['lr'] = new['initial_lr']*schedule.lr_lambdas[i](schedule.last_epoch)
+        if not hasattr(schedule, 'lr_lambdas'): continue
+        if 'initial_lr' in new: schedule.base_lrs[i] = new['initial_lr']
+        now = schedule.base_lrs[i]*schedule.lr_lambdas[i](schedule.last_epoch) # also for a run that has become longer
+        if now != group['lr']: group['lr'] = said['lr'] = now
     if said:
         schedule._last_lr = [g['lr'] for g in state.optimizer.param_groups]
         log.warning('changed since the checkpoint, from here on: %s', ', '.join(f'{k}={v}' for k, v in said.items()))

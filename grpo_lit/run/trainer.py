@@ -8,19 +8,19 @@ Docs: https://grpo-lit.github.io/grpo-lit/4_run/trainer.html.md"""
 __all__ = ['rows_of_update', 'GRPOTrainer']
 
 # %% ../../nbs/4_run/22_trainer.ipynb #8173af8a
-import contextlib, dataclasses, math, time
+import contextlib, math, time
 from pathlib import Path
 from ..core import Rollouts
 from ..policy import add_lora
 from .checkpoints import fixed_settings, load_checkpoint, save_checkpoint, save_policy, write_checkpoint
 from .collect import Collector, collect, planned_steps
 from .config import GRPOConfig
+from .hopeless import watch_learning
 from .divergence import check_alive, watch_divergence
 from .prepare import check_functions, check_run, new_accelerator, new_state, policy_and_tokenizer
 from .report import efficiency, evaluation_metrics, step_metrics, tokens_read, watch_mismatch
-from .ending import check_finite, checkpoint_is_due, diverged_is_kept
+from .ending import check_finite, diverged_is_kept, keep_if_due, start_run
 from .ending import evaluation_is_due, evaluation_is_owed, log_evaluation, train_to_the_end
-from .files import NotSaved
 from .resume import keep_checkpoint
 from .runs import Run
 from .signals import uninterrupted
@@ -85,7 +85,7 @@ class GRPOTrainer:
         "What this run is"
         name = getattr(self.model.config, '_name_or_path', '')
         rewards = [reward_name(f) for f in self.reward_funcs]
-        return dict(args=dataclasses.asdict(self.args), model=name, rewards=rewards,
+        return dict(args=self.args.to_dict(), model=name, rewards=rewards,
                     train_rows=len(self.train_dataset)) | self.origin
 
     @property
@@ -95,7 +95,7 @@ class GRPOTrainer:
         "Train, yielding one dict of metrics after each step"
         with self.lock:
             if self.run and not self.started:
-                self.run.start(self.config, self.state.step, self.resumed)
+                start_run(self)
             self.started = True
             if evaluation_is_owed(self):
                 log_evaluation(self, self.history[-1] if self.history else {})
@@ -124,6 +124,7 @@ class GRPOTrainer:
                 times |= efficiency(self.model, ro, part, times, self.accelerator)
             metrics = step_metrics(state, ro, len(self.train_dataset), stats | times, now-began, first)
             watch_divergence(metrics, state, self.args)
+            watch_learning(metrics, ro, first, state, self.args)
             self.record(metrics, ro, first)
             check_alive(metrics, state, self.args)
         return metrics
@@ -141,9 +142,7 @@ class GRPOTrainer:
         "Evaluation, checkpoint and callbacks"
         if evaluation_is_due(self):
             log_evaluation(self, metrics)
-        if checkpoint_is_due(self):
-            with uninterrupted(), self.run.tried('the checkpoint', NotSaved):
-                self.save_checkpoint()
+        keep_if_due(self)
         for f in self.callbacks:
             f(self, metrics)
 
@@ -160,7 +159,7 @@ class GRPOTrainer:
         "The policy and its tokenizer, as `from_pretrained` reads them"
         save_policy(self.model, self.tokenizer, Path(path), merge)
 
-    def save_checkpoint(self, path=None) -> Path: # Where it is
+    def save_checkpoint(self, path=None, passing:bool=False) -> Path: # `passing`: the next one takes its place
         "Everything that is needed to go on exactly from here; by default into the run directory"
         if path is None and not self.run:
             raise ValueError('there is no output_dir: say where to save the checkpoint')
@@ -168,7 +167,7 @@ class GRPOTrainer:
         if path is not None:
             return save_checkpoint(self.state, Path(path), self.tokenizer, self.fixed)
         def write(part): write_checkpoint(part, self.state, self.tokenizer, self.fixed)
-        return keep_checkpoint(self.run, self.state.step, write, self.args.save_total_limit)
+        return keep_checkpoint(self.run, self.state.step, write, self.args.save_total_limit, passing)
 
     def load_checkpoint(self, path):
         "Put everything back as it was when `path` was written; raises `ValueError` if it is damaged, or of no such run"
