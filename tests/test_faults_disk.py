@@ -234,7 +234,7 @@ def test_the_command_on_a_full_disk(mounted, tmp_path, capsys, caplog):
 def test_the_command_on_a_disk_that_fills(mounted, tmp_path, capsys, caplog, monkeypatch):
     "What does not fit is elsewhere, said, and the exit code is 1"
     disk = mounted('size=40m')
-    monkeypatch.setattr(cli.commands()['train'].__globals__['ProgressLine'], '__call__', lambda self, t, m: fill(disk))
+    monkeypatch.setattr(cli.function_of('train').__globals__['ProgressLine'], '__call__', lambda self, t, m: fill(disk))
     code, err = command(disk/'run', capsys, '--fallback-dir', str(tmp_path))
     there = Run(disk/'run', str(tmp_path)).elsewhere()
     assert code == 1 and 'Traceback' not in err
