@@ -28,9 +28,12 @@ def word_tokenizer(size):
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return PreTrainedTokenizerFast(tokenizer_object=words, pad_token='t0', eos_token='</s>', padding_side='left')
 
-def without_end(module, inputs, logits):
-    "For a model's head: the last token, which is the EOS, is never drawn"
-    logits[..., -1] = -1e4
+def forbid_end(head):
+    "Give a model's head a frozen bias, with which the last token, the EOS, is never drawn"
+    import torch
+    bias = torch.zeros(len(head.weight))
+    bias[-1] = -1e4
+    head.bias = torch.nn.Parameter(bias, requires_grad=False)
 
 def random_model(name, seed):
     "A model of one of the `SHAPES` that never ends early, and its tokenizer"
@@ -43,7 +46,7 @@ def random_model(name, seed):
     config = AutoConfig.for_model(kind, **sizes, tie_word_embeddings=True, max_position_embeddings=8192,
                                   pad_token_id=0, bos_token_id=1, eos_token_id=None)
     model = AutoModelForCausalLM.from_config(config)
-    model.get_output_embeddings().register_forward_hook(without_end)
+    forbid_end(model.get_output_embeddings())
     return model, tokenizer
 
 # --- the policy of the package and what it is asked

@@ -13,7 +13,7 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 import torch
 from fastcore.basics import patch
-from .tensors import below, pad, piece_size, some_rows, visible
+from .tensors import below, pad, piece_size, question_text, some_rows, visible
 
 # %% ../nbs/1_line/02_core.ipynb #aa645962
 TOKEN_FIELDS = ('completion_ids','completion_mask','logps','ref_logps','old_logps','token_weights') # (B, Tc)
@@ -41,12 +41,14 @@ class Rollouts:
     ref_logps:torch.Tensor|None=None # (B, Tc) float32, log-probs under the reference
     old_logps:torch.Tensor|None=None # (B, Tc) float32, those at sampling time, by the trainer; None: `logps` serve
     token_weights:torch.Tensor|None=None # (B, Tc) float32, factor of each token's advantage; None: 1
+    notes:dict=field(default_factory=dict) # What rewards noted beside their numbers: name -> B values
 
     def __post_init__(self):
         P, G, B = len(self.prompt_ids), self.num_generations, len(self.completion_ids)
         if B != P*G:
             raise ValueError(f'{P} prompts x {G} completions make {P*G} rows, but completion_ids has {B}')
-        sized = [(n, getattr(self, n), 'B', B) for n in (*ROW_FIELDS, 'completions')]
+        by_row = {n: getattr(self, n) for n in (*ROW_FIELDS, 'completions')} | self.notes
+        sized = [(n, v, 'B', B) for n,v in by_row.items()]
         sized += [(n, v, 'P', P) for n,v in {'prompts': self.prompts, **self.columns}.items()]
         for n, values, name, size in sized:
             if values is not None and len(values)!=size:
@@ -111,7 +113,8 @@ def group(self:Rollouts,
     if self.rewards is not None: known['reward'] = self.rewards
     if self.advantages is not None: known['advantage'] = self.advantages
     G = self.num_generations
-    def row(b): return dict(completion=self.completions[b]) | {n: v[b].item() for n,v in known.items()}
+    def noted(b): return {n: v[b] for n,v in self.notes.items()}
+    def row(b): return dict(completion=self.completions[b]) | noted(b) | {n: v[b].item() for n,v in known.items()}
     return [row(b) for b in range(i*G, (i+1)*G)]
 
 # %% ../nbs/1_line/02_core.ipynb #ddaff8dc
@@ -139,30 +142,29 @@ def table(self:Rollouts,
     "Group `i` as a plain-text table for a terminal"
     rows = self.group(i)
     columns = [_column(visible(n), [_in_line(_written(r[n]), width) for r in rows]) for n in rows[0]]
-    title = _in_line(prompt_text(self.prompts[i]), width)
+    title = _in_line(question_text(self.prompts[i]), width)
     return '\n'.join([title, *map('  '.join, zip(*columns))])
 
 # %% ../nbs/1_line/02_core.ipynb #3e1460e6
 def _html(text): return html.escape(visible(text, '\n\t'))
 
-
 def _html_cell(name, value):
     "Text on the left, numbers on the right; an advantage is green above the average of its group, red below"
-    if name=='completion': return f'<td><code>{_html(value)}</code></td>'
+    if name=='completion': return f'<td style="text-align:left"><code>{_html(value)}</code></td>'
     tint = ''
-    if name=='advantage' and abs(value) > 0:           # neither 0 nor NaN
+    if name=='advantage' and isinstance(value, float) and abs(value) > 0: # neither 0 nor NaN
         color = '46,160,67' if value>0 else '218,54,51'
         tint = f';background:rgba({color},{min(1., abs(value)/2)*.5:.2f})'
-    return f'<td style="text-align:right{tint}">{_written(value)}</td>'
+    return f'<td style="text-align:right{tint}">{_html(_written(value))}</td>'
 
 def _html_group(ro, i):
     "Prompt, gold answer where there is one, and the table of group `i`"
-    prompt = f'<b>prompt</b> <code>{_html(prompt_text(ro.prompts[i]))}</code>'
+    prompt = f'<b>prompt</b> <code>{_html(question_text(ro.prompts[i]))}</code>'
     if 'answer' in ro.columns:
         prompt += f" &nbsp; gold: <code>{_html(str(ro.columns['answer'][i]))}</code>"
     rows = ro.group(i)
     first, *others = rows[0]
-    head = f'<th>{first}</th>' + ''.join(f'<th style="text-align:right">{_html(n)}</th>' for n in others)
+    head = f'<th style="text-align:left">{first}</th>' + ''.join(f'<th style="text-align:right">{_html(n)}</th>' for n in others)
     lines = ['<tr>' + ''.join(_html_cell(*item) for item in row.items()) + '</tr>' for row in rows]
     return f'<p>{prompt}</p><table><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table>'
 
@@ -191,8 +193,9 @@ def take(self:Rollouts,
     ids, mask = some_rows(self.prompt_ids, which), some_rows(self.prompt_mask, which)
     cut = mask.shape[1] - max(mask.sum(1).tolist(), default=0)
     columns = {n: some_rows(list(v), which) for n,v in self.columns.items()}
+    notes = {n: some_rows(list(v), rows) for n,v in self.notes.items()}
     return Rollouts(ids[:,cut:], mask[:,cut:], num_generations=g, prompts=some_rows(self.prompts, which),
-                    columns=columns, reward_names=self.reward_names, **kept)
+                    columns=columns, notes=notes, reward_names=self.reward_names, **kept)
 
 # %% ../nbs/1_line/02_core.ipynb #0dd28237
 def _filling(parts):
@@ -209,11 +212,12 @@ def _joined(parts, name):
     if name=='prompt_mask': return below(values, 0, 'left')
     return below(values) if name in TOKEN_FIELDS else torch.cat(values)
 
-def _joined_columns(parts):
-    "Each column that one of the parts has; None for the prompts of a part that lacks it"
-    names = dict.fromkeys(c for p in parts for c in p.columns)
-    lacking = [[None]*len(p.prompt_ids) for p in parts]
-    return {c: [x for p, no in zip(parts, lacking) for x in p.columns.get(c, no)] for c in names}
+def _joined_lists(parts, field, size):
+    "Each list that one of the parts has; None in the place of a part that lacks it"
+    found = [getattr(p, field) for p in parts]
+    lacking = [[None]*len(getattr(p, size)) for p in parts]
+    names = dict.fromkeys(c for lists in found for c in lists)
+    return {c: [x for lists, no in zip(found, lacking) for x in lists.get(c, no)] for c in names}
 
 # %% ../nbs/1_line/02_core.ipynb #9d6d6227
 @patch(cls_method=True)
@@ -223,7 +227,8 @@ def join(cls:Rollouts,
     "One after the other, padded to the longest prompt and completion; what only some of them have is left out"
     errors = sum((Counter(p.reward_errors) for p in parts), Counter())
     known = {n: _joined(parts, n) for n in ('prompt_ids','prompt_mask','prompts','completions',*ROW_FIELDS)}
-    return cls(**known, columns=_joined_columns(parts), num_generations=parts[0].num_generations,
+    columns, notes = _joined_lists(parts, 'columns', 'prompt_ids'), _joined_lists(parts, 'notes', 'completion_ids')
+    return cls(**known, columns=columns, notes=notes, num_generations=parts[0].num_generations,
                reward_names=parts[0].reward_names, reward_errors=dict(errors))
 
 # %% ../nbs/1_line/02_core.ipynb #c009c2fb

@@ -14,7 +14,7 @@ from .core import Rollouts
 from .tensors import no_such, positions
 from .fast.prefix import pack, shared_inputs
 from .fast.sharing import share_prefix
-from .fast.tiles import head_logps, hidden_states
+from .fast.tiles import hidden_states, logit_logps, output_logps
 
 # %% ../nbs/1_line/09_logprobs.ipynb #819dab01
 def _packed(ro):
@@ -30,14 +30,6 @@ def _in_rows(ro):
     return inputs, lambda x: x[:,-keep.shape[1]-1:-1][keep]
 
 # %% ../nbs/1_line/09_logprobs.ipynb #29b6f705
-def _from_logits(logits, ids, temperature, return_entropy):
-    "Log-probs of `ids` (N,), and entropies or None, from all logits (N, V)"
-    logits = logits.float()/temperature
-    norm = logits.logsumexp(-1)
-    logps = logits.gather(1, ids[:,None])[:,0]-norm
-    return logps, norm-(logits.softmax(-1)*logits).sum(-1) if return_entropy else None
-
-# %% ../nbs/1_line/09_logprobs.ipynb #a2341592
 def token_logps(model, # The policy or the reference
                 rollouts:Rollouts,
                 temperature:float=1.0, # The one that sampled
@@ -50,10 +42,10 @@ def token_logps(model, # The policy or the reference
     ids = rollouts.completion_ids[keep]
     found = hidden_states(model, inputs)
     if found is None:
-        values = _from_logits(predicting(model(**inputs).logits), ids, temperature, return_entropy)
+        values = logit_logps(predicting(model(**inputs).logits), ids, temperature, return_entropy)
     else:
         hidden, head, how = found
-        values = head_logps(predicting(hidden), head.weight, head.bias, ids, temperature, *how, return_entropy)
+        values = output_logps(predicting(hidden), head, how, ids, temperature, return_entropy)
     place = lambda x: x.new_zeros(keep.shape).masked_scatter(keep, x)
     return (place(values[0]), place(values[1])) if return_entropy else place(values[0])
 

@@ -6,7 +6,7 @@ Docs: https://grpo-lit.github.io/grpo-lit/1_line/policy.html.md"""
 
 # %% auto #0
 __all__ = ['TINY', 'PICKLES', 'tiny_tokenizer', 'new_tiny', 'check_tokenizer', 'eos_ids', 'unmark_quantized', 'refuse_pickles',
-           'load_policy', 'has_adapter', 'Reference', 'add_lora', 'first_nonfinite', 'not_finite']
+           'load_policy', 'has_adapter', 'lent', 'Reference', 'add_lora', 'first_nonfinite', 'not_finite']
 
 # %% ../nbs/1_line/03_policy.ipynb #d7c8a9fc
 import copy, math
@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.utils import logging as notices
+from .hub import find_on_hub, is_path, model_directory, no_directory
 from .tensors import no_such, seed_for
 
 # %% ../nbs/1_line/03_policy.ipynb #510de156
@@ -74,13 +75,15 @@ def unmark_quantized(model):
 # %% ../nbs/1_line/03_policy.ipynb #5c3f83ee
 TINY = Path(str(files('grpo_lit')))/'data'/'tiny'
 
-def _address(name_or_path):
+def _address(name_or_path, subfolder=None):
     "What `from_pretrained` is asked for: a directory or a name on the hub, and the GGUF file in the directory"
     path = TINY if str(name_or_path)=='tiny' else Path(name_or_path)
-    where = str(path if path.exists() else name_or_path)
-    if not where.endswith('.gguf'): return where, {}
-    if not path.exists(): raise ValueError(f'no GGUF file at {where!r}')
-    return str(path.parent), dict(gguf_file=path.name)
+    if path.suffix=='.gguf' and not path.exists(): raise ValueError(f'no GGUF file at {str(path)!r}')
+    if not path.exists() and is_path(str(name_or_path)): raise no_directory(str(name_or_path))
+    if path.is_file() and path.suffix!='.gguf': raise ValueError(f'{str(path)!r} is a file: give the directory of a model')
+    if path.is_dir() and not subfolder: path = model_directory(path)
+    if path.suffix=='.gguf': return str(path.parent), dict(gguf_file=path.name)
+    return str(path if path.exists() else name_or_path), {}
 
 # %% ../nbs/1_line/03_policy.ipynb #af93802e
 PICKLES = '.bin', '.pt', '.pth', '.ckpt', '.pkl'
@@ -110,8 +113,12 @@ def _not_loaded(name, where, error):
     "The `ValueError` that says what is wrong with a model, or which is meant"
     reason = ' '.join(str(error).split())[:400] or type(error).__name__
     if Path(where).exists(): return ValueError(f'{where!r} does not load as a causal language model: {reason}')
+    return ValueError(f'{str(name)!r} does not load from the Hugging Face hub as a causal language model: {reason}')
+
+def _find(name):
+    "Raise `ValueError` at once if there is no such model"
     near = ['tiny'] + [o.parent.name for o in Path('.').glob('*/config.json')]
-    return ValueError(no_such('model', str(name), near) + f', or any causal model of the Hugging Face hub ({reason})')
+    find_on_hub(name, 'model', near, ', or any causal model of the Hugging Face hub')
 
 # %% ../nbs/1_line/03_policy.ipynb #42785db3
 def load_policy(name_or_path:str='tiny', # "tiny", a hub name, a directory, or a .gguf file
@@ -121,7 +128,8 @@ def load_policy(name_or_path:str='tiny', # "tiny", a hub name, a directory, or a
                 **kwargs # For `AutoModelForCausalLM.from_pretrained`
                ) -> tuple: # model in eval mode, tokenizer
     "A causal language model and its tokenizer; raises `ValueError` if there is no such model"
-    where, gguf = _address(name_or_path)
+    where, gguf = _address(name_or_path, kwargs.get('subfolder'))
+    if not Path(where).exists() and not kwargs.keys() & {'token', 'cache_dir', 'local_files_only'}: _find(where)
     if not gguf:
         refuse_pickles(where)
         kwargs = dict(use_safetensors=True) | kwargs
@@ -141,17 +149,30 @@ def load_policy(name_or_path:str='tiny', # "tiny", a hub name, a directory, or a
 # %% ../nbs/1_line/03_policy.ipynb #62759062
 def has_adapter(model) -> bool: return hasattr(model, 'disable_adapter')
 
+@contextmanager
+def lent(model, device):
+    "A model whose weights are on another device for a while; what they become there is lost"
+    home = {x: x.data for x in (*model.parameters(), *model.buffers())}
+    try:
+        for x, data in home.items(): x.data = data.to(device)
+        yield model
+    finally:
+        for x, data in home.items(): x.data = data
+
 class Reference:
     "The policy as it was when this was made: a frozen copy, or, for a LoRA policy, its base weights"
-    def __init__(self, model):
+    def __init__(self, model,
+                 offload:bool=False # Keep the copy in the memory of the CPU while it is not asked
+                ):
         self.policy = model
         self.frozen = None if has_adapter(model) else copy.deepcopy(model).eval().requires_grad_(False)
+        if offload and self.frozen is not None: self.frozen.to('cpu')
 
     @contextmanager
     def __call__(self):
-        "Yields the reference model"
+        "Yields the reference model, where the policy is"
         if self.frozen is not None:
-            yield self.frozen
+            with lent(self.frozen, self.policy.device) as frozen: yield frozen
             return
         with self.policy.disable_adapter():            # the start, if the adapter is new
             yield self.policy

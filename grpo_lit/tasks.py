@@ -71,6 +71,7 @@ class Task:
     train:Sequence # Rows with `prompt` (a string, or a list of chat messages), `answer`, and whatever rewards read
     test:Sequence # The same for measuring
     max_completion_length:int=256 # Tokens that an answer needs at most
+    places:Sequence|None=None # Where each training row stands in its file, for messages; None: it is of no file
 
     def __repr__(self): return f'Task({self.name!r}, {len(self.train)} train, {len(self.test)} test)'
 

@@ -288,7 +288,7 @@ def test_stopped_in_the_first_step_and_killed_later(tmp_path):
     assert trainer(tmp_path/'run').train(resume_from_checkpoint=True)['step'] == 4
 
 def test_a_finished_run_is_not_begun_anew(tmp_path):
-    trainer(tmp_path/'run', save_steps=0, max_steps=2).train()
+    trainer(tmp_path/'run', save_strategy='no', max_steps=2).train()
     with pytest.raises(ValueError, match='is finished'): trainer(tmp_path/'run').train(resume_from_checkpoint=True)
     assert len(Run(tmp_path/'run').metrics()) == 2
 

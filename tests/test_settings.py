@@ -58,5 +58,5 @@ def test_console_scripts():
 
 def test_package_data():
     files = [f for pattern in ini['package_data'].split() for f in (root/ini['lib_path']).glob(pattern)]
-    assert {f.name for f in files} >= {'config.json', 'model.safetensors', 'tokenizer.json'}
+    assert {f.name for f in files} >= {'config.json', 'model.safetensors', 'tokenizer.json', 'py.typed', '__init__.pyi'}
     assert sum(f.stat().st_size for f in files) <= 4*2**20, 'the shipped policy is 4 MB at most'

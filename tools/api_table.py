@@ -1,34 +1,71 @@
-"""The site's `show_doc`: a one-line signature, the docstring, and a table of parameters from docments."""
-import inspect
+"""The site's `show_doc`: a one-line signature, the docstring, a table of parameters from docments, and a class's methods."""
+import inspect, re
 from dataclasses import MISSING, fields, is_dataclass
 from importlib import import_module
 from inspect import Parameter
+from types import NoneType
 from fastcore.docments import DocmentTbl, docments
+from nbdev import processors
 from nbdev.config import get_config
 from nbdev.showdoc import BasicMarkdownRenderer
 
 class TableRenderer(BasicMarkdownRenderer):
-    "Heading and source link, one-line signature, docstring, then a table from docments"
+    "Heading and source link, then what there is to know; behind a class its methods"
     def _repr_markdown_(self):
-        head, _, rest = super()._repr_markdown_().partition('```python\n')
-        doc = rest.partition('\n```')[2]
+        head, _, _ = super()._repr_markdown_().partition('```python\n')
         sym = exported(self.sym) if is_dataclass(self.sym) else self.sym
-        name = self.nm.rpartition('.')[2]
-        sig = wrap(name+signature(sym))
-        tbl = table_text(sym)
-        return f'{head}```python\n{sig}\n```{doc}' + (f'\n\n{tbl}' if tbl else '')
+        level = '#'*(self.title_level+1)
+        parts = [head.strip(), described(self.nm, sym)]
+        for name, method in methods(self.sym):
+            parts += [f'{level} {self.nm}.{name}', described(name, method)]
+        return '\n\n'.join(parts)
+
+def described(name, sym):
+    "Signature, docstring and table as Markdown"
+    sig = wrap(name.rpartition('.')[2]+signature(sym))
+    doc = inspect.getdoc(sym) if own_doc(sym) else None
+    return '\n\n'.join(o for o in (f'```python\n{sig}\n```', doc and starless(doc), table_text(sym)) if o)
+
+def own_doc(sym):
+    "Has it a docstring of its own, not one that was inherited or made?"
+    made = is_dataclass(sym) and (sym.__doc__ or '').startswith(f'{sym.__name__}(')
+    return bool(getattr(sym, '__doc__', None)) and not made
+
+def starless(s):
+    "Markdown in which a star is a star, but for those in backticks"
+    pieces = re.split(r'(`[^`]*`)', s)
+    return ''.join(o if o[:1] == '`' else o.replace('*', '\\*') for o in pieces)
+
+def methods(sym):
+    "(name, function or property) of the public methods that stand in a class, in their order"
+    if not inspect.isclass(sym):
+        return
+    for name, o in vars(sym).items():
+        if name[0] != '_' and (inspect.isfunction(o) or isinstance(o, (property, classmethod, staticmethod))):
+            o = getattr(o, '__func__', o)
+            if isinstance(o, property) and not o.__doc__:
+                continue
+            yield name, o
 
 def signature(sym):
     "The signature as text; '' if it has none"
     try:
-        return str(inspect.signature(sym)).replace('__main__.', '')
+        return plain(str(inspect.signature(sym)))
     except (TypeError, ValueError):
         return ''
 
+def plain(s):
+    "Names without the modules and addresses that Python's own notation gives them"
+    s = re.sub(r'<(?:function|class) \'?(?:\w+\.)*(\w+)[^>]*>', r'\1', s)
+    s = re.sub(r'<[\w.]*?(\w+) object at 0x\w+>', r'\1()', s)
+    return re.sub(r'\b(?:__main__|grpo_lit|pathlib|collections|typing)\.(?:\w+\.)*(?=\w)', '', s)
+
 def table_text(sym):
     "The table of parameters as Markdown; '' for symbols without docments, such as properties"
+    if isinstance(sym, property):
+        return ''
     try:
-        return table(sym)._repr_markdown_()
+        return plain(table(sym)._repr_markdown_())
     except Exception:
         return ''
 
@@ -40,6 +77,9 @@ def table(sym):
             for name,text in docments(base, returns=False).items():
                 if text:
                     tbl.dm[name]['docment'] = text
+    for o in tbl.dm.values():
+        if o['anno'] is NoneType: # of a default that is None: says nothing
+            o['anno'] = Parameter.empty
     return tbl
 
 def default(f):
@@ -84,3 +124,34 @@ def wrap(s, width=92):
         lines[-1] += o
     first, *others = lines
     return f'{name}({first}' + ''.join('\n'+pad+l.lstrip() for l in others)
+
+# --- where the documentation of a cell stands: before its source, in the order of the source
+
+def is_doc(cell):
+    return getattr(cell, 'has_sd', False)
+
+def docs_behind(cells, i):
+    "How many documentation cells follow cell `i`"
+    n = 0
+    while i+n+1 < len(cells) and is_doc(cells[i+n+1]):
+        n += 1
+    return n
+
+class DocsInOrder(processors.add_show_docs):
+    "nbdev adds the definitions of a cell last one first: put right"
+    def begin(self):
+        super().begin()
+        cells = self.nb.cells
+        for i, cell in enumerate(list(cells)):
+            n = docs_behind(cells, i)
+            if n and not is_doc(cell):
+                cells[i+1:i+1+n] = cells[i+1:i+1+n][::-1]
+
+class SourceBehindDocs(processors.mv_exports):
+    "All documentation of a cell before its source, where nbdev moves one entry"
+    def begin(self):
+        cells = self.nb.cells
+        for i in reversed(range(len(cells))):
+            n = docs_behind(cells, i)
+            if n and 'exports' in cells[i].directives_:
+                cells[i:i+1+n] = [*cells[i+1:i+1+n], cells[i]]

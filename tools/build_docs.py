@@ -8,19 +8,14 @@
 nbdev processes the notebooks, tools/nb_md.py writes Markdown, Zensical makes the pages. Notebooks are not run: a page
 shows stored outputs (only imports and exported definitions are executed, for the tables of parameters).
 """
-import argparse, json, os, re, shutil, subprocess, sys, tarfile, time, zipfile
-from html.parser import HTMLParser
+import argparse, json, os, re, shutil, subprocess, sys, time
 from pathlib import Path
-from urllib.parse import unquote
-from nb_md import Page, base, cfg, nbs, root
+from katex import build, katex
+from nb_md import Page, base, cfg, nbs, root, write
+from plain_docs import plain_pages
+from site_faults import faults
 
-build = root/'_build'
 assets = root/'docs_assets'
-
-def write(path, content):
-    "Write bytes, making the folders on the way"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
 
 # --- README
 
@@ -44,60 +39,6 @@ def readme(check=False):
     for f,b in files.items():
         write(root/f, b)
     print('README.md:', f"wrote {', '.join(stale)}" if stale else 'already current')
-
-# --- KaTeX
-
-sources = [ # Either brings KaTeX's js, css and fonts; the first needs Node.js, the second only pip
-    ['npm', 'pack', '--silent', 'katex@0.19.1'],
-    [sys.executable, '-m', 'pip', 'download', '-q', '--no-deps', '--dest', '.', 'djangocms-katex==1.0.2']]
-wanted = re.compile( # What the site needs of them
-    r'katex(?:/dist)?/(?:contrib/)?'
-    r'(katex\.min\.(?:js|css)|auto-render\.min\.js|fonts/[\w-]+\.woff2)$')
-
-def members(f):
-    "(path, bytes) of the files in an archive"
-    if f.suffix == '.whl':
-        with zipfile.ZipFile(f) as z:
-            yield from ((o, z.read(o)) for o in z.namelist())
-    else:
-        with tarfile.open(f) as t:
-            yield from ((o.name, t.extractfile(o).read()) for o in t if o.isfile())
-
-def fetched(command, tmp):
-    "Whether `command` put its archive into the folder `tmp`"
-    shutil.rmtree(tmp, ignore_errors=True)
-    tmp.mkdir(parents=True)
-    if not shutil.which(command[0]):
-        return False
-    quiet = dict(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    return subprocess.run(command, cwd=tmp, **quiet).returncode == 0
-
-def unpack(archive, out):
-    "Write what the site needs of an archive; of the fonts only woff2"
-    for name,b in members(archive):
-        m = wanted.search('katex/'+name.removeprefix('package/'))
-        if not m:
-            continue
-        if name.endswith('css'):
-            b = re.sub(rb',url\([^)]*\.(?:woff|ttf)\) *format\("\w+"\)', b'', b)
-        write(out/m[1], b)
-
-def katex():
-    "The folder with KaTeX, fetched once through npm or pip"
-    out, tmp = build/'katex', build/'tmp'
-    if (out/'katex.min.js').exists():
-        return out
-    for command in sources:
-        if not fetched(command, tmp):
-            continue
-        for f in tmp.iterdir():
-            unpack(f, out)
-        shutil.rmtree(tmp)
-        if (out/'katex.min.js').exists():
-            return out
-    sys.exit('make docs: cannot get KaTeX, which sets the formulas. It comes through `npm pack katex` or '
-             '`pip download djangocms-katex`: check that one of them works, or put katex.min.js, katex.min.css, '
-             f'auto-render.min.js and fonts/ into {out.relative_to(root)}/')
 
 # --- the site
 
@@ -135,6 +76,14 @@ def place(rel):
 
 def quoted(s): return json.dumps(s, ensure_ascii=False)
 
+def elsewhere(rel):
+    "Where else a notebook can be read and run: name -> address"
+    src = f"{cfg['user']}/{cfg['repo']}/blob/{cfg['branch']}/{cfg['nbs_path']}/{rel.as_posix()}"
+    return {
+        'Open in Colab': f'https://colab.research.google.com/github/{src}',
+        'Open in Kaggle': f'https://kaggle.com/kernels/welcome?src=https://github.com/{src}',
+        'Notebook': f'https://github.com/{src}'}
+
 def chapter(nb, docs):
     "Write the page of one notebook; returns its title, description and file"
     p = Page(nb)
@@ -143,14 +92,13 @@ def chapter(nb, docs):
         (docs/f).write_bytes(b)
     title, desc = p.fm['title'], p.fm.get('description') or ''
     where = place(rel)
-    src = f"{cfg['user']}/{cfg['repo']}/blob/{cfg['branch']}/{cfg['nbs_path']}/{rel.as_posix()}"
-    links = (f'[Open in Colab](https://colab.research.google.com/github/{src}){{: .nb-button }} '
-             f'[Notebook](https://github.com/{src}){{: .nb-button }}\n{{: .nb-links }}')
+    links = ' '.join(f'[{name}]({url}){{: .nb-button }}' for name, url in elsewhere(rel).items())
     head = [f'---\ntitle: {json.dumps(title)}\ndescription: {json.dumps(desc)}\n---',
             where and f'{where}\n{{: .nb-where }}',
             f'# {title}',
             desc and f'{desc}\n{{: .nb-lead }}',
-            links]
+            p.line and f'{p.line}\n{{: .nb-line }}',
+            f'{links}\n{{: .nb-links }}']
     f = docs/f'{p.name}.md'
     f.parent.mkdir(parents=True, exist_ok=True)
     text = '\n\n'.join(o for o in head if o)+f'\n\n{p.text}\n'
@@ -163,7 +111,8 @@ def part(folder, docs):
     title, about = parts[folder]
     pages = [chapter(nb, docs) for nb in sorted((nbs/folder).glob('[!_.]*.ipynb'))]
     rows = [f'- [{label}]({Path(file).name}): {desc}' for label, desc, file in pages]
-    text = f'# {title}\n\n{about}\n{{: .nb-lead }}\n\n' + '\n'.join(rows) + '\n'
+    head = f'---\ntitle: {quoted(title)}\ndescription: {quoted(about)}\n---\n\n'
+    text = f'{head}# {title}\n\n{about}\n{{: .nb-lead }}\n\n' + '\n'.join(rows) + '\n'
     (docs/folder/'index.md').write_text(text, encoding='utf-8')
     entries = [quoted(f'{folder}/index.md')] + [f'{{{quoted(label)} = {quoted(file)}}}' for label, _, file in pages]
     return f'{{{quoted(title)} = [{", ".join(entries)}]}}'
@@ -185,64 +134,13 @@ icon = "fontawesome/brands/github"
 link = "{cfg["git_url"]}"
 '''
 
-class Links(HTMLParser):
-    "What a page links to, loads, and can be linked to at"
-    def __init__(self, f):
-        super().__init__()
-        self.hrefs, self.loads, self.ids = [], [], set()
-        self.feed(f.read_text(encoding='utf-8'))
-
-    def handle_starttag(self, tag, attrs):
-        a = dict(attrs)
-        href, src = a.get('href'), a.get('src')
-        self.ids |= {a.get('id'), a.get('name')}
-        if tag == 'a' and href:
-            self.hrefs.append(href)
-        if tag == 'link' and href and a.get('rel') not in ('canonical', 'alternate', 'next', 'prev'):
-            self.loads.append(href)
-        if tag in ('script', 'img', 'iframe', 'source', 'video', 'embed') and src:
-            self.loads.append(src)
-
-def target(f, path):
-    "The file that a link `path` on page `f` leads to"
-    if not path:
-        return f
-    g = (f.parent/unquote(path.partition('?')[0])).resolve()
-    return g/'index.html' if g.is_dir() else g
-
-def fault(f, url, pages):
-    "What is wrong with a link on page `f`, or None"
-    if url.startswith('data:'):
-        return None
-    if re.match(r'\w+:|//', url):
-        return f'loads {url}' if url in pages[f].loads else None
-    path, _, anchor = url.partition('#')
-    g = target(f, path)
-    if not g.exists():
-        return f'no page {url}'
-    if anchor and g in pages and unquote(anchor) not in pages[g].ids:
-        return f'no anchor {url}'
-
-def faults(site):
-    "Broken links, and what would be fetched from another host"
-    pages = {f:Links(f) for f in site.rglob('*.html')}
-    for f,p in pages.items():
-        for url in p.hrefs+p.loads:
-            wrong = fault(f, url, pages)
-            if wrong:
-                yield f'{f.relative_to(site)}: {wrong}'
-    elsewhere = re.compile(r'(?:url\(|@import )["\']?((?:https?:)?//[^"\')]+)')
-    for f in site.rglob('*.css'):
-        found = elsewhere.search(f.read_text(encoding='utf-8'))
-        if found:
-            yield f'{f.relative_to(site)}: loads {found[1]}'
-
 def pages(docs):
     "Write Markdown, assets and zensical.toml"
     fonts = katex()
     for o in ('docs', 'site'):
         shutil.rmtree(build/o, ignore_errors=True)
-    shutil.copytree(assets, docs/'assets', ignore=shutil.ignore_patterns('readme', 'zensical.toml'))
+    shutil.copytree(assets, docs/'assets', ignore=shutil.ignore_patterns('readme', 'overrides', 'zensical.toml'))
+    shutil.copytree(assets/'overrides', build/'overrides', dirs_exist_ok=True)
     shutil.copytree(fonts, docs/'assets/katex')
     chapter(nbs/'index.ipynb', docs)
     nav = settings([part(folder, docs) for folder in parts])
@@ -256,7 +154,6 @@ def zensical(draft):
         said = re.sub(r'\x1b\[[0-9;]*m', '', r.stdout + r.stderr.partition('Traceback')[0])
         sys.exit(f'{said}\nmake docs: Zensical found the faults above in the pages made '
                  f"from {cfg['nbs_path']}/ (they lie in _build/docs)")
-    (build/'site/404.html').unlink(missing_ok=True)
 
 def site(draft=False):
     "Build the site; a `draft` may have broken links"
@@ -267,6 +164,7 @@ def site(draft=False):
     t = time.time()
     pages(build/'docs')
     zensical(draft)
+    plain_pages(build/'site', parts)
     bad = sorted(set(faults((build/'site').resolve())))
     if bad:
         print('\n  '.join(['make docs: the site has faults', *bad]), file=sys.stderr)

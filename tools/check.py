@@ -1,6 +1,6 @@
 """Every check of the project, in CI's order; a failing one prints the command that mends it.
 
-    python tools/check.py [clean export readme notebooks tests] [--flags "slow cuda"]
+    python tools/check.py [clean export stubs readme notebooks tests] [--flags "slow cuda"]
 """
 import argparse, importlib.util, os, shutil, subprocess, sys, tempfile, time
 from configparser import ConfigParser
@@ -73,11 +73,16 @@ def export(tmp):
 # --- the checks: None, or the command that mends it
 
 def check_clean(a):
+    if not python('tools/doors.py', '--check'):
+        return 'python tools/doors.py'
     return same(notebooks, clean, 'nbdev-clean')
 
 def check_export(a):
     return same(modules, export, 'nbdev-export   '
                 '(a module edited by hand: nbdev-update first takes the edit back to its notebook)')
+
+def check_stubs(a):
+    return None if python('tools/stubs.py', '--check') else 'python tools/stubs.py'
 
 def check_readme(a):
     return None if python('tools/build_docs.py', '--check-readme') else 'make readme'
@@ -95,6 +100,7 @@ def check_tests(a):
 checks = dict(
     clean=check_clean,
     export=check_export,
+    stubs=check_stubs,
     readme=check_readme,
     notebooks=check_notebooks,
     tests=check_tests)

@@ -1,9 +1,10 @@
-"""A notebook, processed by nbdev, as the Markdown of a site page or of README.md."""
-import base64, html, re
+"""A notebook, processed by nbdev, as the Markdown of a site page, of README.md, or to be read as it is."""
+import base64, html, posixpath, re
 from configparser import ConfigParser
 from pathlib import Path
 from fastcore.nbio import read_nb
 from nbdev import processors as P
+from api_table import DocsInOrder, SourceBehindDocs
 
 root = Path(__file__).resolve().parent.parent
 ini = ConfigParser(delimiters=['='])
@@ -18,10 +19,16 @@ def page(p):
     name = re.sub(r'^\d+[a-zA-Z0-9]*_', '', p.stem.lower())
     return (p.parent/name).as_posix()
 
+def write(path, content):
+    "Write bytes, making the folders on the way"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
 class SiteProcs(P.FilterDefaults):
-    "nbdev's processing for the site, without its warning cell"
+    "nbdev's processing for the site, without its warning cell and with documentation in the order of the source"
     drop = {P.insert_warning}
-    def base_procs(self): return [o for o in super().base_procs() if o not in self.drop]
+    instead = {P.add_show_docs: DocsInOrder, P.mv_exports: SourceBehindDocs}
+    def base_procs(self): return [self.instead.get(o, o) for o in super().base_procs() if o not in self.drop]
 
 class ReadmeProcs(SiteProcs):
     "The same, running nothing"
@@ -43,13 +50,20 @@ callout = re.compile(r'^:::\s*\{\.callout-(\w+)[^}]*\}\n(.*?)^:::\s*$', re.M|re.
 source_link = re.compile(r'\]\(([^)]*)\)\{target="_blank" style="[^"]*"\}')
 notebook_link = re.compile(r'\]\((?!\w+:)([^)\s#]*)\.ipynb(#[^)\s]*)?\)')
 
+def under_title(s):
+    "What stands in the title cell below title and description, without the links that open the notebook elsewhere"
+    lines = [o for o in s.splitlines() if not re.match(r'# |>|\[Open in ', o)]
+    return '\n'.join(lines).strip()
+
 class Page:
     "Markdown `text`, front matter `fm` and `pictures` (path -> bytes) of the notebook at `path`"
     def __init__(self, path, readme=False):
         self.rel = Path(path).relative_to(nbs)
         self.name, self.readme, self.pictures = page(self.rel), readme, {}
         self.up = '../'*(len(self.rel.parts)-1)
+        self.heading, self.documented = '', False
         nb = read_nb(path)
+        self.line = self.md(under_title(nb.cells[0].source))
         for c in nb.cells:
             prepare(c)
         process = ReadmeProcs() if readme else SiteProcs()
@@ -76,7 +90,8 @@ class Page:
     def nb_link(self, m):
         "A link to a notebook as one to its page"
         to, anchor = page(f'{m[1]}.ipynb'), (m[2] or '').lower()
-        return f']({base}{to}.html{anchor})' if self.readme else f']({to}.md{anchor})'
+        whole = posixpath.normpath((self.rel.parent/to).as_posix())
+        return f']({base}{whole}.html{anchor})' if self.readme else f']({to}.md{anchor})'
 
     def callout(self, m):
         "Quarto's callout as GitHub's or as an admonition"
@@ -84,27 +99,37 @@ class Page:
             return f'> [!{m[1].upper()}]\n' + quote(m[2], '> ') + '\n'
         return f'\n!!! {m[1]}\n\n' + quote(m[2], '    ') + '\n'
 
-    def picture(self, b, ext, width=None):
-        "Keep picture `b`; returns its HTML"
-        number, up = len(self.pictures), self.up
-        f = f'assets/{self.name.replace("/", "-")}_nb_{number}.{ext}'
+    def place(self, number, ext):
+        "(file, address) of a picture"
         if self.readme:
-            f, up = f'docs_assets/readme/{self.name}_{number}.{ext}', ''
+            f = f'docs_assets/readme/{self.name}_{number}.{ext}'
+            return f, f
+        f = f'assets/{self.name.replace("/", "-")}_nb_{number}.{ext}'
+        return f, self.up+f
+
+    def picture(self, b, ext, width=None, alt=''):
+        "Keep picture `b`; returns its HTML"
+        f, address = self.place(len(self.pictures), ext)
         self.pictures[f] = b
         size = f' width="{width}"' if width else ''
-        return f'<img alt="figure" src="{up}{f}"{size}>'
+        return f'<img alt="{html.escape(alt or self.about())}" src="{address}"{size}>'
 
-    def output(self, o):
-        "One stored output as Markdown"
+    def about(self):
+        "What a picture that says nothing about itself shows: the section that it stands in"
+        return f'Figure: {self.heading or self.fm["title"]}'
+
+    def output(self, o, alt=''):
+        "One stored output as Markdown; `alt` says what its picture shows"
         data = o.get('data', {})
         d = {k:''.join(v) for k,v in data.items() if isinstance(v, (str, list))}
         if 'text/html' in d:
             return self.html(d['text/html'])
+        alt = alt or spoken(d.get('text/plain', ''))
         if 'image/svg+xml' in d:
-            return self.picture(d['image/svg+xml'].encode(), 'svg')
+            return self.picture(d['image/svg+xml'].encode(), 'svg', alt=alt)
         if 'image/png' in d:
             width = o.get('metadata', {}).get('image/png', {}).get('width')
-            return self.picture(base64.b64decode(d['image/png']), 'png', width)
+            return self.picture(base64.b64decode(d['image/png']), 'png', width, alt)
         if 'text/markdown' in d:
             return self.md(d['text/markdown'])
         if 'application/vnd.jupyter.widget-view+json' in data:
@@ -118,7 +143,10 @@ class Page:
         t = re.sub(r'\x1b\[[0-?]*[ -/]*[@-~]', '', t).strip('\n')
         if not t.strip():
             return ''
-        return f'```text\n{t}\n```' if self.readme else f'<pre class="nb-out">{html.escape(t)}</pre>'
+        if self.readme:
+            return f'```text\n{t}\n```'
+        long = ' long' if max(map(len, t.splitlines())) > 130 else ''
+        return f'<pre class="nb-out{long}">{html.escape(t)}</pre>'
 
     def html(self, s):
         "HTML in a box; README loses its styles, which GitHub would print"
@@ -138,39 +166,57 @@ class Page:
         def head(m):
             name = m[2].replace('\\', '')
             id, shown = name.lower(), name.replace('_', '\\_')
+            label = f' data-toc-label="{name[name.rindex("."):]}"' if '.' in name else ''
             if '__' in id: # would be bold in an id
-                return f'<span id="{id}"></span>\n\n{m[1]} {shown} {{: .api }}'
-            return f'{m[1]} {shown} {{: #{id} .api }}'
+                return f'<span id="{id}"></span>\n\n{m[1]} {shown} {{: .api{label} }}'
+            return f'{m[1]} {shown} {{: #{id} .api{label} }}'
         return re.sub(r'^(#{2,5}) (\S+)$', head, self.md(s.removeprefix('---\n')), flags=re.M)
 
     def cell(self, c):
         "The pieces of Markdown for a cell"
         s = c.get('source') or ''
         if c['cell_type'] != 'code':
+            headings = re.findall(r'^#{2,} +(.+)', s, flags=re.M)
+            self.heading = headings[-1].strip('# ') if headings else self.heading
             return [self.md(s)]
         head = re.match(r'(?:\s*#\|.*(?:\n|$))*', s)[0]
         outs = joined(c.get('outputs') or [])
         if 'include: false' in head:
             return []
         if 'output: asis' in head:
+            self.documented = True
             docs = [o['data']['text/markdown'] for o in outs if 'text/markdown' in o.get('data', {})]
             return [self.show_doc(''.join(o)) for o in docs]
-        shown = [] if 'output: false' in head else [self.output(o) for o in outs]
-        return [block(head, s[len(head):].strip()), *shown]
+        documented, self.documented = self.documented, False
+        alt = re.search(r'fig-alt: *(.+)', head)
+        shown = [] if 'output: false' in head else [self.output(o, alt[1] if alt else '') for o in outs]
+        return [block(head, s[len(head):].strip(), documented), *shown]
 
-def block(head, code):
-    "The code of a cell; what is exported can be folded, and is when it is long"
+def spoken(text):
+    "The text beside a picture, where it says what there is to see"
+    return '' if text.startswith('<') else ' '.join(text.split())
+
+def block(head, code, documented):
+    "The code of a cell; what is exported is folded where its documentation stands above"
     if not code or 'echo: false' in head:
         return ''
     text = f'```python\n{code}\n```'
-    if 'code-fold' not in head:
+    if 'code-fold' not in head or not documented:
         return text
-    opened = '+' if code.count('\n') < 30 else ''
-    return f'???{opened} source "Exported source"\n\n' + quote(text, '    ')
+    return '??? source "Source"\n\n' + quote(text, '    ')
 
 def same_stream(a, b):
     "Did one stream write both outputs?"
     return a.get('output_type') == 'stream' == b.get('output_type') and a['name'] == b['name']
+
+class PlainText(Page):
+    "A page as Markdown that is read as it is, by people or by models"
+    def __init__(self, path):
+        super().__init__(path, readme=True)
+
+    def place(self, number, ext):
+        f = f'assets/{self.name.replace("/", "-")}_nb_{number}.{ext}'
+        return f, base+f
 
 def joined(outs):
     "Outputs with what one stream wrote in a row as one piece"

@@ -22,9 +22,9 @@ from .returns import RewardContractError, reward_values, strictly
 # %% ../../nbs/2_rewards/35_calls.ipynb #4f4a9870
 def reward_arguments(prompts:list, texts:list, completion_ids:list, columns:dict # name -> B values
                     ) -> dict: # Of lists, B values each
-    "What a reward function is called with; completions are messages if the prompts are"
-    chat = not isinstance(prompts[0], str)
-    completions = [[dict(role='assistant', content=t)] for t in texts] if chat else texts
+    "What a reward function is called with; a completion is a list of messages if its prompt is"
+    def as_given(p, t): return t if isinstance(p, str) else [dict(role='assistant', content=t)]
+    completions = list(map(as_given, prompts, texts))
     ours = dict(prompts=prompts, completions=completions, completion_ids=completion_ids)
     return {str(name): values for name, values in columns.items()} | ours
 

@@ -11,7 +11,7 @@ __all__ = ['COUNTERS', 'FIXED', 'RunState', 'counters', 'save_policy', 'read_wei
 
 # %% ../../nbs/4_run/12_checkpoints.ipynb #0d342b0a
 import copy
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 import torch
 from ..core import Rollouts
@@ -40,15 +40,30 @@ class RunState:
     memory_divisor:int=1 # Micro-batches are so many times smaller since memory ran out
     nonfinite_updates:int=0 # Updates that were skipped because their gradient was not finite
     nonfinite_in_a_row:int=0 # How many of them were the last ones
-    silent_in_a_row:int=0 # Last updates without anything to learn from
     far_in_a_row:int=0 # Last updates with figures that are absurdly large
     strayed:bool=False # Has it been said that the run diverges?
+    alarms:dict=field(default_factory=dict) # What kept it from learning: see `run.alarms`
+    seen:dict=field(default_factory=dict) # What was looked at in this process, not kept
     rollouts:Rollouts|None=None # In use; None: the next step samples
+    epoch:float=0. # Passes over the training prompts
+    log_history:list=field(default_factory=list) # What was logged, one dict each time
+    best_metric:float|None=None # Of the evaluations so far
+    best_global_step:int|None=None # Where it was found
+    best_model_checkpoint:str|None=None # The checkpoint of that step, if there is one
+    is_world_process_zero:bool=True # There is one process
+    is_local_process_zero:bool=True # There is one process
+
+    @property
+    def global_step(self) -> int: return self.step
+    @property
+    def max_steps(self) -> int: return self.total_steps
+    @property
+    def num_input_tokens_seen(self) -> int: return self.num_tokens
 
 # %% ../../nbs/4_run/12_checkpoints.ipynb #b71c809a
 COUNTERS = ('step', 'rollout', 'update', 'num_tokens', 'beta', 'correct_mismatch', 'memory_divisor',
-            'nonfinite_updates', 'nonfinite_in_a_row', 'silent_in_a_row',
-            'far_in_a_row', 'strayed')
+            'nonfinite_updates', 'nonfinite_in_a_row', 'far_in_a_row', 'strayed', 'alarms', 'epoch',
+            'best_metric', 'best_global_step', 'best_model_checkpoint')
 
 def counters(state:RunState) -> dict: # Plain values
     "The part of the state that is numbers"
@@ -110,7 +125,8 @@ def plain_rollouts(rollouts:Rollouts|None) -> dict|None: # Field -> tensor or pl
     if rollouts is None:
         return None
     values = {f.name: getattr(rollouts, f.name) for f in fields(rollouts)}
-    return values | dict(prompts=plain(rollouts.prompts), columns=plain(rollouts.columns))
+    return values | dict(prompts=plain(rollouts.prompts), columns=plain(rollouts.columns),
+                         notes=plain(rollouts.notes))
 
 # %% ../../nbs/4_run/12_checkpoints.ipynb #5de089bf
 FIXED = ('num_generations', 'generation_batch_size', 'per_device_train_batch_size', 'gradient_accumulation_steps',
@@ -200,9 +216,10 @@ def take_up(state:RunState, asked:list): # From `optimizer_settings`
         new = {k: v for k, v in mine.items() if group.get(k, v) != v}
         group.update(new)
         said |= new
-        if 'initial_lr' in new and hasattr(schedule, 'lr_lambdas'):
-            schedule.base_lrs[i] = new['initial_lr']
-            group['lr'] = new['initial_lr']*schedule.lr_lambdas[i](schedule.last_epoch)
+        if not hasattr(schedule, 'lr_lambdas'): continue
+        if 'initial_lr' in new: schedule.base_lrs[i] = new['initial_lr']
+        now = schedule.base_lrs[i]*schedule.lr_lambdas[i](schedule.last_epoch) # also for a run that has become longer
+        if now != group['lr']: group['lr'] = said['lr'] = now
     if said:
         schedule._last_lr = [g['lr'] for g in state.optimizer.param_groups]
         log.warning('changed since the checkpoint, from here on: %s', ', '.join(f'{k}={v}' for k, v in said.items()))

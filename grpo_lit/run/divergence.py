@@ -6,7 +6,7 @@ Docs: https://grpo-lit.github.io/grpo-lit/4_run/divergence.html.md"""
 
 # %% auto #0
 __all__ = ['FAR', 'WATCHED', 'MANY', 'FEW', 'no_signal', 'odd_figures', 'is_calibrating', 'not_well', 'usual_causes', 'figures',
-           'warn_of', 'count', 'is_worth_saying', 'warn_of_silence', 'watch_divergence', 'check_alive']
+           'warn_of', 'count', 'is_worth_saying', 'watch_divergence', 'check_alive']
 
 # %% ../../nbs/4_run/19_divergence.ipynb #16209985
 import math, warnings
@@ -65,11 +65,9 @@ MANY = 10 # Updates in a row
 
 def count(metrics:dict, bad:bool, # Was the gradient not finite?
           state:RunState):
-    "Updates that came to nothing, and why"
-    silent = no_signal(metrics)
+    "Updates whose gradient was not finite"
     state.nonfinite_updates += bad
-    if not silent: state.nonfinite_in_a_row = (state.nonfinite_in_a_row+1)*bad
-    state.silent_in_a_row = (state.silent_in_a_row+1)*silent
+    if not no_signal(metrics): state.nonfinite_in_a_row = (state.nonfinite_in_a_row+1)*bad
 
 FEW = 3 # Updates in a row
 
@@ -78,23 +76,15 @@ def is_worth_saying(found:dict, state:RunState) -> bool:
     state.far_in_a_row = (state.far_in_a_row+1)*bool(found)
     return any(not math.isfinite(value) for value in found.values()) or state.far_in_a_row >= FEW
 
-def warn_of_silence(metrics:dict):
-    "One sentence about updates that had nothing to learn from"
-    cut = metrics['completions/clipped_ratio']
-    warnings.warn(f'nothing was learned in the last {MANY} updates, up to step {metrics["step"]}: all answers to a question '
-                  f'earned the same (reward {metrics["reward"]:.3g}, {cut:.0%} of the answers cut). The task is solved, or too '
-                  'hard, or the policy was lost: look at its answers, and lower learning_rate if it was')
-
 def watch_divergence(metrics:dict, # Of a step; `nonfinite_updates` is added once there are any
                      state:RunState, args):
-    "Count what came to nothing, and say it when it begins"
+    "Count what was skipped, and say when figures are not well"
     found = not_well(metrics, state)
     count(metrics, not math.isfinite(found.get('grad_norm', 0.)), state)
     if state.nonfinite_updates: metrics['nonfinite_updates'] = float(state.nonfinite_updates)
     if is_worth_saying(found, state) and not state.strayed:
         state.strayed = True
         warn_of(found, metrics, args)
-    if state.silent_in_a_row == MANY: warn_of_silence(metrics)
 
 # %% ../../nbs/4_run/19_divergence.ipynb #66bfead4
 def check_alive(metrics:dict, state:RunState, args):

@@ -6,15 +6,20 @@ Docs: https://grpo-lit.github.io/grpo-lit/4_run/ending.html.md"""
 
 # %% auto #0
 __all__ = ['save_stopped', 'newest_saved', 'save_broken', 'check_finite', 'keep_diverged', 'diverged_is_kept', 'save_stuck',
-           'settle', 'evaluation_is_due', 'checkpoint_is_due', 'log_evaluation', 'evaluation_is_owed', 'go_on',
-           'train_to_the_end']
+           'settle', 'is_owed', 'evaluation_is_due', 'is_turn', 'prompts_of', 'epoch_ended', 'checkpoint_is_due',
+           'checkpoint_is_overdue', 'keep_if_due', 'log_evaluation', 'evaluation_is_owed', 'go_on', 'say_from',
+           'start_run', 'train_to_the_end', 'sum_up']
 
 # %% ../../nbs/4_run/21_ending.ipynb #0e695f4c
-import contextlib, signal, sys
+import contextlib, math, signal, sys, time
 from functools import partial
 from ..policy import first_nonfinite
+from .again import check_new, clear_run, with_changes
+from .alarms import troubles
 from .checkpoints import write_checkpoint
+from .display import showing
 from .files import NotSaved, log
+from .hopeless import watch_evaluation
 from .resume import checkpoint_to_resume
 from .runs import Run, step_of
 from .signals import Stop, say, stoppable, uninterrupted
@@ -87,25 +92,71 @@ def settle(trainer):
         return
     if run.written < len(run.rows):
         with run.tried('metrics.jsonl'): run.keep_rows()
-    if run.troubles:
+    if run.troubles or is_owed(trainer):
         with run.tried('the checkpoint', NotSaved): trainer.save_checkpoint()
+
+def is_owed(trainer) -> bool:
+    "Is the last step not in a checkpoint?"
+    step = trainer.state.step
+    wanted = trainer.args.save_strategy != 'no' and not trainer.state.nonfinite_in_a_row
+    return bool(wanted and trainer.started and step and newest_saved(trainer.run) < step)
 
 # %% ../../nbs/4_run/21_ending.ipynb #093125bf
 def evaluation_is_due(trainer) -> bool:
     "Is the step that was done last one to be evaluated?"
-    steps = trainer.args.eval_steps
-    return bool(trainer.eval_dataset is not None and steps and trainer.state.step%steps == 0)
+    args, state = trainer.args, trainer.state
+    passed = state.rollout*prompts_of(args)/len(trainer.train_dataset) if args.eval_strategy == 'epoch' else state.step
+    turn = is_turn(trainer, args.eval_strategy, args.eval_steps)
+    return trainer.eval_dataset is not None and turn and passed >= args.eval_delay
+
+def is_turn(trainer, strategy:str|None, # "steps", "epoch" or "no"; None: by `steps`
+            steps:float|None # Every so many; below 1: such a share of the run; 0: never
+           ) -> bool:
+    "Is it the turn of something after this step?"
+    state = trainer.state
+    if strategy == 'epoch': return epoch_ended(trainer)
+    if strategy == 'no' or not steps: return False
+    every = math.ceil(steps*state.total_steps) if steps < 1 else int(steps)
+    return state.step%every == 0
+
+def prompts_of(args) -> int: # `args` is a `GRPOConfig`
+    "Prompts of a rollout"
+    return args.generation_batch_size//args.num_generations
+
+def epoch_ended(trainer) -> bool:
+    "Were the last prompts of an epoch those of this step? The last step counts as well"
+    state, args = trainer.state, trainer.args
+    prompts, rows = prompts_of(args), len(trainer.train_dataset)
+    before, now = (state.rollout-1)*prompts//rows, state.rollout*prompts//rows
+    return state.step == state.total_steps or (state.update == 0 and now > before)
 
 def checkpoint_is_due(trainer) -> bool:
-    "Is it time for a checkpoint?"
-    steps, state = trainer.args.save_steps, trainer.state
-    return bool(steps and state.step%steps == 0 and not state.nonfinite_in_a_row)
+    "Was a checkpoint asked for after this step?"
+    args, well = trainer.args, not trainer.state.nonfinite_in_a_row
+    return bool(trainer.run and well and is_turn(trainer, args.save_strategy, args.save_steps))
+
+def checkpoint_is_overdue(trainer) -> bool:
+    "Is it so many minutes since the last one that a passing one is to be made?"
+    args, run = trainer.args, trainer.run
+    if not run or not args.save_minutes or args.save_strategy == 'no' or trainer.state.nonfinite_in_a_row: return False
+    return time.monotonic()-run.saved_at >= 60*args.save_minutes
+
+def keep_if_due(trainer, asked:bool|None=None # Is one asked for? None: by the settings
+               ) -> bool: # Was one written?
+    "Save a checkpoint after a step, if it is time for one"
+    due = checkpoint_is_due(trainer) if asked is None else asked and trainer.run is not None
+    if not due and not checkpoint_is_overdue(trainer): return False
+    how, saved = {} if due else dict(passing=True), []
+    with uninterrupted(), trainer.run.tried('the checkpoint', NotSaved):
+        saved.append(trainer.save_checkpoint(**how))
+    return bool(saved)
 
 def log_evaluation(trainer, metrics:dict): # Of the step, added to
     "Evaluate, and record it with the step"
     found = trainer.evaluate()
     with uninterrupted():
         metrics |= found
+        watch_evaluation(found, trainer.state)
         if trainer.run: trainer.run.log(dict(step=trainer.state.step) | found)
 
 def evaluation_is_owed(trainer) -> bool:
@@ -119,8 +170,27 @@ def go_on(trainer, resume:bool|str # A path, or True for the newest checkpoint
          ):
     "Put the trainer where its run was left; where there is no checkpoint, it begins anew"
     path = checkpoint_to_resume(resume, trainer.run)
-    if path: trainer.load_checkpoint(path)
+    if path:
+        trainer.load_checkpoint(path)
+        say_from(path, trainer)
     trainer.resumed = True
+
+def say_from(path, trainer):
+    "Where it goes on, and what of it is to be done again"
+    step, total = trainer.state.step, trainer.total_steps
+    rows = trainer.run.metrics() if trainer.run else []
+    later = max((m.get('step', 0) for m in rows), default=0)
+    again = f'; steps {step+1} to {later} are done again' if later > step else ''
+    if step >= total: again += f': it is done, and a larger max_steps than {total} would prolong it'
+    say(f'going on from {path}, after step {step} of {total}{again}')
+
+def start_run(trainer):
+    "Make the run directory ours; raises `ValueError` where it holds another run that nobody wants to lose"
+    run, state = trainer.run, trainer.state
+    begins = not (state.step or trainer.resumed)
+    if begins and trainer.args.overwrite_output_dir: clear_run(run)
+    if begins: check_new(run)
+    run.start(with_changes(run, trainer.config, state.step), state.step, trainer.resumed)
 
 def train_to_the_end(trainer, resume:bool|str|None) -> bool: # Was it stopped?
     "Make all steps; see that what there is is saved, whatever ends it"
@@ -128,19 +198,31 @@ def train_to_the_end(trainer, resume:bool|str|None) -> bool: # Was it stopped?
         def work():
             if resume:
                 go_on(trainer, resume)
-            for _ in trainer.steps():
-                stop.check()
+            with showing(trainer) as show:
+                for metrics in trainer.steps():
+                    show(metrics)
+                    stop.check()
+                    if metrics.get('hopeless'): break
         caller = trainer.collector.caller
         caller.on_stuck = partial(save_stuck, trainer)
         try:
             stopped = stop.until(work)
         except FloatingPointError:
             raise # it is kept already
-        except Exception:
+        except BaseException:
             with uninterrupted(): save_broken(trainer)
             raise
         finally:
             caller.on_stuck = None
         with uninterrupted():
             save_stopped(trainer, stop) if stopped else settle(trainer)
+            sum_up(trainer)
     return stopped
+
+def sum_up(trainer):
+    "Say what kept the run from learning, and that it was ended for that"
+    for line in troubles(trainer.state): log.warning('in this run, %s', line)
+    last = trainer.history[-1] if trainer.history else {}
+    if last.get('hopeless'):
+        log.warning('the run ends at step %s of %s: nothing could be learned in the last %s steps (stop_when_hopeless)',
+                    last['step'], last['total'], trainer.args.stop_when_hopeless)

@@ -57,12 +57,15 @@ def tokens_read(rollouts:Rollouts) -> int:
 
 # %% ../../nbs/4_run/20_report.ipynb #b4880e08
 def evaluation_metrics(parts:list # Of `Rollouts` with rewards
-                      ) -> dict: # eval_reward, eval_length and eval_rewards/NAME/mean
+                      ) -> dict: # eval_reward, half of its 95 % interval, eval_length and eval_rewards/NAME/mean
     "Means over held-out prompts"
     rewards = torch.cat([p.rewards for p in parts])
     lengths = torch.cat([p.lengths for p in parts])
     table = torch.cat([p.reward_table for p in parts])
-    found = dict(eval_reward=rewards.nanmean().item(), eval_length=lengths.float().mean().item())
+    judged = rewards[~rewards.isnan()]
+    half = 1.96*spread(judged)/max(len(judged), 1)**.5
+    found = dict(eval_reward=rewards.nanmean().item(), eval_reward_interval=half,
+                 eval_length=lengths.float().mean().item())
     for name, column in zip(parts[0].reward_names, table.T):
         found[f'eval_rewards/{name}/mean'] = column.nanmean().item()
     return found

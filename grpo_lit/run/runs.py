@@ -9,7 +9,7 @@ __all__ = ['as_cell', 'rollout_rows', 'write_table', 'read_table', 'Record', 'nu
            'Run', 'joined', 'abandon', 'new_directory']
 
 # %% ../../nbs/4_run/11_runs.ipynb #28088120
-import contextlib, hashlib, json, os, re, tempfile
+import contextlib, hashlib, json, os, re, tempfile, time
 from pathlib import Path
 from ..core import Rollouts
 from .files import NotSaved, log, recover, remove_quietly, trouble, write_whole
@@ -121,7 +121,9 @@ class Run(Record):
         super().__init__(path)
         self.lock, self.second = RunLock(self.path), second
         self.rows, self.written = [], 0 # Logged so far, and how many of them are in the file
+        self.saved_at = time.monotonic() # When the last checkpoint was made, or the run began
         self.troubles = {} # What cannot be written now -> why
+        self.cleared = False # Has what an earlier run left been removed?
 
     def start(self, config:dict, # Goes to config.json
               step:int=0, # Steps done before
