@@ -13,7 +13,7 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 import torch
 from fastcore.basics import patch
-from .tensors import below, pad, piece_size, some_rows, visible
+from .tensors import below, pad, piece_size, question_text, some_rows, visible
 
 # %% ../nbs/1_line/02_core.ipynb #aa645962
 TOKEN_FIELDS = ('completion_ids','completion_mask','logps','ref_logps','old_logps','token_weights') # (B, Tc)
@@ -142,7 +142,7 @@ def table(self:Rollouts,
     "Group `i` as a plain-text table for a terminal"
     rows = self.group(i)
     columns = [_column(visible(n), [_in_line(_written(r[n]), width) for r in rows]) for n in rows[0]]
-    title = _in_line(prompt_text(self.prompts[i]), width)
+    title = _in_line(question_text(self.prompts[i]), width)
     return '\n'.join([title, *map('  '.join, zip(*columns))])
 
 # %% ../nbs/1_line/02_core.ipynb #3e1460e6
@@ -150,7 +150,7 @@ def _html(text): return html.escape(visible(text, '\n\t'))
 
 def _html_cell(name, value):
     "Text on the left, numbers on the right; an advantage is green above the average of its group, red below"
-    if name=='completion': return f'<td><code>{_html(value)}</code></td>'
+    if name=='completion': return f'<td style="text-align:left"><code>{_html(value)}</code></td>'
     tint = ''
     if name=='advantage' and isinstance(value, float) and abs(value) > 0: # neither 0 nor NaN
         color = '46,160,67' if value>0 else '218,54,51'
@@ -159,12 +159,12 @@ def _html_cell(name, value):
 
 def _html_group(ro, i):
     "Prompt, gold answer where there is one, and the table of group `i`"
-    prompt = f'<b>prompt</b> <code>{_html(prompt_text(ro.prompts[i]))}</code>'
+    prompt = f'<b>prompt</b> <code>{_html(question_text(ro.prompts[i]))}</code>'
     if 'answer' in ro.columns:
         prompt += f" &nbsp; gold: <code>{_html(str(ro.columns['answer'][i]))}</code>"
     rows = ro.group(i)
     first, *others = rows[0]
-    head = f'<th>{first}</th>' + ''.join(f'<th style="text-align:right">{_html(n)}</th>' for n in others)
+    head = f'<th style="text-align:left">{first}</th>' + ''.join(f'<th style="text-align:right">{_html(n)}</th>' for n in others)
     lines = ['<tr>' + ''.join(_html_cell(*item) for item in row.items()) + '</tr>' for row in rows]
     return f'<p>{prompt}</p><table><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table>'
 

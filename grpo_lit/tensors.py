@@ -6,7 +6,7 @@ Docs: https://grpo-lit.github.io/grpo-lit/1_line/tensors.html.md"""
 
 # %% auto #0
 __all__ = ['SHAPELESS', 'pad', 'mask_after_eos', 'masked_mean', 'positions', 'below', 'some_rows', 'piece_size', 'seed_for',
-           'visible', 'no_such']
+           'visible', 'question_text', 'no_such']
 
 # %% ../nbs/1_line/01_tensors.ipynb #0f277be5
 import difflib, hashlib, logging, re
@@ -132,6 +132,14 @@ def _shown_record(record):
     return True
 
 logging.getLogger('grpo_lit').addFilter(_shown_record)
+
+# %% ../nbs/1_line/01_tensors.ipynb #17beb356
+def question_text(prompt # A string, or a list of chat messages
+                 ) -> str:
+    "What a prompt asks: all of it, or the last message of the user"
+    if isinstance(prompt, str): return prompt
+    asked = [m for m in prompt if m['role'] == 'user'] or prompt
+    return str(asked[-1]['content']) if asked else ''
 
 # %% ../nbs/1_line/01_tensors.ipynb #92fa1b0c
 def no_such(kind:str, # What was looked up: "column", "model", ...

@@ -89,7 +89,8 @@ def _gold_message(f, bad, n):
 # %% ../../nbs/2_rewards/36_audit.ipynb #86ef3b1c
 def check_gold(reward_funcs:list, # With TRL's signature; async ones, which may cost money, are left out
                rows, # Of the training data, as dicts
-               sample:int=16 # So many of them, spread evenly
+               sample:int=16, # So many of them, spread evenly
+               progress=None # Called as f(rows done, rows)
               ):
     "Raise `ValueError`, with the rows, if the gold answer does not earn the most that a reward gives"
     rows = _spread(rows, sample)
@@ -100,6 +101,7 @@ def check_gold(reward_funcs:list, # With TRL's signature; async ones, which may 
         for i, (row, gold) in enumerate(zip(rows, golds)):
             why = None if gold is None else _shortfall(f, row, gold, [golds[i-1], golds[(i-2)%len(golds)]])
             if why: bad.append((row, gold, why))
+            if progress: progress(i+1, len(rows))
         if bad: raise ValueError(_gold_message(f, bad, len(rows)))
 
 # %% ../../nbs/2_rewards/36_audit.ipynb #e9a6d133

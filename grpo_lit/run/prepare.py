@@ -21,6 +21,7 @@ from ..policy import Reference, check_tokenizer, has_adapter, load_policy
 from .files import log
 from .fitness import check_ids, check_model, check_vocabulary, has_quantized, trainable, vocabulary
 from .ranges import check_numbers
+from .phases import phase
 from .rows import Stream
 from ..rewards.audit import check_gold
 from .checkpoints import RunState
@@ -48,7 +49,9 @@ def check_columns(row:dict, # The first row
 def check_rows(rows, # A `datasets.Dataset` or a list of dicts
                name:str, # For the message
                tokenizer, model,
-               max_completion_length:int):
+               max_completion_length:int,
+               progress=None # Called as f(rows done, rows)
+              ):
     "Raise `ValueError` unless every row can be used; of a stream, unless its beginning can"
     if isinstance(rows, Stream):
         def usable(row): check_rows([row], name, tokenizer, model, max_completion_length)
@@ -64,6 +67,7 @@ def check_rows(rows, # A `datasets.Dataset` or a list of dicts
         except ValueError as e:
             raise ValueError(f'{name}, row {i}: {e}') from e
         lengths.append(len(ids))
+        if progress: progress(i+1, len(rows))
     check_fits(lengths, max_completion_length, model)
 
 # %% ../../nbs/4_run/15_prepare.ipynb #3f1cf1ab
@@ -77,7 +81,8 @@ def check_run(model, tokenizer, reward_funcs:list,
     several = eval_dataset if isinstance(eval_dataset, dict) else dict(eval_dataset=eval_dataset)
     held_out = [(name, rows) for name, rows in several.items() if rows is not None]
     for name, rows in [('train_dataset', train_dataset), *held_out]:
-        check_rows(rows, name, tokenizer, model, args.max_completion_length)
+        with phase(f'reading the prompts of {name}', args.disable_tqdm) as progress:
+            check_rows(rows, name, tokenizer, model, args.max_completion_length, progress)
     if args.eval_steps and eval_dataset is None:
         raise ValueError('eval_steps is set, but there is no eval_dataset')
     if args.save_steps and not args.output_dir:
@@ -85,7 +90,8 @@ def check_run(model, tokenizer, reward_funcs:list,
     sample = train_dataset.head() if isinstance(train_dataset, Stream) else train_dataset
     check_rewards(reward_funcs, whole_row(sample), tokenizer)
     if args.gold_check:
-        check_gold(reward_funcs, sample, args.gold_check)
+        with phase('asking the rewards for gold answers', args.disable_tqdm) as progress:
+            check_gold(reward_funcs, sample, args.gold_check, progress)
 
 # %% ../../nbs/4_run/15_prepare.ipynb #37b03b87
 def policy_and_tokenizer(model, processing_class,
@@ -95,7 +101,8 @@ def policy_and_tokenizer(model, processing_class,
     "Load what is a name, as the settings say, and find the tokenizer that belongs to a model"
     args = args or GRPOConfig()
     if isinstance(model, (str, Path)):
-        model, loaded = load_policy(str(model), **loading_options(args, adapter))
+        with phase(f'loading {model}', args.disable_tqdm):
+            model, loaded = load_policy(str(model), **loading_options(args, adapter))
         processing_class = processing_class or loaded
     elif not isinstance(model, torch.nn.Module):
         raise ValueError(f'the model is {model!r:.60}: give a causal language model, or what load_policy takes')
@@ -161,7 +168,8 @@ def new_state(model, args:GRPOConfig,
         raise ValueError('sync_ref_model: the reference of a LoRA policy is its base weights, which do not move')
     place(model, accelerator.device)
     share_prefix(model)
-    reference = Reference(model, args.offload_reference) if args.beta else None
+    with phase('copying the reference', args.disable_tqdm):
+        reference = Reference(model, args.offload_reference) if args.beta else None
     if reference and reference.frozen is not None:
         share_alike(reference.frozen, model)
     optimizer = optimizer or new_optimizer(parameters, args, model)

@@ -8,7 +8,7 @@ Docs: https://grpo-lit.github.io/grpo-lit/4_run/trainer.html.md"""
 __all__ = ['rows_of_update', 'GRPOTrainer']
 
 # %% ../../nbs/4_run/22_trainer.ipynb #8173af8a
-import contextlib, dataclasses, math, time
+import contextlib, math, time
 from collections.abc import Iterator
 from pathlib import Path
 from ..core import Rollouts
@@ -102,7 +102,7 @@ class GRPOTrainer(Around):
     def config(self) -> dict: # For config.json
         "What this run is"
         name = getattr(self.model.config, '_name_or_path', '')
-        return dict(args=dataclasses.asdict(self.args) | dict(hub_token=None), model=name,
+        return dict(args=self.args.to_dict(), model=name,
                     rewards=self.reward_func_names, train_rows=self.fixed['train_rows']) | self.origin
 
     @property
