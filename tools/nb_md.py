@@ -1,5 +1,5 @@
 """A notebook, processed by nbdev, as the Markdown of a site page, of README.md, or to be read as it is."""
-import base64, html, re
+import base64, html, posixpath, re
 from configparser import ConfigParser
 from pathlib import Path
 from fastcore.nbio import read_nb
@@ -90,7 +90,8 @@ class Page:
     def nb_link(self, m):
         "A link to a notebook as one to its page"
         to, anchor = page(f'{m[1]}.ipynb'), (m[2] or '').lower()
-        return f']({base}{to}.html{anchor})' if self.readme else f']({to}.md{anchor})'
+        whole = posixpath.normpath((self.rel.parent/to).as_posix())
+        return f']({base}{whole}.html{anchor})' if self.readme else f']({to}.md{anchor})'
 
     def callout(self, m):
         "Quarto's callout as GitHub's or as an admonition"
@@ -142,7 +143,10 @@ class Page:
         t = re.sub(r'\x1b\[[0-?]*[ -/]*[@-~]', '', t).strip('\n')
         if not t.strip():
             return ''
-        return f'```text\n{t}\n```' if self.readme else f'<pre class="nb-out">{html.escape(t)}</pre>'
+        if self.readme:
+            return f'```text\n{t}\n```'
+        long = ' long' if max(map(len, t.splitlines())) > 130 else ''
+        return f'<pre class="nb-out{long}">{html.escape(t)}</pre>'
 
     def html(self, s):
         "HTML in a box; README loses its styles, which GitHub would print"
@@ -162,9 +166,10 @@ class Page:
         def head(m):
             name = m[2].replace('\\', '')
             id, shown = name.lower(), name.replace('_', '\\_')
+            label = f' data-toc-label="{name[name.rindex("."):]}"' if '.' in name else ''
             if '__' in id: # would be bold in an id
-                return f'<span id="{id}"></span>\n\n{m[1]} {shown} {{: .api }}'
-            return f'{m[1]} {shown} {{: #{id} .api }}'
+                return f'<span id="{id}"></span>\n\n{m[1]} {shown} {{: .api{label} }}'
+            return f'{m[1]} {shown} {{: #{id} .api{label} }}'
         return re.sub(r'^(#{2,5}) (\S+)$', head, self.md(s.removeprefix('---\n')), flags=re.M)
 
     def cell(self, c):

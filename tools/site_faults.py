@@ -48,12 +48,13 @@ def fault(f, url, pages, site):
     if anchor and g in pages and unquote(anchor) not in pages[g].ids:
         return f'no anchor {url}'
 
-def lost_docs(site):
-    "Addresses in the docstrings of modules where no page is"
-    for f in sorted((root/cfg['lib_path']).rglob('*.py')):
-        for url in re.findall(r'^Docs: (\S+?)"*$', f.read_text(encoding='utf-8'), re.M):
-            if not (site/url.removeprefix(base)).exists():
-                yield f'{f.relative_to(root)}: no page {url}'
+def lost(site):
+    "Addresses of this site, in plain pages and in the docstrings of modules, where no page is"
+    modules = sorted((root/cfg['lib_path']).rglob('*.py'))
+    for f in [*modules, *site.rglob('*.md'), site/'llms.txt']:
+        for url in re.findall(re.escape(base)+r'[\w./-]*', f.read_text(encoding='utf-8')):
+            if not (site/url.removeprefix(base).rstrip('.')).exists():
+                yield f'{f.name}: no page {url}'
 
 def faults(site):
     "Broken links, and what would be fetched from another host"
@@ -65,7 +66,7 @@ def faults(site):
                 yield f'{f.relative_to(site)}: {wrong}'
         for src in p.mute:
             yield f'{f.relative_to(site)}: no words for the picture {src}'
-    yield from lost_docs(site)
+    yield from lost(site)
     elsewhere = re.compile(r'(?:url\(|@import )["\']?((?:https?:)?//[^"\')]+)')
     for f in site.rglob('*.css'):
         found = elsewhere.search(f.read_text(encoding='utf-8'))

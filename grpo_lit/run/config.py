@@ -10,7 +10,6 @@ __all__ = ['RULES', 'SCHEDULES', 'OPTIMIZERS', 'CHOICES', 'LOSS_RULES', 'LEASH_R
            'two_sizes', 'fit_sizes', 'GRPOConfig']
 
 # %% ../../nbs/4_run/05_config.ipynb #ae06373f
-import math
 from dataclasses import dataclass
 import torch
 from ..advantages import group_advantages
@@ -18,6 +17,9 @@ from ..tensors import no_such
 from ..leash import BETA_SCHEDULES
 from ..loss import LOSS_OPTIONS, check_loss
 from ..fast.offpolicy import IMPORTANCE_SAMPLING_MODES
+from .arguments import MASKED, Arguments
+from .from_trl import FromTRL
+from .placing import TRL_DEFAULTS, take, unknown
 from .ranges import check_numbers
 from .settings import AllSettings
 
@@ -155,11 +157,18 @@ LOSS_ARGUMENTS = (
     'loss_type', 'kl', 'epsilon', 'epsilon_high', 'delta', 'importance_sampling_level', 'max_completion_length',
     'off_policy_mask_threshold', 'entropy_coef', *LOSS_OPTIONS)
 
-@dataclass
-class GRPOConfig(AllSettings):
+@dataclass(repr=False)
+class GRPOConfig(Arguments, FromTRL, AllSettings):
     "Settings of a run, with TRL's names; an unknown one is a `TypeError` that names the nearest"
 
+    def __new__(cls, *args, **settings):
+        if why := unknown(cls, settings):
+            raise TypeError(why)
+        return super().__new__(cls)
+
     def __post_init__(self):
+        take(self)
+        if self.hub_token == MASKED: self.hub_token = None
         check_numbers(self)
         check_rules(self, RULES)
         check_names(self)
@@ -170,11 +179,12 @@ class GRPOConfig(AllSettings):
         "The settings that it takes by these names"
         return {n:getattr(self, n) for n in LOSS_ARGUMENTS}
 
-    def get_warmup_steps(self, total_steps:int # Updates of the whole run
-                        ) -> int:
-        "Updates until the learning rate is at its peak"
-        asked = self.warmup_steps or self.warmup_ratio or 0
-        return math.ceil(total_steps*asked) if asked < 1 else int(asked)
+    @classmethod
+    def like_trl(cls, output_dir:str='trainer_output', **settings):
+        "The settings with the defaults of TRL 1.16 where it has others"
+        groups = settings.get('num_generations', cls.num_generations)
+        mine = dict(output_dir=output_dir, num_generations_eval=groups)
+        return cls(**TRL_DEFAULTS | mine | settings)
 
 # %% ../../nbs/4_run/05_config.ipynb #0f165b24
 TINY_RUN = dict(

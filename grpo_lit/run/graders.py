@@ -39,16 +39,18 @@ class RewardNotes:
         for name, values in metrics.items():
             self.measured[name] += values
 
-    def columns(self, prompts:list, completions:list) -> dict: # column -> B values; None where nothing was said
-        "What was said of these completions"
-        names = dict.fromkeys(column for column, *_ in self.said)
+    def take_columns(self, prompts:list, completions:list) -> dict: # column -> B values; None where nothing was said
+        "What was said of these completions since it was last asked for"
+        said, self.said = self.said, defaultdict(list)
+        names = dict.fromkeys(column for column, *_ in said)
         rows = _texts(dict(prompts=prompts, completions=completions)) if names else []
-        def said(column, text): return self.said.get((column, *text)) or [None]
-        return {name: [said(name, text)[0] for text in rows] for name in names}
+        def of(column, text): return (said.get((column, *text)) or [None])[0]
+        return {name: [of(name, text) for text in rows] for name in names}
 
-    def metrics(self) -> dict: # Floats
-        "The mean of each metric"
-        return {name: math.fsum(values)/len(values) for name, values in self.measured.items()}
+    def take_metrics(self) -> dict: # Floats
+        "The mean of each metric since it was last asked for"
+        measured, self.measured = self.measured, defaultdict(list)
+        return {name: math.fsum(values)/len(values) for name, values in measured.items()}
 
 # %% ../../nbs/4_run/14b_graders.ipynb #d24cccfb
 def _texts(args):

@@ -67,7 +67,7 @@ def loading_dtype(args, adapter:bool # Is an adapter trained?
     more = args.model_init_kwargs or {}
     asked = more.get('dtype') or more.get('torch_dtype')
     if asked=='auto' or isinstance(asked, torch.dtype): return asked
-    asked = asked or args.dtype
+    asked = asked or args.model_dtype
     if asked!='auto': return getattr(torch, asked.removeprefix('torch.'))
     return computing_dtype(args) if adapter and not on_cpu(args) else torch.float32
 

@@ -51,8 +51,10 @@ class Stream:
         self.dataset, self.name = dataset, name
         self.check = None # Called with a row; raises `ValueError` for one that cannot be used
         self.skipped = 0 # Rows that could not be used
+        self.planned = 0 # Rows that the run will use
         self.rewind()
 
+    def __len__(self): return self.planned
     def __repr__(self): return f'Stream({self.name}, at row {self.first})'
 
     def head(self, n:int=64) -> list: # At most so many
@@ -133,4 +135,4 @@ def evaluation_rows(dataset, name:str='eval_dataset' # As `as_rows`; a dict of d
     if isinstance(dataset, Mapping) and not _is_columns(dataset):
         return {str(key): evaluation_rows(rows, f'{name}[{key!r}]') for key, rows in dataset.items()}
     rows = as_rows(dataset, name)
-    return list(rows.dataset) if isinstance(rows, Stream) else rows
+    return [*rows.dataset] if isinstance(rows, Stream) else rows

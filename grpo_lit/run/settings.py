@@ -9,11 +9,11 @@ __all__ = ['OutputSettings', 'OptimizerSettings', 'MachineSettings', 'RunningSet
            'LoggingSettings', 'HubSettings', 'AllSettings', 'setting_comments']
 
 # %% ../../nbs/4_run/03_settings.ipynb #c7932dff
+import functools
 from dataclasses import dataclass, is_dataclass
 from fastcore.docments import docments
 from .objective import BatchSettings, LeashSettings, LossSettings
 from .objective import RewardSettings, SamplingSettings, TokenSettings
-from ..tensors import no_such
 
 # %% ../../nbs/4_run/03_settings.ipynb #ff561ced
 @dataclass
@@ -124,15 +124,10 @@ class HubSettings:
 class AllSettings(HubSettings, LoggingSettings, SavingSettings, EvaluationSettings, RunningSettings,
                   MachineSettings, OptimizerSettings, LeashSettings, TokenSettings, LossSettings,
                   RewardSettings, SamplingSettings, BatchSettings, OutputSettings):
-    "Every setting, as it was given; an unknown one is a `TypeError` that names the nearest"
-    def __new__(cls, *args, **settings):
-        known = cls.__dataclass_fields__
-        unknown = [no_such(f'{cls.__name__} field', name, known) for name in settings if name not in known]
-        if unknown:
-            raise TypeError('; '.join(unknown))
-        return super().__new__(cls)
+    "Every setting, as it was given"
 
 # %% ../../nbs/4_run/03_settings.ipynb #1e759184
+@functools.cache
 def setting_comments(cls) -> dict: # Name of the setting -> its comment
     "The comments beside the fields of a dataclass and of all that it inherits from"
     comments = {}
