@@ -141,13 +141,15 @@ def checkpoint_is_overdue(trainer) -> bool:
     if not run or not args.save_minutes or args.save_strategy == 'no' or trainer.state.nonfinite_in_a_row: return False
     return time.monotonic()-run.saved_at >= 60*args.save_minutes
 
-def keep_if_due(trainer):
+def keep_if_due(trainer, asked:bool|None=None # Is one asked for? None: by the settings
+               ) -> bool: # Was one written?
     "Save a checkpoint after a step, if it is time for one"
-    due = checkpoint_is_due(trainer)
-    if not due and not checkpoint_is_overdue(trainer): return
-    how = {} if due else dict(passing=True)
+    due = checkpoint_is_due(trainer) if asked is None else asked and trainer.run is not None
+    if not due and not checkpoint_is_overdue(trainer): return False
+    how, saved = {} if due else dict(passing=True), []
     with uninterrupted(), trainer.run.tried('the checkpoint', NotSaved):
-        trainer.save_checkpoint(**how)
+        saved.append(trainer.save_checkpoint(**how))
+    return bool(saved)
 
 def log_evaluation(trainer, metrics:dict): # Of the step, added to
     "Evaluate, and record it with the step"

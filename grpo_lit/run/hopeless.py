@@ -35,12 +35,13 @@ def cause_of_still(model, args) -> str:
     return f'the weights do not move: steps of learning_rate={args.learning_rate:g} round away in {name}. {remedy}'
 
 # %% ../../nbs/4_run/19c_hopeless.ipynb #1b6df228
-STILL = 5 # Updates in a row
+STILL = 3 # Updates in a row
 
 def watch_weights(metrics:dict, state:RunState, args):
     "Say when the weights stand still although the learning rate is not warming up"
-    at_rate = metrics['learning_rate'] >= args.learning_rate/2
-    if metrics['skipped'] or not at_rate or state.seen.get('moved'): return
+    at_rate = metrics['learning_rate'] >= args.learning_rate/10
+    dead = metrics['skipped'] or metrics['frac_reward_zero_std'] == 1 # then there was nothing to move them
+    if dead or not at_rate or state.seen.get('moved'): return
     before, state.seen['weights'] = state.seen.get('weights'), weights_sample(state.model)
     if before is None: return
     stands = still(before, state.seen['weights'])

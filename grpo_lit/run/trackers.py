@@ -7,7 +7,7 @@ Docs: https://grpo-lit.github.io/grpo-lit/4_run/trackers.html.md"""
 # %% auto #0
 __all__ = ['trackers_named', 'scalars', 'group_table', 'as_markdown', 'send_table', 'begin_tracker', 'Trackers']
 
-# %% ../../nbs/4_run/21c_trackers.ipynb #7e4488e5
+# %% ../../nbs/4_run/21c_trackers.ipynb #eb6b0761
 import contextlib, json, os
 from pathlib import Path
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
@@ -18,12 +18,13 @@ from .files import log
 from .logs import plain
 from ..tensors import no_such, visible
 
-# %% ../../nbs/4_run/21c_trackers.ipynb #12947e51
-def trackers_named(report_to:list # Names; "all" for those that are installed, "none" for none
+# %% ../../nbs/4_run/21c_trackers.ipynb #71c1397b
+def trackers_named(report_to # A name or several; "all" for those that are installed, "none" for none
                   ) -> list: # Names of trackers that are installed
     "The trackers that are meant; raises `ValueError` for a name that does not exist"
     found, there = [], [str(name) for name in get_available_trackers()]
-    for name in map(str, report_to):
+    asked = [report_to] if isinstance(report_to, str) else report_to or []
+    for name in map(str, asked):
         if name not in ('all', 'none') and name not in LOGGER_TYPE_TO_CLASS:
             raise ValueError('report_to: ' + no_such('tracker', name, [*LOGGER_TYPE_TO_CLASS, 'all', 'none']))
         if name in LOGGER_TYPE_TO_CLASS and name not in there:
@@ -32,7 +33,7 @@ def trackers_named(report_to:list # Names; "all" for those that are installed, "
         found += [n for n in wanted if n in there and n not in found]
     return found
 
-# %% ../../nbs/4_run/21c_trackers.ipynb #a80ed5c6
+# %% ../../nbs/4_run/21c_trackers.ipynb #bf4c9b50
 def scalars(logs:dict) -> dict:
     "The numbers in a row of metrics, by the names of trackers"
     numbers = {name: value for name, value in plain(logs).items() if isinstance(value, (int, float))}
@@ -55,7 +56,7 @@ def as_markdown(rows:list # Dicts with the same names
     lines = [names, ['---']*len(names), *([_cell(row[name]) for name in names] for row in rows)]
     return '\n'.join(f"| {' | '.join(map(str, line))} |" for line in lines)
 
-# %% ../../nbs/4_run/21c_trackers.ipynb #60bfcf56
+# %% ../../nbs/4_run/21c_trackers.ipynb #b7abccbf
 def send_table(tracker, rows:list, step:int):
     "Show rows in a tracker, if it can show any"
     if hasattr(tracker, 'log_table'): # Weights & Biases, ClearML
@@ -66,7 +67,7 @@ def send_table(tracker, rows:list, step:int):
     elif tracker.name == 'tensorboard':
         tracker.writer.add_text('completions', as_markdown(rows), global_step=step)
 
-# %% ../../nbs/4_run/21c_trackers.ipynb #411a5bb7
+# %% ../../nbs/4_run/21c_trackers.ipynb #5efb7642
 def _options(name, trainer, known):
     "Arguments for the making of a tracker"
     args, resumed = trainer.args, trainer.resumed
@@ -84,7 +85,7 @@ def _options(name, trainer, known):
         return project, dict(space_id=args.trackio_space_id) | again
     return called or project, dict(logging_dir=args.output_dir) if LOGGER_TYPE_TO_CLASS[name].requires_logging_directory else {}
 
-# %% ../../nbs/4_run/21c_trackers.ipynb #6f58002a
+# %% ../../nbs/4_run/21c_trackers.ipynb #b8f09306
 def _identifier(tracker):
     "What finds the run of a tracker again"
     run = tracker.tracker if tracker.name in ('wandb', 'trackio') else None
@@ -107,7 +108,7 @@ def begin_tracker(name:str, trainer, known:dict # Identifiers of an earlier part
     tracker.store_init_configuration(_settings(trainer))
     return tracker
 
-# %% ../../nbs/4_run/21c_trackers.ipynb #61f6cb3c
+# %% ../../nbs/4_run/21c_trackers.ipynb #05bf0d19
 class Trackers(TrainerCallback):
     "Tells trackers of a run; what goes wrong with them is said, and the run goes on"
     def __init__(self, trainer, names:list): # From `trackers_named`

@@ -9,24 +9,30 @@ __all__ = ['rows_of_update', 'GRPOTrainer']
 
 # %% ../../nbs/4_run/22_trainer.ipynb #8173af8a
 import contextlib, math, time
+from collections.abc import Iterator
 from pathlib import Path
 from ..core import Rollouts
 from ..policy import add_lora
+from .around import Around, checkpoint_is_kept, need, refuse, run_config_is_kept, with_quantization
+from .callbacks import Callbacks, log_steps, logging_is_due, optimizer_is_heard, step_ends
+from .callbacks import train_result, training_begins, training_ends, training_goes_on
 from .checkpoints import fixed_settings, load_checkpoint, save_checkpoint, save_policy, write_checkpoint
-from .collect import Collector, collect, planned_steps
+from .collect import Collector, collect, planned_steps, with_length
 from .config import GRPOConfig
-from .hopeless import watch_learning
 from .divergence import check_alive, watch_divergence
-from .prepare import check_functions, check_run, new_accelerator, new_state, policy_and_tokenizer
-from .report import efficiency, evaluation_metrics, step_metrics, tokens_read, watch_mismatch
-from .ending import check_finite, diverged_is_kept, keep_if_due, start_run
+from .ending import check_finite, checkpoint_is_due, diverged_is_kept, keep_if_due, start_run
 from .ending import evaluation_is_due, evaluation_is_owed, log_evaluation, train_to_the_end
+from .graders import RewardNotes, as_list, graders
+from .history import TrainResult
+from .hopeless import watch_learning
+from .prepare import check_run, new_accelerator, new_state, policy_and_tokenizer
+from .report import efficiency, step_metrics, tokens_read, watch_mismatch
 from .resume import keep_checkpoint
+from .rows import Stream, as_rows, evaluation_rows
 from .runs import Run
 from .signals import uninterrupted
+from .trackers import Trackers, trackers_named
 from .update import Updater
-from ..rewards.calls import reward_name
-from ..tensors import seed_for
 
 # %% ../../nbs/4_run/22_trainer.ipynb #b645c8a6
 def rows_of_update(rollouts:Rollouts,
@@ -39,37 +45,49 @@ def rows_of_update(rollouts:Rollouts,
     return rollouts.take(slice(begin, begin+size))
 
 # %% ../../nbs/4_run/22_trainer.ipynb #1278b7bb
-class GRPOTrainer:
-    "Train a policy by group relative policy optimization"
+class GRPOTrainer(Around):
+    "Train a policy by group relative policy optimization; constructor and methods as those of TRL's trainer"
     def __init__(self, model, # A causal LM, or what `load_policy` takes
-                 reward_funcs, # One function or several, with TRL's signature
+                 reward_funcs=None, # One or several: functions with TRL's signature, reward models, names of reward models
                  args:GRPOConfig|None=None,
-                 train_dataset=None, # Rows with `prompt` and what the rewards read: a `datasets.Dataset` or a list of dicts
-                 eval_dataset=None, # The same, for `eval_steps`
+                 train_dataset=None, # Rows with `prompt` and what the rewards read: see `as_rows`
+                 eval_dataset=None, # The same, for `eval_steps`; or a dict of several
                  processing_class=None, # The tokenizer; None: loaded with the model
+                 reward_processing_classes=None, # Tokenizers of reward models; None: those saved with them
+                 callbacks=None, # A list of `TrainerCallback`s and of functions, called as f(trainer, metrics) after each step
+                 optimizers:tuple=(None, None), # Your own optimizer and schedule
+                 quantization_config=None, # For a model that is given by name
                  peft_config=None, # Train a LoRA adapter instead of all weights
-                 callbacks=(), # Called as f(trainer, metrics) after each step
-                 optimizers=(None, None) # Your own optimizer and schedule
+                 tools=None, rollout_func=None, environment_factory=None # TRL's; not here yet
                 ):
-        self.args = args = args or GRPOConfig()
+        refuse(tools=tools, rollout_func=rollout_func, environment_factory=environment_factory)
+        self.args = args = with_quantization(args or GRPOConfig(), quantization_config)
+        trackers = trackers_named(args.report_to)
         model, self.tokenizer = policy_and_tokenizer(model, processing_class, args, peft_config is not None)
-        self.reward_funcs = check_functions(reward_funcs, args.reward_weights)
-        self.train_dataset, self.eval_dataset = train_dataset, eval_dataset
-        check_run(model, self.tokenizer, self.reward_funcs, args, train_dataset, eval_dataset)
+        self.train_dataset = with_length(as_rows(train_dataset), args)
+        self.eval_dataset = evaluation_rows(eval_dataset)
         self.accelerator = new_accelerator(args)
+        self.notes = RewardNotes() # What rewards say beside their numbers
+        self.reward_funcs = graders(reward_funcs, reward_processing_classes, args.reward_weights,
+                                    self.accelerator.device, args.model_init_kwargs, self.notes)
+        self.reward_processing_classes = as_list(reward_processing_classes)
+        check_run(model, self.tokenizer, self.reward_funcs, args, self.train_dataset, self.eval_dataset)
         if peft_config is not None:
             model = add_lora(model, peft_config, args.seed)
-        total = planned_steps(args, len(train_dataset))
-        self.state = new_state(model, args, self.accelerator, total, *optimizers)
+        total = planned_steps(args, len(self.train_dataset))
+        self.state = self.notes.state = new_state(model, args, self.accelerator, total, *optimizers)
+        self.notes.clear()
         self.collector = Collector(self.state, self.tokenizer, self.reward_funcs, args,
-                                   self.accelerator, train_dataset)
+                                   self.accelerator, self.train_dataset, self.notes)
         self.updater = Updater(self.state, args, self.accelerator)
-        self.callbacks, self.history = list(callbacks), []
+        self.history:list = [] # Metrics of the steps that were made here
         self.last_rollouts:Rollouts = None # The rollout of the last step; None before the first
         self.origin = {} # Where the run comes from, for config.json
         self.run = Run(args.output_dir, args.fallback_dir) if args.output_dir else None
         self.lock = self.run.lock if self.run else contextlib.nullcontext() # Held while it trains
         self.started = self.resumed = False # Is the run directory ours? Does it hold a run that goes on?
+        self.callbacks = Callbacks(self, [*([Trackers(self, trackers)] if trackers else []), *(callbacks or ())])
+        self.callbacks.tell('on_init_end')
 
     @property
     def model(self): return self.state.model
@@ -84,26 +102,31 @@ class GRPOTrainer:
     def config(self) -> dict: # For config.json
         "What this run is"
         name = getattr(self.model.config, '_name_or_path', '')
-        rewards = [reward_name(f) for f in self.reward_funcs]
-        return dict(args=self.args.to_dict(), model=name, rewards=rewards,
-                    train_rows=len(self.train_dataset)) | self.origin
+        return dict(args=self.args.to_dict(), model=name,
+                    rewards=self.reward_func_names, train_rows=self.fixed['train_rows']) | self.origin
 
     @property
-    def fixed(self) -> dict: return fixed_settings(self.args, len(self.train_dataset))
+    def fixed(self) -> dict:
+        "What must not change when the run goes on"
+        rows = self.train_dataset
+        return fixed_settings(self.args, 0 if isinstance(rows, Stream) else len(rows))
 
-    def steps(self):
+    def steps(self) -> Iterator[dict]:
         "Train, yielding one dict of metrics after each step"
-        with self.lock:
+        with self.lock, optimizer_is_heard(self):
             if self.run and not self.started:
                 start_run(self)
             self.started = True
+            training_begins(self)
             if evaluation_is_owed(self):
                 log_evaluation(self, self.history[-1] if self.history else {})
-            while self.state.step < self.total_steps:
+            while training_goes_on(self):
                 with diverged_is_kept(self):
+                    self.callbacks.tell('on_step_begin')
                     metrics = self.step()
                     self.after_step(metrics)
                 yield metrics
+            training_ends(self)
 
     def step(self) -> dict: # Metrics
         "One update, with a new rollout where the last one is used up"
@@ -123,41 +146,40 @@ class GRPOTrainer:
                 state.num_tokens += tokens_read(ro)
                 times |= efficiency(self.model, ro, part, times, self.accelerator)
             metrics = step_metrics(state, ro, len(self.train_dataset), stats | times, now-began, first)
+            metrics = self.notes.take_metrics() | metrics
             watch_divergence(metrics, state, self.args)
             watch_learning(metrics, ro, first, state, self.args)
             self.record(metrics, ro, first)
             check_alive(metrics, state, self.args)
         return metrics
 
-    def record(self, metrics:dict, rollouts, first:bool):
+    def record(self, metrics:dict, rollouts:Rollouts, first:bool) -> None:
         "Keep the metrics of a step and, after the first update with them, the rollouts"
         self.history.append(metrics)
-        self.last_rollouts = rollouts
+        self.last_rollouts, self.state.epoch = rollouts, metrics['epoch']
         if self.run:
             self.run.log(metrics)
             if first and self.args.log_completions:
                 self.run.save_rollouts(metrics['step'], rollouts)
 
-    def after_step(self, metrics:dict):
-        "Evaluation, checkpoint and callbacks"
-        if evaluation_is_due(self):
+    def after_step(self, metrics:dict) -> None:
+        "What is due, or what a callback asks for: a word to trackers, an evaluation, a checkpoint"
+        asked = step_ends(self, should_log=logging_is_due(self), should_evaluate=evaluation_is_due(self),
+                          should_save=checkpoint_is_due(self))
+        if asked.should_log:
+            log_steps(self)
+        if asked.should_evaluate and self.eval_dataset is not None:
             log_evaluation(self, metrics)
-        keep_if_due(self)
-        for f in self.callbacks:
-            f(self, metrics)
+        if keep_if_due(self, asked.should_save):
+            checkpoint_is_kept(self)
+        self.callbacks.call(metrics)
 
-    def evaluate(self) -> dict: # eval_reward, eval_length and eval_rewards/NAME/mean
-        "Mean rewards on `eval_dataset`, one completion per prompt, always with the same random numbers"
-        rows, n, parts = self.eval_dataset, self.args.per_device_eval_batch_size, []
-        for begin in range(0, len(rows), n):
-            some = [rows[i] for i in range(begin, min(begin+n, len(rows)))]
-            ro = self.collector.sample(some, 1, seed_for(self.args.seed, 'eval', begin))
-            parts.append(self.collector.score(ro))
-        return evaluation_metrics(parts)
-
-    def save_model(self, path, merge:bool=False): # `merge`: fold a LoRA adapter into the weights
+    def save_model(self, output_dir=None, # None: that of the run
+                   merge:bool=False) -> None: # Fold a LoRA adapter into the weights
         "The policy and its tokenizer, as `from_pretrained` reads them"
-        save_policy(self.model, self.tokenizer, Path(path), merge)
+        folder = Path(output_dir or self.args.output_dir or need('output_dir'))
+        with run_config_is_kept(self.run, folder):
+            save_policy(self.model, self.tokenizer, folder, merge)
 
     def save_checkpoint(self, path=None, passing:bool=False) -> Path: # `passing`: the next one takes its place
         "Everything that is needed to go on exactly from here; by default into the run directory"
@@ -169,16 +191,17 @@ class GRPOTrainer:
         def write(part): write_checkpoint(part, self.state, self.tokenizer, self.fixed)
         return keep_checkpoint(self.run, self.state.step, write, self.args.save_total_limit, passing)
 
-    def load_checkpoint(self, path):
+    def load_checkpoint(self, path) -> None:
         "Put everything back as it was when `path` was written; raises `ValueError` if it is damaged, or of no such run"
         self.history, self.started, self.resumed = [], False, True
         with uninterrupted():
             load_checkpoint(self.state, Path(path), self.fixed)
 
     def train(self, resume_from_checkpoint:bool|str|None=None # A checkpoint, or True for the newest in `output_dir`
-             ) -> dict: # The last step's metrics, with train_seconds and interrupted
+             ) -> TrainResult: # The last step's metrics, with train_seconds and interrupted
         "Train to the end, or until a signal: Ctrl-C leaves a checkpoint and a trainer that can go on, SIGTERM ends the process behind it"
         began = time.perf_counter()
         interrupted = train_to_the_end(self, resume_from_checkpoint)
-        last = self.history[-1] if self.history else {}
-        return last | dict(train_seconds=time.perf_counter()-began, interrupted=interrupted)
+        if not interrupted:
+            training_ends(self) # where the loop was left
+        return train_result(self, time.perf_counter()-began, interrupted)
