@@ -11,7 +11,7 @@ import torch
 
 from fastcore.basics import patch
 
-from .tensors import below, pad, piece_size, some_rows, visible
+from .tensors import below, pad, piece_size, question_text, some_rows, visible
 
 TOKEN_FIELDS = ('completion_ids', 'completion_mask', 'logps', 'ref_logps', 'old_logps', 'token_weights')
 
@@ -38,6 +38,7 @@ class Rollouts:
     ref_logps: torch.Tensor | None = None
     old_logps: torch.Tensor | None = None
     token_weights: torch.Tensor | None = None
+    notes: dict = field(default_factory=dict)
 
     def __post_init__(self):
         ...

@@ -1,7 +1,7 @@
 # made by tools/stubs.py: edit the source, then run it
 from typing import Any
 
-__all__ = ['TINY', 'PICKLES', 'tiny_tokenizer', 'new_tiny', 'check_tokenizer', 'eos_ids', 'unmark_quantized', 'refuse_pickles', 'load_policy', 'has_adapter', 'Reference', 'add_lora', 'first_nonfinite', 'not_finite']
+__all__ = ['TINY', 'PICKLES', 'tiny_tokenizer', 'new_tiny', 'check_tokenizer', 'eos_ids', 'unmark_quantized', 'refuse_pickles', 'load_policy', 'has_adapter', 'lent', 'Reference', 'add_lora', 'first_nonfinite', 'not_finite']
 
 import copy, math
 
@@ -20,6 +20,8 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from transformers.utils import logging as notices
+
+from .hub import find_on_hub, is_path, model_directory, no_directory
 
 from .tensors import no_such, seed_for
 
@@ -58,17 +60,22 @@ def load_policy(name_or_path: str='tiny', dtype: torch.dtype | str=torch.float32
 def has_adapter(model) -> bool:
     ...
 
+@contextmanager
+def lent(model, device):
+    """A model whose weights are on another device for a while; what they become there is lost"""
+    ...
+
 class Reference:
     """The policy as it was when this was made: a frozen copy, or, for a LoRA policy, its base weights"""
     policy: Any
     frozen: Any
 
-    def __init__(self, model):
+    def __init__(self, model, offload: bool=False):
         ...
 
     @contextmanager
     def __call__(self):
-        """Yields the reference model"""
+        """Yields the reference model, where the policy is"""
         ...
 
     def move(self, alpha: float=0.6):

@@ -166,9 +166,10 @@ class Page:
         def head(m):
             name = m[2].replace('\\', '')
             id, shown = name.lower(), name.replace('_', '\\_')
+            label = f' data-toc-label="{name[name.rindex("."):]}"' if '.' in name else ''
             if '__' in id: # would be bold in an id
-                return f'<span id="{id}"></span>\n\n{m[1]} {shown} {{: .api }}'
-            return f'{m[1]} {shown} {{: #{id} .api }}'
+                return f'<span id="{id}"></span>\n\n{m[1]} {shown} {{: .api{label} }}'
+            return f'{m[1]} {shown} {{: #{id} .api{label} }}'
         return re.sub(r'^(#{2,5}) (\S+)$', head, self.md(s.removeprefix('---\n')), flags=re.M)
 
     def cell(self, c):
