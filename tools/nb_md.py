@@ -234,10 +234,13 @@ def joined(outs):
 
 def prepare(c):
     """Show what is exported: `export` becomes `exports`, but for cells of imports only.
-    Run nothing that a test flag marks: nbdev's processing would, if it imports."""
+    Run nothing else but imports: nbdev's processing would run a lesson that imports something, or that a test flag marks."""
     if c.cell_type != 'code':
         return
-    if any(c.has_directive(o) for o in cfg['tst_flags'].split()):
+    code = re.search(r'^(?!import |from |#|\s|$)', c.source, flags=re.M)
+    exports = re.search(r'^\s*#\|\s*exports?\b', c.source, flags=re.M)
+    imports = re.search(r'^\s*(import|from)\s', c.source, flags=re.M)
+    if any(c.has_directive(o) for o in cfg['tst_flags'].split()) or code and imports and not exports:
         c.source = '#| eval: false\n'+c.source
-    elif re.search(r'^(?!import |from |#|\s|$)', c.source, flags=re.M):
+    elif code:
         c.source = re.sub(r'^(\s*#\|\s*export)[ \t]*$', r'\1s', c.source, flags=re.M)
