@@ -48,6 +48,7 @@ glued_list = re.compile( # A list needs a blank line before it
     r'^(?![ \t]*(?:[-*+]|\d+\.) |[ \t]*$|[ >|])(.+)\n(?=(?:[-*+]|1\.) )', re.M)
 callout = re.compile(r'^:::\s*\{\.callout-(\w+)[^}]*\}\n(.*?)^:::\s*$', re.M|re.S)
 source_link = re.compile(r'\]\(([^)]*)\)\{target="_blank" style="[^"]*"\}')
+here_link = re.compile(r'\]\(#([^)\s]+)\)') # Jupyter keeps capitals in anchors
 asset = re.compile(r'(?:\.\./)+docs_assets/') # pictures that a notebook shows from there
 notebook_link = re.compile(r'\]\((?!\w+:)([^)\s#]*)\.ipynb(#[^)\s]*)?\)')
 
@@ -85,6 +86,7 @@ class Page:
         s = callout.sub(self.callout, s)
         s = source_link.sub(r'](\1){: .source }', s)
         s = notebook_link.sub(self.nb_link, s)
+        s = here_link.sub(lambda m: f'](#{m[1].lower()})', s)
         s = asset.sub(self.assets, s)
         if self.readme:
             return s
