@@ -263,7 +263,7 @@ def test_reward_models_by_name_and_as_modules(taste):
 @pytest.mark.parametrize('rewards, more, why', [
     ([], {}, 'there is no reward function'), (None, {}, 'there is no reward function'),
     (7, {}, 'a reward is a function, a model or the name of one'),
-    ('no/such-model', {}, 'no/such-model'),
+    ('no/such-model', {}, "no model 'no/such-model'"), ('./such-model', {}, 'there is no directory'),
     ([lengths], dict(reward_processing_classes=[None, None]), '2 reward_processing_classes for 1')])
 def test_what_is_no_reward(rewards, more, why, monkeypatch):
     monkeypatch.setenv('HF_HUB_OFFLINE', '1')
