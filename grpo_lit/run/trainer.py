@@ -25,6 +25,7 @@ from .ending import evaluation_is_due, evaluation_is_owed, log_evaluation, train
 from .graders import RewardNotes, as_list, graders
 from .history import TrainResult
 from .hopeless import watch_learning
+from .memory import memory_explained
 from .prepare import check_run, new_accelerator, new_state, policy_and_tokenizer
 from .report import efficiency, step_metrics, tokens_read, watch_mismatch
 from .resume import keep_checkpoint
@@ -122,7 +123,7 @@ class GRPOTrainer(Around):
             if evaluation_is_owed(self):
                 log_evaluation(self, self.history[-1] if self.history else {})
             while training_goes_on(self):
-                with diverged_is_kept(self):
+                with diverged_is_kept(self), memory_explained(self.state, self.args):
                     self.callbacks.tell('on_step_begin')
                     metrics = self.step()
                     self.after_step(metrics)
