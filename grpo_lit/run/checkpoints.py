@@ -68,7 +68,7 @@ class RunState:
 # %% ../../nbs/4_run/12_checkpoints.ipynb #b71c809a
 COUNTERS = ('step', 'rollout', 'update', 'num_tokens', 'beta', 'correct_mismatch', 'memory_divisor',
             'nonfinite_updates', 'nonfinite_in_a_row', 'far_in_a_row', 'strayed', 'alarms', 'epoch',
-            'best_metric', 'best_global_step', 'best_model_checkpoint')
+            'best_metric', 'best_global_step')
 
 def counters(state:RunState) -> dict: # Plain values
     "The part of the state that is numbers"
