@@ -7,8 +7,8 @@ Docs: https://grpo-lit.github.io/grpo-lit/4_run/ending.html.md"""
 # %% auto #0
 __all__ = ['save_stopped', 'newest_saved', 'save_broken', 'check_finite', 'keep_diverged', 'diverged_is_kept', 'save_stuck',
            'settle', 'is_owed', 'evaluation_is_due', 'is_turn', 'prompts_of', 'epoch_ended', 'checkpoint_is_due',
-           'checkpoint_is_overdue', 'keep_if_due', 'log_evaluation', 'evaluation_is_owed', 'go_on', 'say_from',
-           'start_run', 'train_to_the_end', 'sum_up']
+           'checkpoint_is_overdue', 'keep_if_due', 'log_evaluation', 'evaluation_is_owed', 'go_on', 'give_hope',
+           'say_from', 'start_run', 'train_to_the_end', 'sum_up']
 
 # %% ../../nbs/4_run/21_ending.ipynb #0e695f4c
 import contextlib, math, signal, sys, time
@@ -173,7 +173,13 @@ def go_on(trainer, resume:bool|str # A path, or True for the newest checkpoint
     if path:
         trainer.load_checkpoint(path)
         say_from(path, trainer)
+        give_hope(trainer)
     trainer.resumed = True
+
+def give_hope(trainer):
+    "A run that was ended as hopeless and is taken up again has been changed: the count begins anew"
+    alarms, most = trainer.state.alarms, trainer.args.stop_when_hopeless
+    if most and alarms.get('hopeless', 0) >= most: alarms['hopeless'] = 0
 
 def say_from(path, trainer):
     "Where it goes on, and what of it is to be done again"
