@@ -20,6 +20,7 @@ from .checkpoints import write_checkpoint
 from .display import showing
 from .files import NotSaved, log
 from .hopeless import watch_evaluation
+from .phases import in_notebook, phase
 from .resume import checkpoint_to_resume
 from .runs import Run, step_of
 from .signals import Stop, say, stoppable, uninterrupted
@@ -153,7 +154,8 @@ def keep_if_due(trainer, asked:bool|None=None # Is one asked for? None: by the s
 
 def log_evaluation(trainer, metrics:dict): # Of the step, added to
     "Evaluate, and record it with the step"
-    found = trainer.evaluate()
+    with phase('evaluating', trainer.args.disable_tqdm or in_notebook()):
+        found = trainer.evaluate()
     with uninterrupted():
         metrics |= found
         watch_evaluation(found, trainer.state)
