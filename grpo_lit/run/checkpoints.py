@@ -19,6 +19,7 @@ from ..policy import Reference, has_adapter
 from .files import log, write_whole
 from .logs import plain
 from .manifest import check_whole, has_manifest, write_manifest
+from .phases import without_bars
 
 # %% ../../nbs/4_run/12_checkpoints.ipynb #250a21a0
 @dataclass
@@ -82,8 +83,9 @@ def save_policy(model, # Unwrapped
     "Write policy and tokenizer as `from_pretrained` reads them"
     if merge and has_adapter(model):
         model = copy.deepcopy(model).merge_and_unload()
-    model.save_pretrained(path)
-    tokenizer.save_pretrained(path)
+    with without_bars():
+        model.save_pretrained(path)
+        tokenizer.save_pretrained(path)
 
 # %% ../../nbs/4_run/12_checkpoints.ipynb #201b05fa
 def read_weights(model, # Which has the same parameters
