@@ -8,10 +8,10 @@ Docs: https://grpo-lit.github.io/grpo-lit/4_run/memory.html.md"""
 __all__ = ['OPTIMIZER_BYTES', 'DRAWING', 'optimizer_bytes', 'samples_in_half', 'standing', 'tail_room', 'cache_bytes',
            'sampling_parts', 'full_rollout', 'largest_portion', 'activation_bytes', 'tile_bytes', 'update_parts',
            'reference_parts', 'step_parts', 'free_bytes', 'MemoryPlan', 'lay_out', 'memory_plan', 'proposals', 'advice',
-           'table', 'out_of_memory', 'is_out_of_memory', 'as_it_runs', 'memory_explained']
+           'table']
 
 # %% ../../nbs/4_run/14e_memory.ipynb #514845af
-import contextlib, copy, html
+import copy, html
 from dataclasses import dataclass, field, replace
 import torch
 from ..core import Rollouts
@@ -232,37 +232,3 @@ def table(plan:MemoryPlan) -> str:
     if plan.free is not None:
         lines.append(row('free on the device', plan.free, 'fits' if plan.fits else 'does not fit'))
     return '\n'.join(lines+[f'- {line}' for line in plan.advice()])
-
-# %% ../../nbs/4_run/14e_memory.ipynb #0b23a132
-def out_of_memory(model, args, prompt_tokens:int, divisor:int=1) -> str:
-    "What to say when memory has run out for good"
-    try:
-        plan = memory_plan(model, args, prompt_tokens, divisor=divisor)
-        plan.free = min(plan.free or plan.total, .9*plan.total)
-        most, cures = plan.largest, '; '.join(plan.advice()[:3])
-        took = f'{most} takes most, {plan.parts[most]/2**30:.2f} of {plan.total/2**30:.2f} GB in the phase {plan.peak_phase!r}'
-    except Exception: # memory is short, and what follows is known anyway
-        took, cures = 'the plan could not be made', 'gradient_checkpointing=True; a smaller micro_batch_tokens; an adapter'
-    return f'out of memory: {took}. Change: {cures}'
-
-# %% ../../nbs/4_run/14e_memory.ipynb #c58acf68
-def is_out_of_memory(error:BaseException) -> bool:
-    "Was it memory, of a GPU or of the machine, that was missing?"
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
-
-def as_it_runs(state, args):
-    "The settings with what a run has changed since, to save memory"
-    now = copy.copy(args)
-    now.gradient_checkpointing = args.gradient_checkpointing or getattr(state.model, 'is_gradient_checkpointing', False)
-    return now
-
-@contextlib.contextmanager
-def memory_explained(state, # A `RunState`
-                     args):
-    "An error of memory says what took it"
-    try: yield
-    except Exception as e:
-        if not is_out_of_memory(e): raise
-        prompt = 256 if state.rollouts is None else state.rollouts.prompt_mask.shape[1]
-        said = out_of_memory(state.model, as_it_runs(state, args), prompt, state.memory_divisor)
-        raise torch.OutOfMemoryError(said) from e
