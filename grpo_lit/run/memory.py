@@ -210,7 +210,7 @@ def advice(plan:MemoryPlan) -> list: # Lines; empty where it fits
     if plan.fits: return []
     args, total, lines = copy.copy(plan.args), plan.total, []
     if not plan.footprint.adapter:
-        lines.append('train an adapter (peft_config=LoraConfig(...), --lora-r 16): no reference, hardly any gradients and optimizer')
+        lines.append('train an adapter: peft_config=LoraConfig(...), or --lora-r 16')
     for new, said in proposals(args):
         tried = copy.copy(args)
         for name, value in new.items(): setattr(tried, name, value)

@@ -100,10 +100,11 @@ def policy_and_tokenizer(model, processing_class,
                         ) -> tuple:
     "Load what is a name, as the settings say, and find the tokenizer that belongs to a model"
     args = args or GRPOConfig()
+    if processing_class is not None and not hasattr(processing_class, 'eos_token_id'):
+        raise ValueError(f'processing_class is {processing_class!r:.60}: give a tokenizer of transformers')
     if isinstance(model, (str, Path)):
         with phase(f'loading {model}', args.disable_tqdm):
-            model, loaded = load_policy(str(model), **loading_options(args, adapter))
-        processing_class = processing_class or loaded
+            model, processing_class = load_policy(str(model), tokenizer=processing_class, **loading_options(args, adapter))
     elif not isinstance(model, torch.nn.Module):
         raise ValueError(f'the model is {model!r:.60}: give a causal language model, or what load_policy takes')
     elif args.model_init_kwargs:
@@ -113,8 +114,6 @@ def policy_and_tokenizer(model, processing_class,
             processing_class = AutoTokenizer.from_pretrained(model.config._name_or_path)
         except (AttributeError, OSError, ValueError) as e:
             raise ValueError(f'no tokenizer comes with this model: give processing_class ({e})') from e
-    if not callable(processing_class) or not hasattr(processing_class, 'eos_token_id'):
-        raise ValueError(f'processing_class is {processing_class!r:.60}: give a tokenizer of transformers')
     return model, check_tokenizer(processing_class)
 
 # %% ../../nbs/4_run/15_prepare.ipynb #ef5e4cbd
