@@ -30,7 +30,7 @@ from .precision import float32_masters, loading_options, on_cpu, precision
 from .config import GRPOConfig
 from ..sampling import check_fits
 from ..scoring import check_rewards, whole_row
-from ..tasks import encode_prompt
+from ..tasks import encode_prompt, plain_on_chat
 from ..tensors import no_such
 
 # %% ../../nbs/4_run/15_prepare.ipynb #6561ccd6
@@ -88,6 +88,7 @@ def check_run(model, tokenizer, reward_funcs:list,
     if args.save_steps and not args.output_dir:
         raise ValueError('save_steps is set, but there is no output_dir to save in')
     sample = train_dataset.head() if isinstance(train_dataset, Stream) else train_dataset
+    if said := plain_on_chat(sample[0]['prompt'], tokenizer): log.warning(said)
     check_rewards(reward_funcs, whole_row(sample), tokenizer)
     if args.gold_check:
         with phase('asking the rewards for gold answers', args.disable_tqdm) as progress:
