@@ -130,8 +130,7 @@ def base_of(where:str, # A directory or a name on the hub
     file = find_adapter_config_file(where, **{k:v for k,v in hub.items() if k!='local_files_only'})
     if file is None or (Path(where)/'config.json').exists(): return None
     base = json.loads(Path(file).read_text()).get('base_model_name_or_path')
-    if not base: raise ValueError(f'{where!r} is an adapter that does not name its model: '
-                                  'write base_model_name_or_path into its adapter_config.json')
+    if not base: raise ValueError(f'the adapter {where!r} does not name its model: set base_model_name_or_path')
     return 'tiny' if Path(base).parts[-3:]==TINY.parts[-3:] else base
 
 def _with_adapter(where, base, **how):
@@ -166,6 +165,7 @@ def load_policy(name_or_path:str='tiny', # "tiny", a hub name, a directory, a .g
                 **kwargs # For `AutoModelForCausalLM.from_pretrained`
                ) -> tuple: # model in eval mode, tokenizer
     "A causal language model and its tokenizer; raises `ValueError` if there is no such model"
+    if str(name_or_path).endswith(PICKLES): refuse_pickles(str(name_or_path))
     where, gguf = _address(name_or_path, kwargs.get('subfolder'))
     if not Path(where).exists() and not kwargs.keys() & {'token', 'cache_dir', 'local_files_only'}: _find(where)
     hub = {k:v for k,v in kwargs.items() if k in HUB}

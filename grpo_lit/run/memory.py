@@ -35,7 +35,7 @@ def optimizer_bytes(f:Footprint, args) -> float:
 def samples_in_half(f:Footprint, args) -> bool:
     "Does a copy in 16 bits sample?"
     half = args.sampling_dtype or ('float32' if on_cpu(args) or precision(args) == 'no' else 'half')
-    return not f.adapter and half != 'float32'
+    return half != 'float32' and f.base not in HALF # a base in 16 bits samples as it is
 
 def standing(f:Footprint, args) -> dict: # Part -> bytes
     "What is there in every phase"
@@ -58,7 +58,7 @@ def cache_bytes(f:Footprint, args, prompt:int) -> float: # Tokens of a prompt
     wide = 4 if f.base not in HALF and not samples_in_half(f, args) else 2
     G, T = args.num_generations, args.max_completion_length
     rows = min(args.max_rows or args.generation_batch_size, args.generation_batch_size)
-    static = not on_cpu(args) and (samples_in_half(f, args) or precision(args) == 'no')
+    static = not on_cpu(args) and (wide == 2 or precision(args) == 'no')
     if prompt < SHORT: places = rows*tail_room(prompt+T, prompt+T, static)
     else: places = rows//G*prompt+rows*tail_room(T, prompt+T, static)
     return places*2*f.keys*f.layers*wide
