@@ -107,6 +107,8 @@ class GivenSampler:
     def __init__(self, groups:list, sampler, tokenizer):
         self.groups, self.sampler, self.tokenizer = groups, sampler, tokenizer
 
+    def __getattr__(self, name): return getattr(self.sampler, name)
+
     def rollouts(self, numbers:list, rows:list) -> Rollouts: # Of these groups
         some, fill = [self.groups[i] for i in numbers], self.tokenizer.pad_token_id
         flat = lambda name: [x for g in some for x in getattr(g, name)]
@@ -174,7 +176,8 @@ def trainer_from_rollouts(model, # A causal LM, or what `load_policy` takes
                           **kwargs # For `GRPOTrainer`: eval_dataset, callbacks, peft_config, ...
                          ) -> GRPOTrainer:
     "A trainer whose completions are given"
-    model, tokenizer = policy_and_tokenizer(model, processing_class)
+    peft = kwargs.get('peft_config') is not None
+    model, tokenizer = policy_and_tokenizer(model, processing_class, args or GRPOConfig(), peft)
     groups = given_groups(rollouts, tokenizer, model, args and args.num_generations)
     if reward_funcs is None and groups[0].rewards is None:
         raise ValueError('the file has no column reward, and no reward function was given to judge its completions')
