@@ -10,11 +10,11 @@ __all__ = ['SHORT', 'draw', 'uniforms', 'Queue', 'Rows', 'decode', 'Endings', 'c
 # %% ../nbs/1_line/05_sampling.ipynb #12672f6f
 import math
 import torch
-from transformers import MinPLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 from .core import Rollouts
 from .tensors import mask_after_eos, pad, seed_for
 from .fast.decoding import Decoding
 from .fast.sharing import Forked, share_prefix
+from .filters import new_filters
 from .policy import eos_ids, not_finite
 from .tasks import encode_prompt
 
@@ -72,7 +72,8 @@ class Queue:
 # %% ../nbs/1_line/05_sampling.ipynb #66e40fa7
 class Rows:
     "Completions that are being written, a row of the batch each, and all that has been written"
-    def __init__(self, B:int, limit:int, device):
+    def __init__(self, B:int, limit:int, device, prompts=((0,),)): # The prompts: lists of ids
+        self.prompts = prompts
         none = torch.zeros(0, dtype=torch.long, device=device)
         self.live = self.t = none # (b,) completion of each row, and the token that it writes
         self.over = none.bool() # (b,) has it ended?
@@ -88,12 +89,11 @@ class Rows:
         self.t = torch.cat([self.t, torch.zeros_like(new)])
         self.over = torch.cat([self.over, torch.zeros_like(new, dtype=torch.bool)])
 
-    def write(self, temperature, warpers, u):
+    def write(self, temperature, filters, u):
         logits = warped = self.logits.float()/(temperature or 1.)
-        if temperature:
-            for w in warpers: warped = w(None, warped)
-            self.tokens = draw(warped, u[self.live,self.t])
-        else: self.tokens = logits.argmax(-1)
+        for bend in filters: warped = bend(warped, self)
+        if temperature: self.tokens = draw(warped, u[self.live,self.t])
+        else: self.tokens = warped.argmax(-1)
         self.said = logits.gather(1, self.tokens[:,None])[:,0]-logits.logsumexp(-1)
         self.out[self.live,self.t] = self.tokens
         self.logps[self.live,self.t] = self.said
@@ -119,7 +119,7 @@ def _reader(model, prompts, G, limit, share): # What reads prompts and takes ste
 @torch.no_grad()
 def decode(model, prompts:list, # P lists of token ids
            G:int, limit:int, # Completions per prompt, tokens per completion
-           temperature:float, warpers:list, # 0 takes the most probable token
+           temperature:float, filters:list, # 0 takes the most probable token; see `new_filters`
            u:torch.Tensor, # (B, limit) uniform numbers, one stream per row
            ended, # ended(tokens (b,), rows (b,), out, t (b,)) -> (b,) bool: which rows are over
            max_rows:int|None=None, # Rows in the batch; None: all
@@ -128,13 +128,13 @@ def decode(model, prompts:list, # P lists of token ids
           ) -> tuple: # ids and logps (B, limit); what stands after the end of a row is without meaning
     "Read each prompt once, decode the rows that are still writing, let waiting prompts in where rows have ended"
     P, dev, share = len(prompts), u.device, share_prefix(model)
-    state, rows = _reader(model, prompts, G, limit, share), Rows(P*G, limit, dev)
+    state, rows = _reader(model, prompts, G, limit, share), Rows(P*G, limit, dev, prompts)
     queue = Queue(P, G, limit, max_rows or P*G, share, look or (8 if dev.type=='cuda' else 1))
     while queue.waiting or len(rows):
         if n := queue.room(len(rows)):
             i, j = queue.next(n)
             rows.enter(torch.arange(i*G, j*G, device=dev), state.enter(prompts[i:j], G))
-        rows.write(temperature, warpers, u)
+        rows.write(temperature, filters, u)
         if queue.look() and not rows.sane(): raise not_finite(model)
         rows.over = rows.over | ended(rows.tokens, rows.live, rows.out, rows.t) | (rows.t==limit-1)
         if queue.look() and queue.worth(int(rows.over.sum()), len(rows)):
@@ -195,17 +195,6 @@ def _check_request(prompts, G, limit, temperature, columns, max_rows):
     if max_rows is not None and max_rows < G:
         raise ValueError(f'max_rows={max_rows} leaves no place for a group of {G}')
 
-# %% ../nbs/1_line/05_sampling.ipynb #a5160a1b
-def _warpers(top_k, top_p, min_p):
-    if not 0 < top_p <= 1: raise ValueError(f'top_p is {top_p}, but must be above 0 and at most 1: 1 is off')
-    if not 0 <= min_p <= 1: raise ValueError(f'min_p is {min_p}, but must be between 0 and 1: 0 is off')
-    if top_k!=int(top_k) or top_k < 0: raise ValueError(f'top_k is {top_k}, but must be at least 0: 0 is off')
-    warpers = []
-    if top_k: warpers.append(TopKLogitsWarper(int(top_k)))
-    if top_p < 1: warpers.append(TopPLogitsWarper(top_p))
-    if min_p: warpers.append(MinPLogitsWarper(min_p))
-    return warpers
-
 # %% ../nbs/1_line/05_sampling.ipynb #84df7b2e
 def _written(endings, tokenizer, rows, out, logps): # What `rows` have written, as fields of `Rollouts`
     mask, finished = endings.mask(out[rows], rows)
@@ -229,18 +218,23 @@ def sample_groups(model, tokenizer, # From `load_policy`, or any causal LM of `t
                   seed:int|None=None, # The same seed gives the same completions; None: from torch's generator
                   columns:dict|None=None, # Further columns of the data, P values each
                   max_rows:int|None=None, # Completions decoded at once, at least G; None: all
-                  on_group=None # Called as on_group(i, rollouts) as soon as prompt i has all its completions
+                  on_group=None, # Called as on_group(i, rollouts) as soon as prompt i has all its completions
+                  repetition_penalty:float=1., # Above 1: what stands there already is drawn less often
+                  generation_kwargs:dict|None=None # More filters, and `eos_token_id`: see `split_generation`
                  ) -> Rollouts: # With log-probs of the sampled tokens at this temperature (0: at 1), before any filter
     "Draw G completions for each prompt"
     G, limit, columns, dev = num_generations, max_completion_length, columns or {}, model.device
     _check_request(prompts, G, limit, temperature, columns, max_rows)
-    warpers = _warpers(top_k, top_p, min_p)
+    bent = dict(top_k=top_k, top_p=top_p, min_p=min_p, repetition_penalty=repetition_penalty) | (generation_kwargs or {})
+    ends = bent.get('eos_token_id') or eos_ids(model, tokenizer)
+    ends = torch.tensor([ends] if isinstance(ends, int) else ends, device=dev)
+    filters = new_filters(bent, ends.tolist())
     encoded = [encode_prompt(p, tokenizer) for p in prompts]
     check_fits([len(o) for o in encoded], limit, model)
     ids, mask = (o.to(dev) for o in pad(encoded, tokenizer.pad_token_id, 'left'))
     seed = torch.randint(2**62, (1,)).item() if seed is None else seed
     u = uniforms(seed, len(prompts)*G, limit).to(dev)
-    endings = Endings(tokenizer, torch.tensor(eos_ids(model, tokenizer), device=dev), stop, len(u), limit)
+    endings = Endings(tokenizer, ends, stop, len(u), limit)
     def rollouts(i, j, out, logps): # Of prompts i to j
         written = _written(endings, tokenizer, slice(i*G, j*G), out, logps)
         part = {k:list(v[i:j]) for k,v in columns.items()}
@@ -248,6 +242,6 @@ def sample_groups(model, tokenizer, # From `load_policy`, or any causal LM of `t
     done = on_group and (lambda i, *found: on_group(i, rollouts(i, i+1, *found)))
     training = model.training
     model.eval()
-    try: found = decode(model, encoded, G, limit, temperature, warpers, u, endings, max_rows, done)
+    try: found = decode(model, encoded, G, limit, temperature, filters, u, endings, max_rows, done)
     finally: model.train(training)
     return rollouts(0, len(prompts), *found)

@@ -28,7 +28,7 @@ def trainer(out, lora=False, **settings):
         adapter = LoraConfig(r=4, target_modules='all-linear', task_type='CAUSAL_LM')
     args = GRPOConfig(output_dir=str(out), num_generations=4, per_device_train_batch_size=8, max_completion_length=12,
                       use_cpu=True, **dict(max_steps=4, save_steps=2, fallback_dir=f'{out}-second') | settings)
-    return GRPOTrainer(model, accuracy_reward, args, addition_task().train, addition_task().test[:4], tokenizer, adapter)
+    return GRPOTrainer(model, accuracy_reward, args, addition_task().train, addition_task().test[:4], tokenizer, peft_config=adapter)
 
 VARIANTS = dict(whole={}, moving=dict(sync_ref_model=True, ref_model_sync_steps=1), adapter=dict(lora=True))
 

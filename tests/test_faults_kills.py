@@ -42,7 +42,7 @@ def trainer(kind, out):
         adapter = LoraConfig(r=4, target_modules='all-linear', task_type='CAUSAL_LM')
     task = addition_task()
     held_out = task.test[:4] if 'eval_steps' in settings else None
-    return GRPOTrainer(model, varied, GRPOConfig(**settings), task.train, held_out, tokenizer, adapter)
+    return GRPOTrainer(model, varied, GRPOConfig(**settings), task.train, held_out, tokenizer, peft_config=adapter)
 
 def digest(t):
     "All bits of a trainer's state"

@@ -250,7 +250,7 @@ def varied(completions, **columns): # Differs within every group
 def new_trainer(model=None, tokenizer=None, peft_config=None, rewards=(varied,), **kwargs):
     settings = dict(max_steps=14, num_generations=4, per_device_train_batch_size=8, max_completion_length=10, learning_rate=1e-4,
                     seed=0, use_cpu=True, gold_check=0)
-    return GRPOTrainer(model, list(rewards), GRPOConfig(**settings | kwargs), task.train[:64], task.test[:2], tokenizer, peft_config)
+    return GRPOTrainer(model, list(rewards), GRPOConfig(**settings | kwargs), task.train[:64], task.test[:2], tokenizer, peft_config=peft_config)
 
 class Watched:
     "A run, what it warned of, what it measured, and how it ended"

@@ -78,7 +78,7 @@ def new_trainer(name, monkeypatch, out=None):
         adapter = LoraConfig(r=4, target_modules='all-linear', task_type='CAUSAL_LM')
     args = GRPOConfig(output_dir=out and str(out), **settings)
     made = GRPOTrainer(model, [accuracy_reward, think_format_reward], args, task.train[:128], task.test[:5],
-                       tokenizer, adapter)
+                       tokenizer, peft_config=adapter)
     if 'memory' in name and out: made.state.memory_divisor = 2
     if 'disagrees' in name: made.state.correct_mismatch = bool(out)
     return made

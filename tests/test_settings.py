@@ -19,7 +19,12 @@ def test_name():
 
 def test_urls():
     site = ini['doc_host']+ini['doc_baseurl']
-    assert toml['project']['urls'] == dict(Repository=ini['git_url'], Documentation=site)
+    there = f"{ini['git_url']}/blob/{ini['branch']}"
+    assert toml['project']['urls'] == dict(
+        Repository=ini['git_url'],
+        Documentation=site,
+        Changelog=f'{there}/CHANGELOG.md',
+        Issues=f"{ini['git_url']}/issues")
 
 @pytest.mark.parametrize('key', ['lib_path', 'nbs_path', 'doc_path', 'tst_flags'])
 def test_nbdev(key):
@@ -60,3 +65,10 @@ def test_package_data():
     files = [f for pattern in ini['package_data'].split() for f in (root/ini['lib_path']).glob(pattern)]
     assert {f.name for f in files} >= {'config.json', 'model.safetensors', 'tokenizer.json', 'py.typed', '__init__.pyi'}
     assert sum(f.stat().st_size for f in files) <= 4*2**20, 'the shipped policy is 4 MB at most'
+
+def test_citation():
+    "CITATION.cff names this version, place and licence"
+    lines = (root/'CITATION.cff').read_text(encoding='utf-8').splitlines()
+    told = dict(o.split(': ', 1) for o in lines if ': ' in o and o[0].isalpha())
+    said = (told['version'], told['license'], told['repository-code'], told['url'])
+    assert said == (version(name), ini['license'], ini['git_url'], ini['doc_host']+ini['doc_baseurl'])

@@ -48,6 +48,7 @@ glued_list = re.compile( # A list needs a blank line before it
     r'^(?![ \t]*(?:[-*+]|\d+\.) |[ \t]*$|[ >|])(.+)\n(?=(?:[-*+]|1\.) )', re.M)
 callout = re.compile(r'^:::\s*\{\.callout-(\w+)[^}]*\}\n(.*?)^:::\s*$', re.M|re.S)
 source_link = re.compile(r'\]\(([^)]*)\)\{target="_blank" style="[^"]*"\}')
+asset = re.compile(r'(?:\.\./)+docs_assets/') # pictures that a notebook shows from there
 notebook_link = re.compile(r'\]\((?!\w+:)([^)\s#]*)\.ipynb(#[^)\s]*)?\)')
 
 def under_title(s):
@@ -62,6 +63,7 @@ class Page:
         self.name, self.readme, self.pictures = page(self.rel), readme, {}
         self.up = '../'*(len(self.rel.parts)-1)
         self.heading, self.documented = '', False
+        self.assets = 'docs_assets/' if readme else self.up+'assets/'
         nb = read_nb(path)
         self.line = self.md(under_title(nb.cells[0].source))
         for c in nb.cells:
@@ -83,6 +85,7 @@ class Page:
         s = callout.sub(self.callout, s)
         s = source_link.sub(r'](\1){: .source }', s)
         s = notebook_link.sub(self.nb_link, s)
+        s = asset.sub(self.assets, s)
         if self.readme:
             return s
         return re.sub(re.escape(base)+r'([\w/-]+)\.html', self.up+r'\1.md', s)
@@ -213,6 +216,7 @@ class PlainText(Page):
     "A page as Markdown that is read as it is, by people or by models"
     def __init__(self, path):
         super().__init__(path, readme=True)
+        self.text = self.text.replace('docs_assets/', f'{base}assets/')
 
     def place(self, number, ext):
         f = f'assets/{self.name.replace("/", "-")}_nb_{number}.{ext}'

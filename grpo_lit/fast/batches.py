@@ -100,8 +100,9 @@ def trained_mask(rollouts:Rollouts,
     return mask*rollouts.finished[:,None].long() if skip_truncated else mask
 
 # %% ../../nbs/3_fast/05_batches.ipynb #d37640e6
-def checkpoint_activations(model):
+def checkpoint_activations(model, options:dict|None=None): # For `torch.utils.checkpoint`
     "Recompute activations in the backward pass instead of keeping them"
-    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=dict(use_reentrant=False))
+    options = dict(use_reentrant=False) | (options or {})
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
     if has_adapter(model):
         model.enable_input_require_grads()

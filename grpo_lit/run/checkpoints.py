@@ -130,7 +130,7 @@ def plain_rollouts(rollouts:Rollouts|None) -> dict|None: # Field -> tensor or pl
 
 # %% ../../nbs/4_run/12_checkpoints.ipynb #5de089bf
 FIXED = ('num_generations', 'generation_batch_size', 'per_device_train_batch_size', 'gradient_accumulation_steps',
-         'num_iterations', 'seed', 'shuffle_dataset', 'beta')
+         'num_iterations', 'seed', 'data_seed', 'shuffle_dataset', 'beta')
 
 def fixed_settings(args, # A `GRPOConfig`
                    train_rows:int # Rows of the training data

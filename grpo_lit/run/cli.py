@@ -6,8 +6,9 @@ Docs: https://grpo-lit.github.io/grpo-lit/4_run/cli.html.md"""
 
 # %% auto #0
 __all__ = ['TRAIN_DEFAULTS', 'SHORT', 'reading_of', 'help_of', 'add_option', 'Parser', 'layout', 'examples_of', 'parser_of',
-           'add_files', 'overview', 'with_hyphens', 'leave_with', 'parse_command', 'with_config', 'complaint',
-           'leave_at_once', 'as_process', 'but_not_stops', 'flush_or_leave', 'function_of', 'obeyed', 'main', 'quiet']
+           'add_files', 'overview', 'with_hyphens', 'joined_signs', 'leave_with', 'parse_command', 'with_config',
+           'complaint', 'leave_at_once', 'as_process', 'but_not_stops', 'flush_or_leave', 'function_of', 'obeyed',
+           'main', 'quiet']
 
 # %% ../../nbs/4_run/29_cli.ipynb #32b7ebde
 import argparse, contextlib, os, re, shutil, signal, sys, threading, warnings
@@ -40,7 +41,7 @@ TRAIN_DEFAULTS = dict( # Where `train` has another default than `GRPOConfig`
 def help_of(option, command:str) -> str:
     "Its comment, the names that it may have, and its default"
     text = ' '.join(option.text.split())
-    if option.name in CHOICES: text += f': {", ".join(CHOICES[option.name].split())}'
+    if option.name in CHOICES: text += f'; one of {", ".join(CHOICES[option.name].split())}'
     default = option.default
     if command=='train' and option.name not in own_options(command): default = TRAIN_DEFAULTS.get(option.name, default)
     shown = '' if default in (None, '', (), False, REQUIRED) or len(str(default)) > 40 else f' [{default}]'
@@ -125,7 +126,17 @@ def with_hyphens(argv:list) -> list:
         name, equals, value = word.partition('=')
         name = name.replace('_', '-')
         return SHORT.get(name, name)+equals+value
-    return [spelt(word) for word in argv]
+    words = [spelt(word) for word in argv]
+    return joined_signs(words)
+
+def joined_signs(words:list) -> list:
+    "A number below zero belongs to the option before it, also where it is written as -1e-6"
+    joined = []
+    for word in words:
+        below = re.fullmatch(r'-(\d|\.\d|inf|nan).*', word)
+        if below and joined and joined[-1].startswith('--') and '=' not in joined[-1]: joined[-1] += '='+word
+        else: joined.append(word)
+    return joined
 
 def leave_with(text:str, code:int):
     "Say it and end: help on the output, a mistake on the error stream"

@@ -7,7 +7,7 @@ Docs: https://grpo-lit.github.io/grpo-lit/4_run/config.html.md"""
 # %% auto #0
 __all__ = ['RULES', 'SCHEDULES', 'OPTIMIZERS', 'CHOICES', 'LOSS_RULES', 'LEASH_RULES', 'SIZE_RULES', 'FIT_RULES',
            'LOSS_ARGUMENTS', 'TINY_RUN', 'check_rules', 'is_interval', 'check_names', 'highest_ratio', 'bounds_cross',
-           'two_sizes', 'fit_sizes', 'GRPOConfig']
+           'two_sizes', 'fit_sizes', 'spread_generation', 'GRPOConfig']
 
 # %% ../../nbs/4_run/05_config.ipynb #ae06373f
 from dataclasses import dataclass
@@ -15,12 +15,13 @@ import torch
 from ..advantages import group_advantages
 from ..tensors import no_such
 from ..leash import BETA_SCHEDULES
+from ..filters import split_generation
 from ..loss import LOSS_OPTIONS, check_loss
 from ..fast.offpolicy import IMPORTANCE_SAMPLING_MODES
 from .arguments import MASKED, Arguments
 from .from_trl import FromTRL
 from .placing import TRL_DEFAULTS, take, unknown
-from .ranges import check_numbers
+from .ranges import check_numbers, read_dict
 from .settings import AllSettings
 
 # %% ../../nbs/4_run/05_config.ipynb #8fc97f7a
@@ -58,7 +59,7 @@ SCHEDULES = (
 
 OPTIMIZERS = (
     'adamw_torch', 'adamw_torch_fused', 'sgd', 'rmsprop', 'adagrad', 'adafactor',
-    'adamw_bnb_8bit', 'adamw_8bit', 'paged_adamw_8bit', 'paged_adamw_32bit')
+    'adamw_torch_8bit', 'adamw_bnb_8bit', 'adamw_8bit', 'paged_adamw_8bit', 'paged_adamw_32bit')
 
 CHOICES = dict(
     lr_scheduler_type=SCHEDULES,
@@ -152,6 +153,16 @@ def fit_sizes(settings:AllSettings):
     c.generation_batch_size = b*c.steps_per_generation
     check_rules(settings, FIT_RULES)
 
+# %% ../../nbs/4_run/05_config.ipynb #8c0391d6
+def spread_generation(settings:AllSettings):
+    "Put what `generation_kwargs` says where it belongs; raises `ValueError` for what cannot be sampled"
+    if not settings.generation_kwargs: return
+    given = read_dict('generation_kwargs', settings.generation_kwargs)
+    ours, left = split_generation(given)
+    for name, value in ours.items():
+        setattr(settings, name, value)
+    settings.generation_kwargs = left or None
+
 # %% ../../nbs/4_run/05_config.ipynb #83ec045d
 LOSS_ARGUMENTS = (
     'loss_type', 'kl', 'epsilon', 'epsilon_high', 'delta', 'importance_sampling_level', 'max_completion_length',
@@ -169,6 +180,7 @@ class GRPOConfig(Arguments, FromTRL, AllSettings):
     def __post_init__(self):
         take(self)
         if self.hub_token == MASKED: self.hub_token = None
+        spread_generation(self)
         check_numbers(self)
         check_rules(self, RULES)
         check_names(self)

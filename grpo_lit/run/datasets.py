@@ -148,7 +148,7 @@ def _both_sources(source, columns, split, config, test, encoding):
     if known:
         config, (split, test) = config or known.config, _splits(known, split, test)
     hub = known.hub if known else source
-    if test and Path(source).is_file() and not Path(test).exists():
+    if test and Path(source).is_file() and not (Path(test).exists() or format_of(Path(test))):
         raise ValueError(f'a file has no splits: give --test another file, not {test!r}')
     train = rows_from(hub, split, config, encoding)
     if not test: return train, None, known

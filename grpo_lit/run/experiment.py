@@ -173,6 +173,8 @@ def whole_run(trainer, task, # A `GRPOTrainer` with an output_dir, and the quest
         if stop.until(look_again) and not done['interrupted']:
             done['interrupted'] = True
             trainer.save_checkpoint()
+        if seen.get('after'):
+            with run.tried('after.json'): run.write('after.json', vars(seen['after']))
         summary = plain(summary_of(trainer, seen['before'], seen.get('after'), done))
         wrong += keep_results(trainer, summary, policy=False)
         say_end(trainer, task, summary, seen)

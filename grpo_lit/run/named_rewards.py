@@ -39,8 +39,8 @@ def module_from_file(path:Path):
     "Run a file of Python as a module"
     spec = spec_from_file_location(path.stem, path)
     module = module_from_spec(spec)
-    sys.modules.setdefault(path.stem, module) # for what pickles its functions
     spec.loader.exec_module(module)
+    sys.modules.setdefault(path.stem, module) # for what pickles its functions
     return module
 
 def module_named(name:str):

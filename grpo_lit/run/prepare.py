@@ -141,6 +141,8 @@ def new_accelerator(args:GRPOConfig) -> Accelerator:
     AcceleratorState._reset_state(reset_partial_state=True)
     if args.full_determinism:
         always_in_order()
+    if args.tf32 is not None:
+        torch.set_float32_matmul_precision('high' if args.tf32 else 'highest')
     accelerator = Accelerator(cpu=on_cpu(args), mixed_precision=precision(args))
     if accelerator.num_processes > 1:
         raise ValueError('this version trains in one process')
@@ -163,7 +165,7 @@ def new_state(model, args:GRPOConfig,
     parameters = None if optimizer else trainable(model)
     without_dropout(model)
     if args.gradient_checkpointing:
-        checkpoint_activations(model)
+        checkpoint_activations(model, args.gradient_checkpointing_kwargs)
     if args.sync_ref_model and has_adapter(model):
         raise ValueError('sync_ref_model: the reference of a LoRA policy is its base weights, which do not move')
     place(model, accelerator.device)

@@ -18,8 +18,9 @@ from ..core import completion_text
 from ..rewards.comparing import accuracy_reward, strict_accuracy_reward
 from ..rewards.gym import gym_rows
 from ..rewards.programs import code_reward
-from .benchmarks import BENCHMARKS, recognize
-from .datasets import FORMATS, TASKS, load_task, read_rows
+from .benchmarks import BENCHMARKS, prompted, recognize
+from .datasets import TASKS, load_task, rows_from
+from .questions import as_questions, each
 from ..tensors import seed_for
 
 # %% ../../nbs/4_run/27b_protocol.ipynb #bd2aba10
@@ -82,15 +83,10 @@ def countdown_question(r:dict) -> dict:
               ' Give the expression between <answer> and </answer>.')
     return dict(prompt=prompt, numbers=list(r['numbers']), target=r['target'], answer=r.get('solution'), answer_style='tag')
 
-def _file(source):
-    "Rows of a file; None where it is none"
-    ending = Path(source).name.removesuffix('.gz').rpartition('.')[2].lower()
-    return read_rows(source) if ending in FORMATS and Path(source).exists() else None
-
-def source_name(source:str, ds=None # The rows of a file
+def source_name(source:str, known=None # A `Benchmark`
                ) -> str:
     "A short name: of the benchmark, or of the file"
-    known = recognize(source) if ds is None else recognize(source, ds.column_names, ds[0])
+    known = known or recognize(source)
     if known: return next(name for name, b in BENCHMARKS.items() if b is known)
     return Path(source).name.split('.')[0].replace(':', '-') or 'questions'
 
@@ -103,6 +99,24 @@ def chosen(rows:list, limit:int # 0: all
     return [rows[i] for i in at]
 
 # %% ../../nbs/4_run/27b_protocol.ipynb #612f09d4
+def _few_shot(source, columns, split, config, known):
+    "Questions behind worked ones, which come from the rows to train on"
+    has_test = bool(known and known.test and not split)
+    task = load_task(source, *columns, split, config, n_test=10**9 if has_test else 200, prompt_style='few-shot')
+    return list(task.test) if has_test else [*task.train, *task.test]
+
+def _plainly(source, columns, split, config, known, style):
+    "All rows, in their order, as they are asked"
+    hub = known.hub if known else source
+    if known: split, config = split or known.test or known.train, config or known.config
+    rows = rows_from(hub, split or (None if Path(source).exists() else 'test'), config)
+    if not any(columns): known = known or recognize(source, rows.data.column_names, rows.data[0])
+    if known: return prompted(each(rows, rows.data, known.row), style, known.kind), known
+    there = set(rows.data.column_names)
+    if {'numbers','target'} <= there and not any(columns) and not {'prompt','question'} & there:
+        return each(rows, rows.data, countdown_question), None
+    return list(as_questions(rows, *columns).data), None
+
 def questions_of(source:str, # A benchmark or a task by name, "gym:NAME", a file, or a hub dataset
                  prompt_column:str='', # Holds the question
                  answer_column:str='', # Holds the gold answer
@@ -112,15 +126,16 @@ def questions_of(source:str, # A benchmark or a task by name, "gym:NAME", a file
                  limit:int=0 # So many of them; 0: all
                 ) -> Questions:
     "The questions on which a model is measured: held-out ones where there are any, else all"
+    columns, split, config = (prompt_column or None, answer_column or None), split or None, config_name or None
     if source.startswith('gym:'):
         return Questions(source.replace(':', '-'), gym_rows(source.removeprefix('gym:'), limit or 200), 512)
-    ds = None if source in TASKS else _file(source)
-    if ds is not None and {'numbers','target'} <= set(ds.column_names) and not (prompt_column or 'prompt' in ds.column_names):
-        return Questions(source_name(source), chosen([countdown_question(r) for r in ds], limit), 256)
-    known = None if split or ds is not None else recognize(source)
-    has_test = bool(known and known.test)
-    split = split or ('' if known or source in TASKS or ds is not None else 'test')
-    task = load_task(source, prompt_column or None, answer_column or None, split or None, config_name or None,
-                     n_test=10**9 if has_test else 200, prompt_style=prompt_style)
-    rows = task.test if source in TASKS or has_test else [*task.train, *task.test]
-    return Questions(source_name(source, ds), chosen([dict(r) for r in rows], limit), task.max_completion_length)
+    if source in TASKS and not Path(source).exists():
+        task = load_task(source, *columns, None, config, prompt_style=prompt_style)
+        return Questions(source, chosen(task.test, limit), task.max_completion_length)
+    known = None if any(columns) or Path(source).exists() else recognize(source)
+    style = 'plain' if prompt_style == 'few-shot' else prompt_style
+    rows, found = _plainly(source, columns, split, config, known, style)
+    if prompt_style != 'plain' and not found:
+        raise ValueError(f'prompt styles are for the benchmarks ({", ".join(BENCHMARKS)}); {source!r} is none of them')
+    if prompt_style == 'few-shot': rows = _few_shot(source, columns, split, config, known)
+    return Questions(source_name(source, found), chosen(rows, limit), found.tokens if found else 256)

@@ -7,10 +7,10 @@ Docs: https://grpo-lit.github.io/grpo-lit/4_run/questions.html.md"""
 # %% auto #0
 __all__ = ['PROMPT_COLUMNS', 'ANSWER_COLUMNS', 'CONVERSATIONS', 'NO_GOLD', 'ROLES', 'usual_column', 'column_named', 'content_of',
            'message_of', 'question_and_answer', 'number_text', 'question_of', 'each', 'surely_asks', 'check_order',
-           'find_columns', 'as_questions']
+           'find_columns', 'of_source', 'as_questions']
 
 # %% ../../nbs/4_run/01e_questions.ipynb #18cda62d
-import math, re
+import contextlib, math, re
 from collections.abc import Callable
 from dataclasses import replace
 from .jsonrows import Rows
@@ -144,6 +144,14 @@ def _answers(rows, p, a):
     def last(value): return question_and_answer(value)[1] if isinstance(value, list) else None
     return each(rows, rows.data[p], last)
 
+@contextlib.contextmanager
+def of_source(source:str):
+    "Errors of this block name the file"
+    try: yield
+    except ValueError as e:
+        if str(e).startswith(repr(source)): raise
+        raise ValueError(f'{source!r}: {e}') from e
+
 def as_questions(rows:Rows, # With a `datasets.Dataset`
                  prompt_column:str|None=None, # None: by its usual names
                  answer_column:str|None=None, # None: by its usual names, or what the assistant says
@@ -151,13 +159,14 @@ def as_questions(rows:Rows, # With a `datasets.Dataset`
                 ) -> Rows: # With `prompt` and, where there are some, `answer`
     "Rows as they are asked; raises `ValueError` with the place of a row that cannot be"
     there = rows.data.column_names
-    p, a = find_columns(there, prompt_column, answer_column, answers)
+    with of_source(rows.source): p, a = find_columns(there, prompt_column, answer_column, answers)
     prompts = each(rows, rows.data[p], question_of)
-    golds = _answers(rows, p, a)
+    with of_source(rows.source): golds = _answers(rows, p, a)
     none = all(g is None or g=='' for g in golds)
     if none and a is not None and answers: raise ValueError(f'{rows.source!r}: the column {a!r} is empty in every row')
-    if none and answers and not set(NO_GOLD) & set(there): column_named([c for c in there if c!=p], None, ANSWER_COLUMNS, 'answer')
-    if a is not None: check_order(prompts, golds, (p, a), None not in (prompt_column, answer_column))
+    with of_source(rows.source):
+        if none and answers and not set(NO_GOLD) & set(there): column_named([c for c in there if c!=p], None, ANSWER_COLUMNS, 'answer')
+        if a is not None: check_order(prompts, golds, (p, a), None not in (prompt_column, answer_column))
     rest = rows.data.remove_columns([c for c in there if c in (p, a, 'prompt', 'answer')])
     ours = dict(prompt=prompts) | ({} if none and a is None else dict(answer=golds))
     new = as_dataset([dict(zip(ours, values)) for values in zip(*ours.values())])

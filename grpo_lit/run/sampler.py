@@ -70,7 +70,8 @@ class Sampler:
         with contextlib.nullcontext() if own_precision else self.accelerator.autocast():
             return sample_groups(model, self.tokenizer, [r['prompt'] for r in rows], G,
                                  a.max_completion_length, a.temperature, a.top_p, a.top_k, a.min_p,
-                                 a.stop, seed, columns, a.max_rows and max(a.max_rows, G), on_group)
+                                 a.stop, seed, columns, a.max_rows and max(a.max_rows, G), on_group,
+                                 a.repetition_penalty, a.generation_kwargs)
 
 # %% ../../nbs/4_run/16_sampler.ipynb #d619cdef
 def overlapped(sample, # Called as sample(on_group) in a thread of its own

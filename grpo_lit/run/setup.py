@@ -6,7 +6,7 @@ Docs: https://grpo-lit.github.io/grpo-lit/4_run/setup.html.md"""
 
 # %% auto #0
 __all__ = ['in_chat', 'one_text', 'in_text', 'asked', 'default_rewards', 'suited', 'adapter', 'at_least_zero', 'on_device',
-           'bytes_of', 'too_long', 'without', 'that_fit', 'in_the_file']
+           'bytes_of', 'tokens_of', 'too_long', 'without', 'that_fit', 'in_the_file']
 
 # %% ../../nbs/4_run/27n_setup.ipynb #24a9ac68
 import contextlib, os, re
@@ -80,10 +80,15 @@ def bytes_of(prompt) -> int:
     if isinstance(prompt, str): return len(prompt.encode())+8
     return sum(len(str(m.get('content')).encode())+64 for m in prompt)+512
 
+def tokens_of(prompt, tokenizer) -> int: # 0: it cannot be asked at all, which the trainer will say
+    "Tokens of a question"
+    try: return len(encode_prompt(prompt, tokenizer))
+    except ValueError: return 0
+
 def too_long(rows, tokenizer, room:int) -> list: # (index, tokens)
     "The rows whose questions have more tokens than `room`"
     found = [(i, row['prompt']) for i, row in enumerate(rows)]
-    lengths = [(i, len(encode_prompt(p, tokenizer))) for i, p in found if bytes_of(p) > room]
+    lengths = [(i, tokens_of(p, tokenizer)) for i, p in found if bytes_of(p) > room]
     return [(i, n) for i, n in lengths if n > room]
 
 def without(rows, indices:set):

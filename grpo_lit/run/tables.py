@@ -97,8 +97,11 @@ def _reason(e): return (str(e).strip() or type(e).__name__).splitlines()[0]
 
 def parquet_rows(path:Path) -> Rows:
     "The rows of a Parquet file"
+    import pyarrow.parquet as pq
     from datasets import load_dataset
-    try: data = load_dataset('parquet', data_files=str(path), split='train')
+    try:
+        pq.ParquetFile(path) # which says what is wrong, and nothing else
+        data = load_dataset('parquet', data_files=str(path), split='train')
     except Exception as e:
         raise ValueError(f'{str(path)!r} cannot be read as Parquet: {_reason(e.__cause__ or e)}') from e
     return Rows(data, str(path), range(1, len(data)+1))

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from ..core import Rollouts
 from ..policy import add_lora
-from .around import Around, checkpoint_is_kept, need, refuse, run_config_is_kept, with_quantization
+from .around import Around, checkpoint_is_kept, need, refuse, run_config_is_kept, warn_of_lengths, with_quantization
 from .callbacks import Callbacks, log_steps, logging_is_due, optimizer_is_heard, step_ends
 from .callbacks import train_result, training_begins, training_ends, training_goes_on
 from .checkpoints import fixed_settings, load_checkpoint, save_checkpoint, save_policy, write_checkpoint
@@ -25,6 +25,7 @@ from .ending import evaluation_is_due, evaluation_is_owed, log_evaluation, train
 from .graders import RewardNotes, as_list, graders
 from .history import TrainResult
 from .hopeless import watch_learning
+from .memory import memory_explained
 from .prepare import check_run, new_accelerator, new_state, policy_and_tokenizer
 from .report import efficiency, step_metrics, tokens_read, watch_mismatch
 from .resume import keep_checkpoint
@@ -62,6 +63,7 @@ class GRPOTrainer(Around):
                 ):
         refuse(tools=tools, rollout_func=rollout_func, environment_factory=environment_factory)
         self.args = args = with_quantization(args or GRPOConfig(), quantization_config)
+        warn_of_lengths(args)
         trackers = trackers_named(args.report_to)
         model, self.tokenizer = policy_and_tokenizer(model, processing_class, args, peft_config is not None)
         self.train_dataset = with_length(as_rows(train_dataset), args)
@@ -121,7 +123,7 @@ class GRPOTrainer(Around):
             if evaluation_is_owed(self):
                 log_evaluation(self, self.history[-1] if self.history else {})
             while training_goes_on(self):
-                with diverged_is_kept(self):
+                with diverged_is_kept(self), memory_explained(self.state, self.args):
                     self.callbacks.tell('on_step_begin')
                     metrics = self.step()
                     self.after_step(metrics)

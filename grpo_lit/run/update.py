@@ -145,7 +145,7 @@ def save_memory(state:RunState, args) -> bool: # Was there anything left to try?
     model = state.model
     already = args.gradient_checkpointing or getattr(model, 'is_activation_checkpointing', False)
     if not already and model.supports_gradient_checkpointing:
-        checkpoint_activations(model)
+        checkpoint_activations(model, args.gradient_checkpointing_kwargs)
         what = 'gradient checkpointing is switched on'
     elif state.memory_divisor < 64:
         state.memory_divisor *= 2
