@@ -6,10 +6,10 @@ Docs: https://grpo-lit.github.io/grpo-lit/1_line/tasks.html.md"""
 
 # %% auto #0
 __all__ = ['HABITS', 'column_addition', 'long_addition', 'addition_habit', 'Task', 'addition_task', 'sums_task', 'as_chat',
-           'encode_prompt']
+           'plain_on_chat', 'encode_prompt', 'with_template']
 
 # %% ../nbs/1_line/04_tasks.ipynb #5d91dc30
-import random
+import copy, random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from .tensors import seed_for
@@ -112,6 +112,16 @@ def as_chat(rows:Sequence, # Rows with a `prompt` string
         return [*head, dict(role='user', content=prompt)]
     return [{**r, 'prompt': messages(r['prompt'])} for r in rows]
 
+# %% ../nbs/1_line/04_tasks.ipynb #c9cffe20
+def plain_on_chat(prompt, # The first of the data
+                  tokenizer) -> str|None: # None: nothing to say
+    "What to say where a plain string goes to a model that has a chat template"
+    if not isinstance(prompt, str) or not getattr(tokenizer, 'chat_template', None): return None
+    marks = [t for t in getattr(tokenizer, 'all_special_tokens', []) if t not in (tokenizer.bos_token, tokenizer.eos_token)]
+    if any(mark in prompt for mark in marks): return None      # the template went over it already
+    return ('the prompts are plain strings, and this model has a chat template: it will complete them as text. '
+            'as_chat(rows) makes conversations of them; a base model may want them as they are')
+
 # %% ../nbs/1_line/04_tasks.ipynb #b32c9da7
 def _is_chat(prompt):
     "A list of messages with role and content?"
@@ -124,7 +134,7 @@ def _through_template(messages, tokenizer):
     if not getattr(tokenizer, 'chat_template', None):
         raise ValueError('the prompt is a list of chat messages, but the tokenizer has no chat template: '
                          'set tokenizer.chat_template, or give plain strings')
-    how = dict(add_generation_prompt=True, tokenize=True, return_dict=True)
+    how = dict(add_generation_prompt=True) | getattr(tokenizer, 'template_options', {}) | dict(tokenize=True, return_dict=True)
     try: return tokenizer.apply_chat_template(messages, **how)['input_ids']
     except Exception as e:
         raise ValueError(f'the chat template of this tokenizer refuses the prompt ({e}); '
@@ -140,3 +150,13 @@ def encode_prompt(prompt:str|list, # Plain text, or messages `{"role", "content"
     else: raise ValueError(f"a prompt is a string or a list of messages with role and content, not {prompt!r:.80}")
     if not ids: raise ValueError('the prompt is empty: a policy needs at least one token to start from')
     return list(ids)
+
+# %% ../nbs/1_line/04_tasks.ipynb #4a780b8d
+def with_template(tokenizer,
+                  options:dict|None # For the chat template, for example dict(enable_thinking=False)
+                 ): # `tokenizer` itself where there are none
+    "A copy of the tokenizer whose chat template gets these options"
+    if not options: return tokenizer
+    found = copy.copy(tokenizer)
+    found.template_options = dict(options)
+    return found
