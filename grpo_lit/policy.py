@@ -81,7 +81,9 @@ def _address(name_or_path, subfolder=None):
     path = TINY if str(name_or_path)=='tiny' else Path(name_or_path)
     if path.suffix=='.gguf' and not path.exists(): raise ValueError(f'no GGUF file at {str(path)!r}')
     if not path.exists() and is_path(str(name_or_path)): raise no_directory(str(name_or_path))
-    if path.is_file() and path.suffix!='.gguf': raise ValueError(f'{str(path)!r} is a file: give the directory of a model')
+    if path.is_file() and path.suffix!='.gguf':
+        refuse_pickles(str(path))
+        raise ValueError(f'{str(path)!r} is a file: give the directory of a model')
     if path.is_dir() and not subfolder: path = model_directory(path)
     if path.suffix=='.gguf': return str(path.parent), dict(gguf_file=path.name)
     return str(path if path.exists() else name_or_path), {}

@@ -6,10 +6,10 @@ Docs: https://grpo-lit.github.io/grpo-lit/1_line/tasks.html.md"""
 
 # %% auto #0
 __all__ = ['HABITS', 'column_addition', 'long_addition', 'addition_habit', 'Task', 'addition_task', 'sums_task', 'as_chat',
-           'plain_on_chat', 'encode_prompt']
+           'plain_on_chat', 'encode_prompt', 'with_template']
 
 # %% ../nbs/1_line/04_tasks.ipynb #5d91dc30
-import random
+import copy, random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from .tensors import seed_for
@@ -134,7 +134,7 @@ def _through_template(messages, tokenizer):
     if not getattr(tokenizer, 'chat_template', None):
         raise ValueError('the prompt is a list of chat messages, but the tokenizer has no chat template: '
                          'set tokenizer.chat_template, or give plain strings')
-    how = dict(add_generation_prompt=True, tokenize=True, return_dict=True)
+    how = dict(add_generation_prompt=True) | getattr(tokenizer, 'template_options', {}) | dict(tokenize=True, return_dict=True)
     try: return tokenizer.apply_chat_template(messages, **how)['input_ids']
     except Exception as e:
         raise ValueError(f'the chat template of this tokenizer refuses the prompt ({e}); '
@@ -150,3 +150,13 @@ def encode_prompt(prompt:str|list, # Plain text, or messages `{"role", "content"
     else: raise ValueError(f"a prompt is a string or a list of messages with role and content, not {prompt!r:.80}")
     if not ids: raise ValueError('the prompt is empty: a policy needs at least one token to start from')
     return list(ids)
+
+# %% ../nbs/1_line/04_tasks.ipynb #4a780b8d
+def with_template(tokenizer,
+                  options:dict|None # For the chat template, for example dict(enable_thinking=False)
+                 ): # `tokenizer` itself where there are none
+    "A copy of the tokenizer whose chat template gets these options"
+    if not options: return tokenizer
+    found = copy.copy(tokenizer)
+    found.template_options = dict(options)
+    return found

@@ -126,6 +126,14 @@ def test_hopeless_runs_end(settings, tmp_path, caplog):
     assert [p.name for p in t.run.checkpoints()] == [f'checkpoint-{done["step"]}']
     assert any('nothing could be learned in the last 4 steps' in line for line in said(caplog))
 
+def test_a_hopeless_run_has_a_reason_and_another_chance(tmp_path):
+    "Also where a single group a step might be chance; and taken up again, it has as many steps as before"
+    one_group = dict(per_device_train_batch_size=4, stop_when_hopeless=3, out=tmp_path/'run', max_steps=9)
+    assert trainer(flat(0.), **one_group).train()['step'] == 3
+    again = trainer(flat(0.), **one_group)
+    assert again.train(resume_from_checkpoint=True)['step'] == 6
+    assert [line.split(':')[0] for line in troubles(again.state)] == ['from step 3 on']
+
 def test_hopeless_is_off_by_default(tmp_path):
     t = trainer(flat(0.), max_steps=6)
     assert 'hopeless' not in t.train() and t.state.step == 6

@@ -6,7 +6,7 @@ import pytest
 import torch
 from grpo_lit.policy import load_policy
 from grpo_lit.rewards import accuracy_reward
-from grpo_lit.run import cli, files, logs, runs
+from grpo_lit.run import cli, display, files, logs, runs
 from grpo_lit.run.config import GRPOConfig
 from grpo_lit.run.files import NotSaved, write_whole
 from grpo_lit.run.lock import RunLock, card
@@ -218,7 +218,7 @@ def test_synced_before_it_has_its_name(tmp_path, monkeypatch):
     assert done[-1] == ('fsync', tmp_path.stat().st_ino)
 
 OPTIONS = ('--model tiny --data addition --eval-questions 4 --max-steps 4 --num-generations 4 --per-device-train-batch-size 8 '
-           '--max-completion-length 12 --use-cpu').split()
+           '--max-completion-length 12 --device cpu').split()
 
 def command(out, capsys, *more):
     "Exit code and error lines of the command"
@@ -234,7 +234,7 @@ def test_the_command_on_a_full_disk(mounted, tmp_path, capsys, caplog):
 def test_the_command_on_a_disk_that_fills(mounted, tmp_path, capsys, caplog, monkeypatch):
     "What does not fit is elsewhere, said, and the exit code is 1"
     disk = mounted('size=40m')
-    monkeypatch.setattr(cli.commands()['train'].__globals__['ProgressLine'], '__call__', lambda self, t, m: fill(disk))
+    monkeypatch.setattr(display.ProgressLine, '__call__', lambda self, t, m: fill(disk))
     code, err = command(disk/'run', capsys, '--fallback-dir', str(tmp_path))
     there = Run(disk/'run', str(tmp_path)).elsewhere()
     assert code == 1 and 'Traceback' not in err

@@ -49,7 +49,7 @@ ODD += [
     ('lr_scheduler_type', 'cosin'), ('lr_scheduler_type', 'reduce_lr_on_plateau'), ('sampling_dtype', 'int8'),
     ('sampling_dtype', torch.bfloat16), ('output_dir', 3), ('beta_schedule', nan), ('scale_rewards', 2),
     ('optim', 'adam'), ('optim', None), ('optim_args', 'fast'), ('optim_args', '{"momentum": .9'), ('optim_args', [1]), ('optim_args', '=1'),
-    ('lr_scheduler_kwargs', {1: 2}), ('generation_kwargs', 7), ('report_to', [3]), ('report_to', 7), ('save_strategy', 'step'),
+    ('lr_scheduler_kwargs', {1: 2}), ('generation_kwargs', 7), ('generation_kwargs', {'num_beams': 4}), ('generation_kwargs', {'do_sample': False}), ('generation_kwargs', {'beams': 4}), ('report_to', [3]), ('report_to', 7), ('save_strategy', 'step'),
     ('eval_strategy', True), ('logging_strategy', None), ('hub_strategy', 'never'), ('model_dtype', 'int8'), ('model_dtype', torch.bfloat16),
     ('push_to_hub', 'yes'), ('disable_tqdm', 2), ('repetition_penalty', 0), ('hub_model_id', 3), ('run_name', ['a'])]
 
@@ -73,7 +73,7 @@ GOOD = [
     ('lr_scheduler_type', SchedulerType.COSINE, 'cosine'), ('optim', OptimizerNames.SGD, 'sgd'), ('save_strategy', SaveStrategy.EPOCH, 'epoch'),
     ('report_to', None, []), ('report_to', 'none', []), ('report_to', 'wandb', ['wandb']), ('report_to', ['wandb', 'trackio'], ['wandb', 'trackio']),
     ('optim_args', 'momentum=.9,nesterov=True,mode=fast', dict(momentum=.9, nesterov=True, mode='fast')), ('optim_args', '', {}),
-    ('generation_kwargs', '{"top_k": 5}', dict(top_k=5)), ('chat_template_kwargs', dict(enable_thinking=False), dict(enable_thinking=False)),
+    ('generation_kwargs', '{"typical_p": 0.9, "use_cache": true}', dict(typical_p=.9)), ('chat_template_kwargs', dict(enable_thinking=False), dict(enable_thinking=False)),
     ('bf16', None, None), ('disable_tqdm', np.False_, False)]
 
 @pytest.mark.parametrize('name,value,kept', GOOD, ids=lambda o: repr(o)[:30])
@@ -262,8 +262,7 @@ class Watched:
             warnings.simplefilter('always')
             try: t.train()
             except FloatingPointError as e: self.error = str(e)
-        words = 'diverges', 'nothing was learned'
-        self.said = [str(w.message) for w in said if any(word in str(w.message) for word in words)]
+        self.said = [str(w.message) for w in said if 'diverges' in str(w.message)]
         self.metrics, self.run = t.run.metrics(), t.run
 
 def scaled(scale): # float16 and a loss scaler on a CPU
@@ -298,7 +297,6 @@ def bad_optimizer(t):
         if metrics['step'] == 3: next(iter(trainer.optimizer.state.values()))['exp_avg'].fill_(nan)
     t.callbacks.append(spoil)
 
-def flat(completions, **columns): return [.5]*len(completions)
 
 DIVERGENCE = { # name -> (settings, times said, ends with, updates that were not finite)
     'learning rate 1e3': (dict(learning_rate=1e3), 1, '10 updates in a row', 10),
@@ -314,7 +312,6 @@ DIVERGENCE = { # name -> (settings, times said, ends with, updates that were not
     'KL infinite': (dict(each=when(range(99), bad_logps)), 1, '10 updates in a row', 10),
     'loss of a million': (dict(each=when([1, 2, 3], large_advantages), max_steps=5), 1, None, 0),
     'optimizer state NaN': (dict(before=bad_optimizer), 0, 'made weights that are not finite', 0),
-    'nothing to learn': (dict(rewards=[flat], beta=0.), 1, None, 0),
     'bfloat16 and 1e10': (dict(learning_rate=1e10, bf16=True), 0, 'computed in bfloat16', 0),
     'float16 without a scaler': (dict(fp16=True, each=when([1, 2], bad_advantage)), 1, None, 2),
     'scale of the loss falls': (dict(fp16=True, scale=4., before=hook(inf)), 1, '10 updates in a row', 10),

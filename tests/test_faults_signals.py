@@ -13,7 +13,7 @@ from grpo_lit.run.trainer import GRPOTrainer
 from grpo_lit.tasks import addition_task
 
 PHASES = { # Where: an object, its function, at which call; and the least step of the checkpoint, None: there is none
-    'loading': (commands, 'load_policy', 1, None),
+    'loading': (commands, 'policy_and_tokenizer', 1, None),
     'evaluation before': (experiment, 'evaluate', 1, None),
     'first group shown': (experiment, 'show_group', 1, None),
     'beginning': (Run, 'start', 1, None),
@@ -37,7 +37,7 @@ PHASES = { # Where: an object, its function, at which call; and the least step o
     'the end': (experiment, 'say_end', 1, 4)}
 SIGNALS = dict(SIGINT=130, SIGTERM=143, SIGHUP=129, SIGXCPU=152, SIGUSR1=138)
 OPTIONS = ('--model tiny --data addition --eval-questions 4 --max-steps 4 --num-generations 4 --per-device-train-batch-size 8 '
-           '--max-completion-length 12 --save-steps 2 --use-cpu').split()
+           '--max-completion-length 12 --save-steps 2 --device cpu').split()
 
 @pytest.fixture(scope='module', autouse=True)
 def warm(tmp_path_factory):

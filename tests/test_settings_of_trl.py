@@ -16,7 +16,7 @@ OTHER = { # A value for each field that is neither TRL's default nor ours
     'top_p': .9, 'min_p': .1, 'loss_type': 'dr_grpo', 'scale_rewards': 'none', 'importance_sampling_level': 'sequence',
     'multi_objective_aggregation': 'normalize_then_sum', 'reward_weights': [1, .5], 'delta': 4., 'epsilon': .3,
     'top_entropy_quantile': .5, 'adam_beta1': .8, 'adam_beta2': .9, 'ref_model_mixup_alpha': .5, 'beta': .01,
-    'vllm_importance_sampling_mode': 'token_mask', 'vllm_importance_sampling_clip_min': .1, 'bf16': True, 'adam_epsilon': 1e-6, 'per_device_train_batch_size': 16}
+    'vllm_importance_sampling_mode': 'token_mask', 'vllm_importance_sampling_clip_min': .1, 'bf16': True, 'adam_epsilon': 1e-6, 'generation_kwargs': {'typical_p': .9}, 'per_device_train_batch_size': 16}
 
 def other(name):
     "A value that somebody would set"
@@ -65,6 +65,14 @@ def test_unknown_names_and_what_is_not_here_are_said_at_once():
     said = str(error.value)
     assert "'learning_rate'" in said and "'num_generations'" in said and 'deepspeed' in said and 'beta' not in said
     assert len(said) < 400 and '\n' not in said
+
+def test_an_eval_strategy_is_always_a_word():
+    quiet = GRPOConfig()
+    assert quiet.eval_strategy == 'no' and GRPOConfig(eval_strategy='no', eval_steps=5).eval_strategy == 'no'
+    assert GRPOConfig(eval_steps=5).eval_strategy == 'steps' and GRPOConfig(eval_strategy='epoch').eval_strategy == 'epoch'
+    assert dataclasses.replace(quiet, eval_steps=5).eval_strategy == 'steps'
+    assert dataclasses.replace(pickle.loads(pickle.dumps(quiet)), eval_steps=5).eval_strategy == 'steps'
+    assert type(json.loads(quiet.to_json_string())['eval_strategy']) is str
 
 def test_a_line_is_said_once(caplog):
     placing.say_once.cache_clear()
@@ -141,5 +149,6 @@ def test_as_transformers_uses_them():
     args = GRPOConfig('runs/x', hub_token='hf_secret', use_cpu=True, log_level='error')
     assert 'hf_secret' not in args.to_json_string()+repr(args)+str(args.to_sanitized_dict())
     assert args.hub_token == 'hf_secret' and args.device.type == 'cpu' and args.n_gpu == 0
+    assert args.distributed_state.num_processes == 1
     assert args.get_process_log_level() == logging.ERROR
     assert args.to_dict()['learning_rate'] == 1e-6

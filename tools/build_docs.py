@@ -56,6 +56,10 @@ parts = {  # Folder of nbs/ -> title and what the part is about
     '4_run': (
         'IV. A run',
         'Data, settings, checkpoints, the trainer, what to look at, and the command line.'),
+    'guides': (
+        'Guides',
+        'By the words that people search: own data, a T4, out of memory, a loss of 0, a flat reward, resuming. '
+        'Each with what to do, and a cell that shows it.'),
     'cases': (
         'Cases',
         'Whole experiments with their figures, seeds and intervals: each claim of the book, measured.')}
@@ -69,8 +73,9 @@ def place(rel):
     "Where a notebook stands in the book: 'Part I, chapter 8'"
     if len(rel.parts) == 1:
         return ''
-    if rel.parts[0] == 'cases':
-        return 'Case study'
+    apart = dict(cases='Case study', guides='Guide')
+    if rel.parts[0] in apart:
+        return apart[rel.parts[0]]
     numeral = parts[rel.parts[0]][0].partition('.')[0]
     return f'Part {numeral}, chapter {number(rel)}'
 

@@ -50,9 +50,11 @@ def _earned(f, row, texts, timeout=10.):
 # %% ../../nbs/2_rewards/36_audit.ipynb #b631d061
 def _usual_forms(row, gold):
     "The gold as a completion, and in the other styles where the row names none"
-    answer = row.get('answer')
-    if row.get('answer_style') or answer is None or isinstance(answer, (list,tuple)): return [gold]
-    return [gold, *(style.format(answer) for style in GOLD.values())]
+    answer, short = row.get('answer'), '\n' not in gold and '\\boxed' not in gold
+    if row.get('answer_style') or isinstance(answer, (list,tuple)): return [gold]
+    bare = [a for a in (answer, gold.strip().strip('$') if short else None) if a is not None]
+    forms = dict.fromkeys(style.format(a) for a in bare for style in GOLD.values())
+    return [gold, *forms, *('<think>\n</think>\n'+form for form in forms)]
 
 # %% ../../nbs/2_rewards/36_audit.ipynb #94171dfe
 def _shortfall(f, row, gold, golds):
@@ -80,7 +82,9 @@ def _gold_message(f, bad, n):
     lines = [f'reward {reward_name(f)} does not give its most to the gold answer in {len(bad)} of {n} rows, '
              'so no policy could earn it:']
     for row, gold, why in bad[:3]:
-        prompt = str(row.get('prompt'))
+        prompt = row.get('prompt')
+        if not isinstance(prompt, str) and prompt: prompt = prompt[-1]['content']
+        prompt = str(prompt)
         lines.append(f'  prompt {prompt[-80:]!r}, gold as a completion {gold[-80:]!r}: {why}')
     lines.append('Check the columns "answer" and "answer_style", '
                  'give a column "solution" with a right completion, or set gold_check=0')

@@ -10,6 +10,7 @@ __all__ = ['MASKED', 'Arguments']
 # %% ../../nbs/4_run/04b_arguments.ipynb #b33737bb
 import contextlib, json, logging, math
 import torch
+from accelerate import PartialState
 from .placing import fields_set
 from .settings import AllSettings
 
@@ -50,6 +51,8 @@ class Arguments:
     def train_batch_size(self) -> int: return self.per_device_train_batch_size
     @property
     def eval_batch_size(self) -> int: return self.per_device_eval_batch_size
+    @property
+    def distributed_state(self) -> PartialState: return PartialState(cpu=self.device.type == 'cpu')
     @property
     def world_size(self) -> int: return 1
     @property

@@ -6,10 +6,11 @@ Docs: https://grpo-lit.github.io/grpo-lit/4_run/callbacks.html.md"""
 
 # %% auto #0
 __all__ = ['MOMENTS', 'listens', 'as_callback', 'callback_name', 'Callbacks', 'named', 'logging_is_due', 'step_ends', 'log_steps',
-           'training_begins', 'training_goes_on', 'train_result', 'training_ends', 'optimizer_is_heard']
+           'training_only', 'count_moments', 'training_begins', 'training_goes_on', 'train_result', 'training_ends',
+           'optimizer_is_heard']
 
 # %% ../../nbs/4_run/21b_callbacks.ipynb #3cc33cba
-import contextlib, time
+import contextlib, math, time
 from transformers import TrainerCallback, TrainerControl
 from .ending import epoch_ended, is_turn, log_evaluation
 from .files import log
@@ -112,15 +113,27 @@ def log_steps(trainer):
     "A word about the steps since the last one"
     callbacks = trainer.callbacks
     rows = [m for m in trainer.history if m['step'] > callbacks.logged]
-    if rows: trainer.log(mean_of(rows))
+    if rows: trainer.log(training_only(mean_of(rows)))
     callbacks.logged = trainer.state.step
 
+def training_only(row:dict) -> dict:
+    "Without what an evaluation found, which had a word of its own"
+    return {name: value for name, value in row.items() if not name.startswith('eval_')}
+
 # %% ../../nbs/4_run/21b_callbacks.ipynb #602c60e1
+def count_moments(state, args):
+    "Shares of a run as numbers of updates, where callbacks of `transformers` look for them"
+    for name in ('logging_steps', 'eval_steps', 'save_steps'):
+        asked = getattr(args, name) or 0
+        setattr(state, name, math.ceil(asked*state.total_steps) if asked < 1 else int(asked))
+    state.num_train_epochs = args.num_train_epochs
+
 def training_begins(trainer):
     "Before the first step, or the first one after a stop"
     callbacks, state = trainer.callbacks, trainer.state
     callbacks.began, callbacks.first = time.perf_counter(), len(trainer.history)
     callbacks.logged = min(callbacks.logged, state.step)
+    count_moments(state, trainer.args)
     if trainer.resumed and trainer.run and not state.log_history:
         state.log_history = [dict(m) for m in trainer.run.rows]
     callbacks.control.should_training_stop = False
@@ -158,7 +171,7 @@ def training_ends(trainer):
     if len(trainer.history) > callbacks.first:
         rows = [m for m in trainer.history if m['step'] > callbacks.logged] or trainer.history[-1:]
         callbacks.logged = trainer.state.step
-        trainer.log(mean_of(rows) | train_result(trainer, seconds).metrics)
+        trainer.log(training_only(mean_of(rows)) | train_result(trainer, seconds).metrics)
     callbacks.tell('on_train_end')
 
 # %% ../../nbs/4_run/21b_callbacks.ipynb #79399344

@@ -19,6 +19,7 @@ from ..policy import Reference, has_adapter
 from .files import log, write_whole
 from .logs import plain
 from .manifest import check_whole, has_manifest, write_manifest
+from .phases import without_bars
 
 # %% ../../nbs/4_run/12_checkpoints.ipynb #250a21a0
 @dataclass
@@ -52,6 +53,11 @@ class RunState:
     best_model_checkpoint:str|None=None # The checkpoint of that step, if there is one
     is_world_process_zero:bool=True # There is one process
     is_local_process_zero:bool=True # There is one process
+    logging_steps:int=1 # A word every so many updates
+    eval_steps:int=0 # An evaluation
+    save_steps:int=0 # A checkpoint
+    num_train_epochs:float=1. # As asked for
+    total_flos:float=0. # Not counted
 
     @property
     def global_step(self) -> int: return self.step
@@ -63,7 +69,7 @@ class RunState:
 # %% ../../nbs/4_run/12_checkpoints.ipynb #b71c809a
 COUNTERS = ('step', 'rollout', 'update', 'num_tokens', 'beta', 'correct_mismatch', 'memory_divisor',
             'nonfinite_updates', 'nonfinite_in_a_row', 'far_in_a_row', 'strayed', 'alarms', 'epoch',
-            'best_metric', 'best_global_step', 'best_model_checkpoint')
+            'best_metric', 'best_global_step')
 
 def counters(state:RunState) -> dict: # Plain values
     "The part of the state that is numbers"
@@ -77,8 +83,9 @@ def save_policy(model, # Unwrapped
     "Write policy and tokenizer as `from_pretrained` reads them"
     if merge and has_adapter(model):
         model = copy.deepcopy(model).merge_and_unload()
-    model.save_pretrained(path)
-    tokenizer.save_pretrained(path)
+    with without_bars():
+        model.save_pretrained(path)
+        tokenizer.save_pretrained(path)
 
 # %% ../../nbs/4_run/12_checkpoints.ipynb #201b05fa
 def read_weights(model, # Which has the same parameters

@@ -167,7 +167,8 @@ class Collector:
         self.state, self.reward_funcs, self.args = state, reward_funcs, args
         self.accelerator, self.rows = accelerator, rows
         self.sample = Sampler(state, tokenizer, args, accelerator)
-        self.order = DataOrder(len(rows), args.seed, args.shuffle_dataset)
+        seed = args.seed if args.data_seed is None else args.data_seed
+        self.order = DataOrder(len(rows), seed, args.shuffle_dataset)
         self.notes = notes or RewardNotes()
         first = rows.head() if isinstance(rows, Stream) else rows
         self.columns = [name for name in whole_row(first) if name != 'prompt']

@@ -7,7 +7,7 @@ Docs: https://grpo-lit.github.io/grpo-lit/4_run/config.html.md"""
 # %% auto #0
 __all__ = ['RULES', 'SCHEDULES', 'OPTIMIZERS', 'CHOICES', 'LOSS_RULES', 'LEASH_RULES', 'SIZE_RULES', 'FIT_RULES',
            'LOSS_ARGUMENTS', 'TINY_RUN', 'check_rules', 'is_interval', 'check_names', 'highest_ratio', 'bounds_cross',
-           'two_sizes', 'fit_sizes', 'spread_generation', 'GRPOConfig']
+           'two_sizes', 'fit_sizes', 'spread_generation', 'Unsaid', 'settle_evaluation', 'GRPOConfig']
 
 # %% ../../nbs/4_run/05_config.ipynb #ae06373f
 from dataclasses import dataclass
@@ -163,6 +163,16 @@ def spread_generation(settings:AllSettings):
         setattr(settings, name, value)
     settings.generation_kwargs = left or None
 
+# %% ../../nbs/4_run/05_config.ipynb #f3f36caf
+class Unsaid(str):
+    "A word that nobody gave: it is found anew when settings are copied"
+
+def settle_evaluation(settings:AllSettings):
+    "An eval_strategy where none was given"
+    given = settings.eval_strategy
+    if given is None or isinstance(given, Unsaid):
+        settings.eval_strategy = Unsaid('steps' if settings.eval_steps else 'no')
+
 # %% ../../nbs/4_run/05_config.ipynb #83ec045d
 LOSS_ARGUMENTS = (
     'loss_type', 'kl', 'epsilon', 'epsilon_high', 'delta', 'importance_sampling_level', 'max_completion_length',
@@ -181,6 +191,7 @@ class GRPOConfig(Arguments, FromTRL, AllSettings):
         take(self)
         if self.hub_token == MASKED: self.hub_token = None
         spread_generation(self)
+        settle_evaluation(self)
         check_numbers(self)
         check_rules(self, RULES)
         check_names(self)

@@ -88,13 +88,14 @@ class ProgressLine:
     def begin(self, trainer=None):
         "Before the first step"
         self.columns, self.shown, self.handler = None, -math.inf, None
-        if trainer is None or not self.stream.isatty(): return
+        if trainer is None or trainer.args.disable_tqdm or not self.stream.isatty(): return
         if not log.hasHandlers():
             self.handler = _AboveTheBar(self)
             log.addHandler(self.handler)
         self.rewrite(bar_line(trainer.state.step, trainer.state.total_steps, 0))
 
     def __call__(self, trainer, m):
+        if trainer.args.disable_tqdm: return
         if self.stream.isatty(): self.in_terminal(trainer, m)
         elif self.is_time(m, parts=10, seconds=600): say(progress_text(m, mean_step_time(trainer)), file=self.stream)
 
@@ -183,12 +184,15 @@ class NotebookProgress:
     def begin(self, trainer=None):
         "Before the first step: an output of its own"
         self.handle, self.last = None, -math.inf
-        if trainer is not None: self.draw(trainer)
+        if trainer is not None and not trainer.args.disable_tqdm: self.draw(trainer)
 
     def __call__(self, trainer, m):
+        if trainer.args.disable_tqdm: return
         if m['step'] == m['total'] or time.monotonic()-self.last >= 1/self.hz: self.draw(trainer)
 
-    def end(self, trainer): self.draw(trainer)
+    def end(self, trainer):
+        "After the last step: as it was left"
+        if not trainer.args.disable_tqdm: self.draw(trainer)
 
     def draw(self, trainer):
         from IPython.display import display

@@ -7,8 +7,8 @@ Docs: https://grpo-lit.github.io/grpo-lit/4_run/ending.html.md"""
 # %% auto #0
 __all__ = ['save_stopped', 'newest_saved', 'save_broken', 'check_finite', 'keep_diverged', 'diverged_is_kept', 'save_stuck',
            'settle', 'is_owed', 'evaluation_is_due', 'is_turn', 'prompts_of', 'epoch_ended', 'checkpoint_is_due',
-           'checkpoint_is_overdue', 'keep_if_due', 'log_evaluation', 'evaluation_is_owed', 'go_on', 'say_from',
-           'start_run', 'train_to_the_end', 'sum_up']
+           'checkpoint_is_overdue', 'keep_if_due', 'log_evaluation', 'evaluation_is_owed', 'go_on', 'give_hope',
+           'say_from', 'start_run', 'train_to_the_end', 'sum_up']
 
 # %% ../../nbs/4_run/21_ending.ipynb #0e695f4c
 import contextlib, math, signal, sys, time
@@ -20,6 +20,7 @@ from .checkpoints import write_checkpoint
 from .display import showing
 from .files import NotSaved, log
 from .hopeless import watch_evaluation
+from .phases import in_notebook, phase
 from .resume import checkpoint_to_resume
 from .runs import Run, step_of
 from .signals import Stop, say, stoppable, uninterrupted
@@ -153,7 +154,8 @@ def keep_if_due(trainer, asked:bool|None=None # Is one asked for? None: by the s
 
 def log_evaluation(trainer, metrics:dict): # Of the step, added to
     "Evaluate, and record it with the step"
-    found = trainer.evaluate()
+    with phase('evaluating', trainer.args.disable_tqdm or in_notebook()):
+        found = trainer.evaluate()
     with uninterrupted():
         metrics |= found
         watch_evaluation(found, trainer.state)
@@ -173,7 +175,13 @@ def go_on(trainer, resume:bool|str # A path, or True for the newest checkpoint
     if path:
         trainer.load_checkpoint(path)
         say_from(path, trainer)
+        give_hope(trainer)
     trainer.resumed = True
+
+def give_hope(trainer):
+    "A run that was ended as hopeless and is taken up again has been changed: the count begins anew"
+    alarms, most = trainer.state.alarms, trainer.args.stop_when_hopeless
+    if most and alarms.get('hopeless', 0) >= most: alarms['hopeless'] = 0
 
 def say_from(path, trainer):
     "Where it goes on, and what of it is to be done again"

@@ -67,7 +67,8 @@ def say_difference(before:EvalResult, after:EvalResult):
     except ValueError as e:
         said = f'no paired comparison: {e}'
     kl = 'not measured, as beta is 0' if after.kl is None else f'{after.kl:.4f} nats per token'
-    say(f'{said}; KL to the reference {kl}')
+    say(said)
+    say(f'KL to the reference {kl}')
 
 def unchanged(before:EvalResult|None, after:EvalResult|None) -> list: # Of lines: one, or none
     "What to say if nothing has changed that the questions can show"

@@ -169,6 +169,7 @@ class OlderNotNeeded:
 class OlderNotHere:
     "Fields of older versions that are refused"
     vllm_guided_decoding_regex:str|None=None # Reward the shape instead, with a reward function
+    vllm_sampling_params:str|None=None # Unsloth's: give temperature, top_p, top_k, min_p and stop as settings
 
 @dataclass
 class OlderNames:

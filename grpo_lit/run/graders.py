@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from transformers import AutoTokenizer, TrainerState
 from ..core import Rollouts
+from ..hub import find_on_hub, is_path, no_directory
 from ..rewards.calls import reward_name
 from ..rewards.beside import is_async
 from ..rewards.reward_models import model_reward
@@ -155,9 +156,16 @@ def _model_name(model):
     path = str(getattr(getattr(model, 'config', None), '_name_or_path', '') or type(model).__name__)
     return path.rstrip('/').split('/')[-1]
 
+def _check_name(name):
+    "Raise `ValueError` for a name that leads to no model"
+    if Path(name).is_dir(): return
+    if is_path(name): raise no_directory(name)
+    find_on_hub(name, 'model', more='; a reward is a function, a model, or the name or directory of one')
+
 def _as_function(reward, tokenizer, device, options):
     "A reward that is a function; raises `ValueError` for what cannot be one"
     if isinstance(reward, (str, Path)):
+        _check_name(str(reward))
         name = str(reward).rstrip('/').split('/')[-1]
         return model_reward(reward, tokenizer, device=device, name=name, **options)
     if isinstance(reward, torch.nn.Module):

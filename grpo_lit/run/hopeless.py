@@ -6,13 +6,13 @@ Docs: https://grpo-lit.github.io/grpo-lit/4_run/hopeless.html.md"""
 
 # %% auto #0
 __all__ = ['STILL', 'weights_sample', 'still', 'cause_of_still', 'watch_weights', 'usual_size', 'watch_rate', 'watch_evaluation',
-           'is_hopeless', 'watch_learning']
+           'is_hopeless', 'watch_learning', 'say_why']
 
 # %% ../../nbs/4_run/19c_hopeless.ipynb #93cf225f
 import math
 import torch
 from ..core import Rollouts
-from .alarms import is_on, lower_alarm, raise_alarm, watch_rollout
+from .alarms import is_on, lower_alarm, raise_alarm, sentence, watch_rollout
 from .checkpoints import RunState
 from .divergence import is_calibrating, usual_causes
 
@@ -95,4 +95,12 @@ def watch_learning(metrics:dict, # Of a step; `hopeless` is added when the run s
     watch_rate(state, args)
     in_a_row = (state.alarms.get('hopeless', 0)+1)*is_hopeless(metrics, state)
     state.alarms['hopeless'] = in_a_row
-    if 0 < args.stop_when_hopeless <= in_a_row: metrics['hopeless'] = 1.
+    if 0 < args.stop_when_hopeless <= in_a_row:
+        metrics['hopeless'] = 1.
+        say_why(metrics, rollouts, state, args)
+
+def say_why(metrics:dict, rollouts:Rollouts, state:RunState, args):
+    "A run that is ended has a reason, also where chance alone might have been it"
+    known = any(alarm['over'] is None for alarm in state.alarms.get('said', {}).values())
+    if known or rollouts is None: return
+    if metrics['frac_reward_zero_std'] == 1: raise_alarm('dead', sentence('dead', rollouts, metrics, args), state)

@@ -122,9 +122,9 @@ class Trackers(TrainerCallback):
         "An error in this block ends nothing"
         try:
             yield
-            self.failures[name] = 0
+            self.failures[name, doing] = 0
         except (Exception, SystemExit) as e:
-            times = self.failures[name] = self.failures.get(name, 0)+1
+            times = self.failures[name, doing] = self.failures.get((name, doing), 0)+1
             if times == 1:
                 said = visible(f'{type(e).__name__}: {e}'[:300])
                 log.warning('report_to: %s failed %s (%s); the run goes on', name, doing, said)
@@ -135,7 +135,7 @@ class Trackers(TrainerCallback):
         "Make those that are not there yet"
         known = self.identifiers()
         for name in self.names:
-            if name in self.there or name in self.failures: continue
+            if name in self.there or (name, 'at the beginning') in self.failures: continue
             with self.tried(name, 'at the beginning'):
                 self.there[name] = begin_tracker(name, self.trainer, known)
                 known[name] = _identifier(self.there[name])

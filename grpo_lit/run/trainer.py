@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from ..core import Rollouts
 from ..policy import add_lora
+from ..tasks import with_template
 from .around import Around, checkpoint_is_kept, need, refuse, run_config_is_kept, warn_of_lengths, with_quantization
 from .callbacks import Callbacks, log_steps, logging_is_due, optimizer_is_heard, step_ends
 from .callbacks import train_result, training_begins, training_ends, training_goes_on
@@ -65,7 +66,8 @@ class GRPOTrainer(Around):
         self.args = args = with_quantization(args or GRPOConfig(), quantization_config)
         warn_of_lengths(args)
         trackers = trackers_named(args.report_to)
-        model, self.tokenizer = policy_and_tokenizer(model, processing_class, args, peft_config is not None)
+        model, tokenizer = policy_and_tokenizer(model, processing_class, args, peft_config is not None)
+        self.tokenizer = with_template(tokenizer, args.chat_template_kwargs)
         self.train_dataset = with_length(as_rows(train_dataset), args)
         self.eval_dataset = evaluation_rows(eval_dataset)
         self.accelerator = new_accelerator(args)

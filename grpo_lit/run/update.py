@@ -206,4 +206,7 @@ class Updater:
             warnings.filterwarnings('ignore', 'Detected call of `lr_scheduler.step') # a skipped update is no mistake
             state.schedule.step()
         advance(state, args, kl)
+        every = args.torch_empty_cache_steps
+        if every and state.step%every == 0 and torch.cuda.is_available():
+            torch.cuda.empty_cache()
         return dict(grad_norm=norm, learning_rate=rate, skipped=float(not (signal_there and finite)))
