@@ -30,6 +30,8 @@ __getattr__, __dir__, __all__ = window(__name__, {
     '.run.watch': 'plot_run',
     '.run.evaluate': 'pass_at_k',
     '.run.sft': 'fit_sft sft_loss',
+    '.run.past': 'load_rollouts rescore',
+    '.run.given': 'train_from_rollouts',
 })
 
 # modules that stood at the top before there were parts

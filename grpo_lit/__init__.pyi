@@ -28,6 +28,9 @@ from .run.watch import plot_run as plot_run
 from .run.evaluate import pass_at_k as pass_at_k
 from .run.sft import fit_sft as fit_sft
 from .run.sft import sft_loss as sft_loss
+from .run.past import load_rollouts as load_rollouts
+from .run.past import rescore as rescore
+from .run.given import train_from_rollouts as train_from_rollouts
 
 __all__ = [
     'Rollouts',
@@ -57,4 +60,7 @@ __all__ = [
     'plot_run',
     'pass_at_k',
     'fit_sft',
-    'sft_loss']
+    'sft_loss',
+    'load_rollouts',
+    'rescore',
+    'train_from_rollouts']

@@ -6,7 +6,7 @@ Docs: https://grpo-lit.github.io/grpo-lit/1_line/tasks.html.md"""
 
 # %% auto #0
 __all__ = ['HABITS', 'column_addition', 'long_addition', 'addition_habit', 'Task', 'addition_task', 'sums_task', 'as_chat',
-           'encode_prompt', 'with_template']
+           'plain_on_chat', 'encode_prompt', 'with_template']
 
 # %% ../nbs/1_line/04_tasks.ipynb #5d91dc30
 import copy, random
@@ -111,6 +111,16 @@ def as_chat(rows:Sequence, # Rows with a `prompt` string
         if not isinstance(prompt, str): return prompt
         return [*head, dict(role='user', content=prompt)]
     return [{**r, 'prompt': messages(r['prompt'])} for r in rows]
+
+# %% ../nbs/1_line/04_tasks.ipynb #c9cffe20
+def plain_on_chat(prompt, # The first of the data
+                  tokenizer) -> str|None: # None: nothing to say
+    "What to say where a plain string goes to a model that has a chat template"
+    if not isinstance(prompt, str) or not getattr(tokenizer, 'chat_template', None): return None
+    marks = [t for t in getattr(tokenizer, 'all_special_tokens', []) if t not in (tokenizer.bos_token, tokenizer.eos_token)]
+    if any(mark in prompt for mark in marks): return None      # the template went over it already
+    return ('the prompts are plain strings, and this model has a chat template: it will complete them as text. '
+            'as_chat(rows) makes conversations of them; a base model may want them as they are')
 
 # %% ../nbs/1_line/04_tasks.ipynb #b32c9da7
 def _is_chat(prompt):

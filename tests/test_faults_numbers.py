@@ -161,8 +161,6 @@ MODELS = { # name -> (maker, a word of the sentence)
     'a number': (lambda: 3, 'causal language model'),
     'weights alone': (lambda: policy().state_dict(), 'causal language model'),
     'frozen': (lambda: policy().requires_grad_(False), 'nothing to train'),
-    'bfloat16': (lambda: policy().to(torch.bfloat16), '16-bit'),
-    'float16': (lambda: policy().half(), '16-bit'),
     'integers': (in_integers, 'quantized'),
     'context too short': (lambda: built(max_position_embeddings=16), 'exceeds the context'),
 }

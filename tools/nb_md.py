@@ -48,6 +48,7 @@ glued_list = re.compile( # A list needs a blank line before it
     r'^(?![ \t]*(?:[-*+]|\d+\.) |[ \t]*$|[ >|])(.+)\n(?=(?:[-*+]|1\.) )', re.M)
 callout = re.compile(r'^:::\s*\{\.callout-(\w+)[^}]*\}\n(.*?)^:::\s*$', re.M|re.S)
 source_link = re.compile(r'\]\(([^)]*)\)\{target="_blank" style="[^"]*"\}')
+here_link = re.compile(r'\]\(#([^)\s]+)\)') # Jupyter keeps capitals in anchors
 asset = re.compile(r'(?:\.\./)+docs_assets/') # pictures that a notebook shows from there
 notebook_link = re.compile(r'\]\((?!\w+:)([^)\s#]*)\.ipynb(#[^)\s]*)?\)')
 
@@ -85,6 +86,7 @@ class Page:
         s = callout.sub(self.callout, s)
         s = source_link.sub(r'](\1){: .source }', s)
         s = notebook_link.sub(self.nb_link, s)
+        s = here_link.sub(lambda m: f'](#{m[1].lower()})', s)
         s = asset.sub(self.assets, s)
         if self.readme:
             return s
@@ -234,10 +236,13 @@ def joined(outs):
 
 def prepare(c):
     """Show what is exported: `export` becomes `exports`, but for cells of imports only.
-    Run nothing that a test flag marks: nbdev's processing would, if it imports."""
+    Run nothing else but imports: nbdev's processing would run a lesson that imports something, or that a test flag marks."""
     if c.cell_type != 'code':
         return
-    if any(c.has_directive(o) for o in cfg['tst_flags'].split()):
+    code = re.search(r'^(?!import |from |#|\s|$)', c.source, flags=re.M)
+    exports = re.search(r'^\s*#\|\s*exports?\b', c.source, flags=re.M)
+    imports = re.search(r'^\s*(import|from)\s', c.source, flags=re.M)
+    if any(c.has_directive(o) for o in cfg['tst_flags'].split()) or code and imports and not exports:
         c.source = '#| eval: false\n'+c.source
-    elif re.search(r'^(?!import |from |#|\s|$)', c.source, flags=re.M):
+    elif code:
         c.source = re.sub(r'^(\s*#\|\s*export)[ \t]*$', r'\1s', c.source, flags=re.M)

@@ -18,7 +18,7 @@ from ..rewards.knights import knights_task
 from .benchmarks import BENCHMARKS, prompted, recognize
 from .jsonrows import Rows, log
 from .questions import as_questions, each
-from .tables import as_dataset, format_of, rows_of_file
+from .tables import FORMATS, as_dataset, format_of, rows_of_file
 from ..tasks import Task, addition_task, sums_task
 from ..tensors import seed_for
 

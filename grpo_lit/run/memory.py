@@ -8,10 +8,10 @@ Docs: https://grpo-lit.github.io/grpo-lit/4_run/memory.html.md"""
 __all__ = ['OPTIMIZER_BYTES', 'DRAWING', 'optimizer_bytes', 'samples_in_half', 'standing', 'tail_room', 'cache_bytes',
            'sampling_parts', 'full_rollout', 'largest_portion', 'activation_bytes', 'tile_bytes', 'update_parts',
            'reference_parts', 'step_parts', 'free_bytes', 'MemoryPlan', 'lay_out', 'memory_plan', 'proposals', 'advice',
-           'table', 'out_of_memory', 'is_out_of_memory', 'as_it_runs', 'memory_explained']
+           'table']
 
 # %% ../../nbs/4_run/14e_memory.ipynb #514845af
-import contextlib, copy, html
+import copy, html
 from dataclasses import dataclass, field, replace
 import torch
 from ..core import Rollouts
@@ -35,7 +35,7 @@ def optimizer_bytes(f:Footprint, args) -> float:
 def samples_in_half(f:Footprint, args) -> bool:
     "Does a copy in 16 bits sample?"
     half = args.sampling_dtype or ('float32' if on_cpu(args) or precision(args) == 'no' else 'half')
-    return not f.adapter and half != 'float32'
+    return half != 'float32' and f.base not in HALF # a base in 16 bits samples as it is
 
 def standing(f:Footprint, args) -> dict: # Part -> bytes
     "What is there in every phase"
@@ -58,7 +58,7 @@ def cache_bytes(f:Footprint, args, prompt:int) -> float: # Tokens of a prompt
     wide = 4 if f.base not in HALF and not samples_in_half(f, args) else 2
     G, T = args.num_generations, args.max_completion_length
     rows = min(args.max_rows or args.generation_batch_size, args.generation_batch_size)
-    static = not on_cpu(args) and (samples_in_half(f, args) or precision(args) == 'no')
+    static = not on_cpu(args) and (wide == 2 or precision(args) == 'no')
     if prompt < SHORT: places = rows*tail_room(prompt+T, prompt+T, static)
     else: places = rows//G*prompt+rows*tail_room(T, prompt+T, static)
     return places*2*f.keys*f.layers*wide
@@ -210,7 +210,7 @@ def advice(plan:MemoryPlan) -> list: # Lines; empty where it fits
     if plan.fits: return []
     args, total, lines = copy.copy(plan.args), plan.total, []
     if not plan.footprint.adapter:
-        lines.append('train an adapter (peft_config=LoraConfig(...), --lora-r 16): no reference, hardly any gradients and optimizer')
+        lines.append('train an adapter: peft_config=LoraConfig(...), or --lora-r 16')
     for new, said in proposals(args):
         tried = copy.copy(args)
         for name, value in new.items(): setattr(tried, name, value)
@@ -232,37 +232,3 @@ def table(plan:MemoryPlan) -> str:
     if plan.free is not None:
         lines.append(row('free on the device', plan.free, 'fits' if plan.fits else 'does not fit'))
     return '\n'.join(lines+[f'- {line}' for line in plan.advice()])
-
-# %% ../../nbs/4_run/14e_memory.ipynb #0b23a132
-def out_of_memory(model, args, prompt_tokens:int, divisor:int=1) -> str:
-    "What to say when memory has run out for good"
-    try:
-        plan = memory_plan(model, args, prompt_tokens, divisor=divisor)
-        plan.free = min(plan.free or plan.total, .9*plan.total)
-        most, cures = plan.largest, '; '.join(plan.advice()[:3])
-        took = f'{most} takes most, {plan.parts[most]/2**30:.2f} of {plan.total/2**30:.2f} GB in the phase {plan.peak_phase!r}'
-    except Exception: # memory is short, and what follows is known anyway
-        took, cures = 'the plan could not be made', 'gradient_checkpointing=True; a smaller micro_batch_tokens; an adapter'
-    return f'out of memory: {took}. Change: {cures}'
-
-# %% ../../nbs/4_run/14e_memory.ipynb #c58acf68
-def is_out_of_memory(error:BaseException) -> bool:
-    "Was it memory, of a GPU or of the machine, that was missing?"
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
-
-def as_it_runs(state, args):
-    "The settings with what a run has changed since, to save memory"
-    now = copy.copy(args)
-    now.gradient_checkpointing = args.gradient_checkpointing or getattr(state.model, 'is_gradient_checkpointing', False)
-    return now
-
-@contextlib.contextmanager
-def memory_explained(state, # A `RunState`
-                     args):
-    "An error of memory says what took it"
-    try: yield
-    except Exception as e:
-        if not is_out_of_memory(e): raise
-        prompt = 256 if state.rollouts is None else state.rollouts.prompt_mask.shape[1]
-        said = out_of_memory(state.model, as_it_runs(state, args), prompt, state.memory_divisor)
-        raise torch.OutOfMemoryError(said) from e

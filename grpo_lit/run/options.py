@@ -21,7 +21,8 @@ from .. import __path__ as PACKAGE
 COMMANDS = dict( # Name -> module of the package and function in it
     demo=('run.commands', 'demo'),
     train=('run.commands', 'train'),
-    eval=('run.commands', 'evaluation'),
+    eval=('run.evaluations', 'evaluation'),
+    compare=('run.comparison', 'comparison'),
     sample=('run.looking', 'sample'),
     show=('run.looking', 'show'),
     plot=('run.commands', 'plot'))
@@ -122,7 +123,9 @@ GROUPS = dict( # Command -> title -> names of its options
         'the run': 'out overwrite resume seed dry_run'},
     eval={
         'what to measure': 'model chat system',
-        'questions': 'data split config_name limit prompt_column answer_column prompt_style'},
+        'questions': 'data split config_name limit prompt_column answer_column prompt_style',
+        'how it answers': 'num_generations temperature greedy top_p top_k max_completion_length batch_size seed',
+        'what comes out': 'reward compare out resume'},
     sample={'how it writes': 'num_generations temperature max_completion_length seed'})
 
 CHOICES = dict( # Setting -> its values
@@ -153,7 +156,7 @@ EXAMPLES = dict(
            'grpo-lit train --config run.toml --set learning_rate=5e-6 --dry-run',
            'grpo-lit train --resume runs/gsm8k'],
     eval=['grpo-lit eval --model runs/gsm8k --data gsm8k',
-          'grpo-lit eval --model Qwen/Qwen3-0.6B --data questions.jsonl --num-generations 8'],
+          'grpo-lit eval --model Qwen/Qwen3-0.6B --data gsm8k math500 --num-generations 8'],
     sample=['grpo-lit sample runs/gsm8k "What is 12*13?"', 'grpo-lit sample tiny "47+85=?" --num-generations 4'],
     show=['grpo-lit show runs/gsm8k', 'grpo-lit show runs/gsm8k --step 40'],
     plot=['grpo-lit plot runs/gsm8k'],

@@ -30,7 +30,7 @@ from .precision import float32_masters, loading_options, on_cpu, precision
 from .config import GRPOConfig
 from ..sampling import check_fits
 from ..scoring import check_rewards, whole_row
-from ..tasks import encode_prompt
+from ..tasks import encode_prompt, plain_on_chat
 from ..tensors import no_such
 
 # %% ../../nbs/4_run/15_prepare.ipynb #6561ccd6
@@ -88,6 +88,7 @@ def check_run(model, tokenizer, reward_funcs:list,
     if args.save_steps and not args.output_dir:
         raise ValueError('save_steps is set, but there is no output_dir to save in')
     sample = train_dataset.head() if isinstance(train_dataset, Stream) else train_dataset
+    if said := plain_on_chat(sample[0]['prompt'], tokenizer): log.warning(said)
     check_rewards(reward_funcs, whole_row(sample), tokenizer)
     if args.gold_check:
         with phase('asking the rewards for gold answers', args.disable_tqdm) as progress:
@@ -100,10 +101,11 @@ def policy_and_tokenizer(model, processing_class,
                         ) -> tuple:
     "Load what is a name, as the settings say, and find the tokenizer that belongs to a model"
     args = args or GRPOConfig()
+    if processing_class is not None and not hasattr(processing_class, 'eos_token_id'):
+        raise ValueError(f'processing_class is {processing_class!r:.60}: give a tokenizer of transformers')
     if isinstance(model, (str, Path)):
         with phase(f'loading {model}', args.disable_tqdm):
-            model, loaded = load_policy(str(model), **loading_options(args, adapter))
-        processing_class = processing_class or loaded
+            model, processing_class = load_policy(str(model), tokenizer=processing_class, **loading_options(args, adapter))
     elif not isinstance(model, torch.nn.Module):
         raise ValueError(f'the model is {model!r:.60}: give a causal language model, or what load_policy takes')
     elif args.model_init_kwargs:
@@ -113,8 +115,6 @@ def policy_and_tokenizer(model, processing_class,
             processing_class = AutoTokenizer.from_pretrained(model.config._name_or_path)
         except (AttributeError, OSError, ValueError) as e:
             raise ValueError(f'no tokenizer comes with this model: give processing_class ({e})') from e
-    if not callable(processing_class) or not hasattr(processing_class, 'eos_token_id'):
-        raise ValueError(f'processing_class is {processing_class!r:.60}: give a tokenizer of transformers')
     return model, check_tokenizer(processing_class)
 
 # %% ../../nbs/4_run/15_prepare.ipynb #ef5e4cbd

@@ -26,7 +26,7 @@ from .ending import evaluation_is_due, evaluation_is_owed, log_evaluation, train
 from .graders import RewardNotes, as_list, graders
 from .history import TrainResult
 from .hopeless import watch_learning
-from .memory import memory_explained
+from .shortage import memory_explained
 from .prepare import check_run, new_accelerator, new_state, policy_and_tokenizer
 from .report import efficiency, step_metrics, tokens_read, watch_mismatch
 from .resume import keep_checkpoint
