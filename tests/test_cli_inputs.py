@@ -367,6 +367,10 @@ def test_a_file_and_a_run_that_goes_on(there, capfd):
     out, err = capfd.readouterr()
     assert 'step 2' in out and 'reward' in out and not err.count('Traceback')
 
+def test_conversations_are_measured_as_text(there):
+    put(there, {'a.jsonl': lines(ASKED)})
+    assert main(['eval', '--model', 'tiny', '--data', 'a.jsonl', '--limit', '2', '--out', 'eval']) == 0
+
 def test_dry_run_writes_nothing(there, capfd):
     put(there, {'a.csv': GOOD})
     assert main(['train', '--model', 'tiny', '--data', 'a.csv', '--max-steps', '40', '--dry-run', *SMALL]) == 0
