@@ -90,6 +90,9 @@ trainer.save_model('policy')
 for m in trainer.steps():
     print(m['step'], trainer.last_rollouts.rewards)
 plot_run('runs/x', save='curve.png')
+kept = load_rollouts('runs/x', steps=range(3))
+print(rescore(kept, length_reward, scale_rewards='none'))
+train_from_rollouts('tiny', 'runs/x', args)
 
 names: list = [R.as_numbers, R.answer_parts, R.extract_choice, R.choice_reward, R.word_f1, R.word_match('f1')]
 names += [R.passed_tests_reward, R.program_reward(partial=True), R.unit_tests(n_mutants=3)]
