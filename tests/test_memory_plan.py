@@ -30,6 +30,7 @@ def trainer(model, adapter, P, G, tokens, steps, **settings):
                        processing_class=tiny_tokenizer(), peft_config=lora() if adapter else None)
 
 trainer('tiny', what['adapter'], 1, 2, 8, 1).train() # loads all libraries
+torch.randn(512, 1024) @ torch.randn(1024, 8192) # which keep buffers for large products
 torch.manual_seed(0)
 config = AutoConfig.for_model('llama', **what['shape'], tie_word_embeddings=True, pad_token_id=0, bos_token_id=1, eos_token_id=None)
 model = AutoModelForCausalLM.from_config(config)
@@ -61,7 +62,7 @@ def shape(width, inner, layers, heads, key_heads, vocabulary):
 WIDE, DEEP = shape(640, 1728, 6, 10, 2, 16_000), shape(256, 704, 16, 4, 2, 8_000)
 CASES = dict(
     all_weights=dict(shape=WIDE, prompt=64, tokens=48, P=2, G=8),
-    lora=dict(shape=WIDE, prompt=64, tokens=48, P=2, G=8, adapter=True),
+    lora=dict(shape=WIDE, prompt=64, tokens=96, P=2, G=8, adapter=True),
     checkpointing=dict(shape=DEEP, prompt=128, tokens=96, P=2, G=8, settings=dict(gradient_checkpointing=True)),
     small_micro_batches=dict(shape=DEEP, prompt=128, tokens=64, P=4, G=8, settings=dict(micro_batch_tokens=700)),
     off_loaded=dict(shape=WIDE, prompt=32, tokens=64, P=2, G=8, settings=dict(beta=0.)))
