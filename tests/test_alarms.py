@@ -14,6 +14,8 @@ task = addition_task()
 SMALL = dict(max_steps=8, num_generations=4, per_device_train_batch_size=8, max_completion_length=12, learning_rate=1e-4,
              seed=1, use_cpu=True, gold_check=0, disable_tqdm=True)
 
+def slow(value): return pytest.param(value, marks=pytest.mark.slow)
+
 def varied(completions, **columns):
     "Differs within every group"
     return [sum(map(ord, c))%7/7 for c in completions]
@@ -56,7 +58,7 @@ CASES = { # What is wrong: (settings of the trainer, words of its line)
     'rate of nothing': (dict(learning_rate=0.), 'the weights do not move', 'learning_rate=0'),
 }
 
-RARE = 'constant below 0', 'no leash', 'top_k of 1', 'cut and masked', 'one of two fails', 'one of two is null', 'cut', 'null'
+RARE = 'constant below 0', 'no leash', 'top_k of 1', 'cut and masked', 'one of two fails', 'one of two is null', 'cut', 'null', 'greedy', 'constant at 1', 'rate of nothing'
 
 @pytest.mark.parametrize('case', [pytest.param(c, marks=pytest.mark.slow) if c in RARE else c for c in CASES])
 def test_said_once_and_in_the_summary(case, caplog):
@@ -117,7 +119,7 @@ def test_bfloat16_weights_that_round_updates_away(caplog):
 
 # The end of a hopeless run ---------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize('settings', [dict(rewards=flat(0.)), dict(rewards=none_of_them), dict(learning_rate=1e-12, max_steps=20),
+@pytest.mark.parametrize('settings', [dict(rewards=flat(0.)), slow(dict(rewards=none_of_them)), slow(dict(learning_rate=1e-12, max_steps=20)),
                                       dict(max_completion_length=2, mask_truncated_completions=True, beta=0.)])
 def test_hopeless_runs_end(settings, tmp_path, caplog):
     t = trainer(out=tmp_path/'run', **dict(stop_when_hopeless=4) | settings)
@@ -134,10 +136,12 @@ def test_a_hopeless_run_has_a_reason_and_another_chance(tmp_path):
     assert again.train(resume_from_checkpoint=True)['step'] == 6
     assert [line.split(':')[0] for line in troubles(again.state)] == ['from step 3 on']
 
+@pytest.mark.slow
 def test_hopeless_is_off_by_default(tmp_path):
     t = trainer(flat(0.), max_steps=6)
     assert 'hopeless' not in t.train() and t.state.step == 6
 
+@pytest.mark.slow
 def test_one_living_group_is_hope(tmp_path):
     asked = []
     def seldom(completions, **columns):

@@ -91,8 +91,8 @@ def test_strategies(settings, expected, tmp_path):
     trainer(tmp_path/'run', **settings).train()
     assert names(tmp_path/'run') == [f'checkpoint-{n}' for n in expected]
 
-@pytest.mark.parametrize('strategy, expected', [(dict(eval_strategy='epoch', rows=4), [2, 4, 6]), (dict(eval_strategy='no', eval_steps=2), []),
-                                                (dict(eval_steps=.5), [3, 6]), (dict(eval_steps=1, eval_delay=4), [4, 5, 6])])
+@pytest.mark.parametrize('strategy, expected', [(dict(eval_strategy='epoch', rows=4), [2, 4, 6]), slow(dict(eval_strategy='no', eval_steps=2), []),
+                                                slow(dict(eval_steps=.5), [3, 6]), (dict(eval_steps=1, eval_delay=4), [4, 5, 6])])
 def test_evaluations_have_strategies_too(strategy, expected, tmp_path):
     t = trainer(tmp_path/'run', **strategy)
     t.train()
@@ -117,6 +117,7 @@ def test_a_finished_run_is_prolonged(tmp_path, capsys):
     assert rates[3:] == pytest.approx([1e-3*(6-n)/6 for n in (3, 4, 5)])
     assert again.run.read('config.json')['changes'] == [dict(from_step=4, changed=dict(max_steps=[3, 6]))]
 
+@pytest.mark.slow
 def test_nothing_left_to_do_is_said(tmp_path, capsys):
     trainer(tmp_path/'run').train()
     trainer(tmp_path/'run', max_steps=4).train(resume_from_checkpoint=True)
@@ -132,6 +133,7 @@ def test_changed_settings_are_recorded_each_time(tmp_path, caplog):
     assert changes[0]['changed'] == dict(max_steps=[2, 4], learning_rate=[1e-3, 1e-4])
     assert changes[1]['changed'] == dict(max_steps=[4, 6], temperature=[1., .9])
 
+@pytest.mark.slow
 def test_steps_done_again_are_said(tmp_path, capsys):
     trainer(tmp_path/'run', save_steps=2, max_steps=5).train()
     trainer(tmp_path/'run', save_steps=2).train(resume_from_checkpoint=str(tmp_path/'run/checkpoint-2'))
@@ -146,7 +148,7 @@ def test_settings_that_must_not_change_are_refused(tmp_path):
 
 # A second start ----------------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize('lost', [(), ('metrics.jsonl',), ('metrics.jsonl', 'config.json', 'rollouts')])
+@pytest.mark.parametrize('lost', [slow(()), ('metrics.jsonl',), slow(('metrics.jsonl', 'config.json', 'rollouts'))])
 def test_a_run_is_not_begun_anew_over_another(lost, tmp_path):
     trainer(tmp_path/'run', max_steps=2).train()
     for name in lost: os.rename(tmp_path/'run'/name, tmp_path/name)
@@ -163,6 +165,7 @@ def test_overwritten_if_asked(tmp_path):
     assert len(Run(tmp_path/'run').rollout_files()) == 2
     assert (tmp_path/'run/notes.txt').exists() and (tmp_path/'run/checkpoint-best').exists()
 
+@pytest.mark.slow
 def test_resuming_wins_over_overwriting(tmp_path):
     trainer(tmp_path/'run', max_steps=3).train()
     assert trainer(tmp_path/'run', overwrite_output_dir=True).train(resume_from_checkpoint=True)['step'] == 6

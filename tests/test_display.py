@@ -66,6 +66,7 @@ def test_every_line_fits_also_with_long_numbers(terminal):
     pieces = re.split('[\r\n]', terminal.getvalue().replace('\x1b[K', ''))
     assert max(map(len, pieces)) < 80 and 'eval' in pieces[2]
 
+@pytest.mark.slow
 @pytest.mark.parametrize('columns', ['40', '20'])
 def test_a_narrow_terminal(columns, terminal, monkeypatch):
     monkeypatch.setenv('COLUMNS', columns)
@@ -85,6 +86,7 @@ def test_a_line_of_the_log_does_not_break_the_bar(terminal):
     finally: root.handlers = kept
     assert 'careful \\x1b[2J' in screen_of(terminal.getvalue()) and package.handlers == before
 
+@pytest.mark.slow
 def test_an_error_leaves_no_handler(terminal):
     def breaks(trainer, m): raise KeyError('mine')
     before = list(logging.getLogger('grpo_lit').handlers)
@@ -144,6 +146,7 @@ def test_the_cell_is_run_again(notebook):
         t.train()
         assert {n for n, _ in notebook} == {0, 1}
 
+@pytest.mark.slow
 def test_long_runs_show_the_newest_steps(notebook):
     trainer(max_steps=14, max_completion_length=2).train()
     assert [line.split()[0] for line in str(notebook[-1][1]).splitlines()[2:]] == [str(n) for n in range(5, 15)]

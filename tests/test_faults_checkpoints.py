@@ -120,7 +120,7 @@ def test_all_damaged(runs, tmp_path, capsys):
     for n in (2, 4): halve(tmp_path/f'run/checkpoint-{n}/model.safetensors')
     with pytest.raises(ValueError, match='no checkpoint is whole.*checkpoint-4.*checkpoint-2'):
         trainer(tmp_path/'run').train(resume_from_checkpoint=True)
-    options = '--model tiny --data addition --eval-questions 0 --use-cpu --max-completion-length 12 --resume'.split()
+    options = '--model tiny --data addition --eval-questions 0 --device cpu --max-completion-length 12 --resume'.split()
     capsys.readouterr()
     assert cli.main(['train', *options, '--out', str(tmp_path/'run')]) == 2
     err = capsys.readouterr().err
@@ -221,7 +221,7 @@ def test_names_that_only_look_like_checkpoints(tmp_path):
 def test_the_policy_is_checked_too(tmp_path, capsys, caplog):
     "`eval --model RUN/policy` on a file with a turned bit"
     options = ('--model tiny --data addition --eval-questions 0 --max-steps 1 --num-generations 4 --per-device-train-batch-size 4 '
-               '--max-completion-length 8 --use-cpu').split()
+               '--max-completion-length 8 --device cpu').split()
     assert cli.main(['train', *options, '--out', str(tmp_path/'run')]) == 0
     assert is_whole(tmp_path/'run/policy')
     flip(tmp_path/'run/policy/model.safetensors')
