@@ -53,6 +53,8 @@ def add_option(group, option, command:str):
         return
     flag = '--'+option.name.replace('_', '-')
     group.add_argument(flag, dest=option.name, default=argparse.SUPPRESS, help=help_of(option, command), **reading_of(option))
+    if {'bool','str'} <= set(kinds_of(option)): # not in the help: to take back what a file says
+        group.add_argument('--no'+flag[1:], dest=option.name, action='store_false', default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 
 # %% ../../nbs/4_run/29_cli.ipynb #c7c87f0c
 class Parser(argparse.ArgumentParser):
