@@ -391,6 +391,10 @@ def test_a_row_that_the_model_cannot_read_is_named_by_its_line(there, capfd):
     put(there, {'b.jsonl': lines([dict(question='9+9=?', answer='18')])})
     assert "'a.jsonl', line 8: the prompt is a list of chat messages" in said(capfd, argv)
 
+def test_older_spellings_are_taken():
+    name, options = cli.parse_command('train --model tiny --data addition --use_cpu --no-resume --lora 4 --beta -1e-3'.split())
+    assert options == dict(model='tiny', data='addition', use_cpu=True, resume=False, lora_r=4, beta=-1e-3)
+
 def test_exit_code_of_a_hopeless_run(monkeypatch):
     monkeypatch.setattr(cli, 'function_of', lambda name: lambda **options: dict(hopeless=True, steps=3))
     assert main(['demo']) == 3

@@ -221,7 +221,7 @@ def typed(option:Option, value):
     return value
 
 # %% ../../nbs/4_run/28b_options.ipynb #f5c0e171
-SETTINGS_OF_THE_COMMAND = ('output_dir', 'seed', 'overwrite_output_dir', 'model_dtype', 'use_cpu') # It has its own for these
+SETTINGS_OF_THE_COMMAND = ('output_dir', 'seed', 'overwrite_output_dir', 'model_dtype') # It has its own for these
 
 @cache
 def settings_of(command:str) -> dict: # Title -> list of `Option`

@@ -79,7 +79,7 @@ def memory_lines(trainer, longest:int # Tokens of the longest prompt
     model = trainer.accelerator.unwrap_model(trainer.model)
     adapters = getattr(model, 'peft_config', None)
     plan = memory_plan(model, trainer.args, longest, next(iter(adapters.values())) if adapters else None)
-    lines = ['memory', *(f'  {line}' for line in str(plan).splitlines()), *plan.advice()]
+    lines = str(plan).splitlines()
     if model.device.type!='cuda': return lines
     return [*lines, f'  measured in these steps: {torch.cuda.max_memory_allocated()/2**30:.2f} GiB at most']
 
