@@ -163,3 +163,16 @@ def test_an_off_loaded_reference_moves_with_the_policy():
     far.move(.5)
     with far() as a, near() as b:
         assert all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters()))
+
+@pytest.mark.slow
+@pytest.mark.parametrize('optim, package', [('adamw_torch_8bit', 'torchao'), ('adamw_8bit', 'bitsandbytes')])
+def test_optimizers_in_8_bits_resume_exactly(tmp_path, optim, package):
+    pytest.importorskip(package)
+    if package == 'bitsandbytes' and not torch.cuda.is_available(): pytest.skip('bitsandbytes moves weights on a GPU')
+    how = dict(optim=optim, save_minutes=0, use_cpu=package == 'torchao', full_determinism=package != 'torchao')
+    whole = new_trainer(str(tmp_path/'run'), save_steps=1, **how)
+    whole.train()
+    again = new_trainer(**how)
+    again.load_checkpoint(whole.run.path/'checkpoint-2')
+    list(again.steps())
+    assert equal(whole, again)
