@@ -1,9 +1,9 @@
 # made by tools/stubs.py: edit the source, then run it
 from typing import Any
 
-__all__ = ['TINY', 'PICKLES', 'tiny_tokenizer', 'new_tiny', 'check_tokenizer', 'eos_ids', 'unmark_quantized', 'refuse_pickles', 'load_policy', 'has_adapter', 'lent', 'Reference', 'add_lora', 'first_nonfinite', 'not_finite']
+__all__ = ['TINY', 'PICKLES', 'HUB', 'tiny_tokenizer', 'new_tiny', 'check_tokenizer', 'eos_ids', 'unmark_quantized', 'refuse_pickles', 'base_of', 'borrow_eos', 'load_policy', 'has_adapter', 'lent', 'Reference', 'add_lora']
 
-import copy, math
+import copy, json, math
 
 from contextlib import contextmanager
 
@@ -19,9 +19,11 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from transformers.utils import logging as notices
+from transformers.utils import find_adapter_config_file, logging as notices
 
 from .hub import find_on_hub, is_path, model_directory, no_directory
+
+from .finite import first_nonfinite, not_finite
 
 from .tensors import no_such, seed_for
 
@@ -53,7 +55,17 @@ def refuse_pickles(where: str):
     """Raise `ValueError` where there are weights in a pickle and none in safetensors"""
     ...
 
-def load_policy(name_or_path: str='tiny', dtype: torch.dtype | str=torch.float32, device: str | None=None, trust_remote_code: bool=False, **kwargs) -> tuple:
+HUB = ('revision', 'token', 'cache_dir', 'subfolder', 'local_files_only')
+
+def base_of(where: str, **hub) -> str | None:
+    """The name of the model that an adapter belongs to; raises `ValueError` for an adapter that has none"""
+    ...
+
+def borrow_eos(tokenizer, model):
+    """Take the EOS from the generation config where the tokenizer has none"""
+    ...
+
+def load_policy(name_or_path: str='tiny', dtype: torch.dtype | str=torch.float32, device: str | None=None, trust_remote_code: bool=False, tokenizer=None, **kwargs) -> tuple:
     """A causal language model and its tokenizer; raises `ValueError` if there is no such model"""
     ...
 
@@ -69,6 +81,7 @@ class Reference:
     """The policy as it was when this was made: a frozen copy, or, for a LoRA policy, its base weights"""
     policy: Any
     frozen: Any
+    start: Any
 
     def __init__(self, model, offload: bool=False):
         ...
@@ -78,18 +91,15 @@ class Reference:
         """Yields the reference model, where the policy is"""
         ...
 
+    @contextmanager
+    def as_it_began(self):
+        """A LoRA policy without its adapter, or with the one that it came with"""
+        ...
+
     def move(self, alpha: float=0.6):
         """Take the reference a part of the way to the policy, in weights; raises `ValueError` for LoRA"""
         ...
 
 def add_lora(model, peft_config=None, seed: int=0):
     """Train a small adapter instead of all weights; needs the `lora` extra"""
-    ...
-
-def first_nonfinite(model) -> str | None:
-    """Name of the first weight tensor that holds a NaN or an infinity"""
-    ...
-
-def not_finite(model) -> FloatingPointError:
-    """What to say when logits are NaN or infinite"""
     ...

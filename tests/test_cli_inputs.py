@@ -277,6 +277,24 @@ LINES_OF_COMMANDS = {
     'set of no option': (T+'--set lerning_rate=1', ["did you mean 'learning_rate'?"]),
     'set to text': (T+'--set beta=much', ["'much' is not a number"]),
     'set twice': (T+'--set beta=1 --beta 2', ['beta is given twice']),
+    'a file for a run': (T+'--out u.csv', ['--out u.csv is a file']),
+    'resume of a file': ('train --resume a.csv', ['holds no run']),
+    'no such tracker': (T+'--report-to wandbb', ['wandb']),
+    'weights of other rewards': (T+'--reward-weights 1 2 3', ['3 reward_weights for 2']),
+    'no such optimizer': (T+'--optim adamm', ['did you mean']),
+    'warm-up below zero': (T+'--warmup-steps -1', ['warmup_steps is -1']),
+    'a broken dictionary': (T+'--generation-kwargs {broken', ['generation_kwargs']),
+    'a chat without a template': (T+'--chat', ['no chat template']),
+    'a seed that is text': (T+'--seed x', ["'x' is not a whole number"]),
+    'no checkpoints kept': (T+'--save-total-limit 0', ['save_total_limit is 0']),
+    'the same file for both': (T+'--test a.csv', ['also a held-out one']),
+    'a benchmark without a network': (T.replace('a.csv', 'gsm8k'), ['openai/gsm8k']),
+    'measure below zero': ('eval --model tiny --data a.csv --limit -3', ['limit is -3']),
+    'measure what is missing': ('eval --model tiny --data aa.csv', ["did you mean 'a.csv'?"]),
+    'measure at top_p 2': ('eval --model tiny --data a.csv --top-p 2', ['top_p is 2']),
+    'measure with no attempt': ('eval --model tiny --data a.csv --num-generations 0', ['at least 1']),
+    'compare with nothing': ('compare folder', ['other']),
+    'compare what was not measured': ('compare folder young', ['holds no answers']),
     'resume of nothing': ('train --resume', ['--resume RUN']),
     'resume of no run': ('train --resume folder', ['holds no run to go on with']),
     'resume of what is not there': ('train --resume runs/no', ["no run 'runs/no'"]),
@@ -335,14 +353,23 @@ def test_a_file_and_a_run_that_goes_on(there, capfd):
     put(there, {'a.jsonl': lines(SHARED), 'run.toml': 'model = "tiny"\ndata = "a.jsonl"\n[settings]\nmax_steps = 9\nbeta = 0.1\nseed = 5\n'})
     assert main(['train', '--config', 'run.toml', '--set', 'max_steps=1', '--beta', '0', '--out', 'run', *SMALL]) == 0
     kept = json.loads((there/'run/config.json').read_text())
+    again = ['train', '--config', 'run.toml', '--set', 'max_steps=1', '--out', 'run', *SMALL]
+    capfd.readouterr()
+    assert 'already holds a run' in said(capfd, again)
+    assert main([*again, '--overwrite']) == 0
     assert (kept['args']['max_steps'], kept['args']['beta'], kept['args']['seed']) == (1, 0, 5)
     assert main(['train', '--resume', 'run', '--max-steps', '2']) == 0
     assert [json.loads(line)['step'] for line in (there/'run/metrics.jsonl').read_text().splitlines()] == [1, 2]
     assert model_directory(there/'run') == there/'run/policy'
-    assert main(['sample', 'run', '1+1=?', '--max-completion-length', '8']) == 0
+    assert main(['sample', 'run', '1+1=?']) == 0
+    assert main(['eval', '--model', 'run', '--data', 'addition', '--limit', '2', '--out', 'eval']) == 0
     assert main(['show', 'run']) == 0
     out, err = capfd.readouterr()
     assert 'step 2' in out and 'reward' in out and not err.count('Traceback')
+
+def test_conversations_are_measured_as_text(there):
+    put(there, {'a.jsonl': lines(ASKED)})
+    assert main(['eval', '--model', 'tiny', '--data', 'a.jsonl', '--limit', '2', '--out', 'eval']) == 0
 
 def test_dry_run_writes_nothing(there, capfd):
     put(there, {'a.csv': GOOD})

@@ -1,5 +1,5 @@
 """The first cell of every notebook installs what is missing, keeps the torch that is there, and does nothing elsewhere."""
-import importlib.util, json, os, subprocess, sys
+import importlib.metadata, importlib.util, subprocess, sys
 from importlib.metadata import version
 from pathlib import Path
 import pytest
@@ -39,6 +39,19 @@ def test_in_a_clone_it_installs_the_clone(monkeypatch, folder, source):
 def test_another_source_can_be_named(monkeypatch):
     command, = commands(monkeypatch, 'trl', root/'nbs', source='/somewhere/else')
     assert '/somewhere/else' in command and '..' not in command
+
+def test_of_two_torches_the_one_that_is_imported_stays(monkeypatch, tmp_path):
+    class Torch:
+        def __init__(self, version): self.version = version
+    found = [Torch('2.11.0+cu130'), Torch('2.5.0')]
+    monkeypatch.setattr(importlib.metadata, 'distributions', lambda name: found)
+    command, = commands(monkeypatch, 'trl', tmp_path)
+    assert command[-1] == 'torch==2.11.0+cu130' and 'torch==2.5.0' not in command
+
+def test_without_any_torch_pip_chooses_one(monkeypatch, tmp_path):
+    monkeypatch.setattr(importlib.metadata, 'distributions', lambda name: [])
+    command, = commands(monkeypatch, 'trl', tmp_path)
+    assert not any(o.startswith('torch') for o in command)
 
 def notebook(*cells):
     made = [dict(cell_type=kind, id=str(i), metadata={}, source=[text]) for i, (kind, text) in enumerate(cells)]

@@ -107,6 +107,14 @@ def test_older_fields_are_taken(caplog):
 def test_output_dir_may_stand_first():
     assert GRPOConfig('runs/x').output_dir == 'runs/x'
 
+def test_loading_options_are_an_object(caplog):
+    placing.say_once.cache_clear()
+    args = GRPOConfig()
+    args.accelerator_config.dispatch_batches = False
+    assert dataclasses.replace(args, seed=1).accelerator_config.dispatch_batches is False
+    assert GRPOConfig(accelerator_config={'split_batches': True, 'gradient_accumulation_kwargs': None}).accelerator_config.split_batches
+    assert not GRPOConfig(accelerator_config='{"split_batches": false}').accelerator_config.split_batches
+
 def test_a_subclass_may_add_fields():
     @dataclasses.dataclass
     class Mine(GRPOConfig):

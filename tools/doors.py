@@ -24,7 +24,7 @@ import importlib.metadata, importlib.util, os, subprocess, sys
 if not all(map(importlib.util.find_spec, ['grpo_lit', 'trl', 'math_verify', 'peft'])):
     clone = [o for o in ('.', '..', '../..') if os.path.exists(o+'/grpo_lit/__init__.py')]
     source = os.getenv('GRPO_LIT_SOURCE', [*clone, '{cfg['install']}'][0])
-    torch = [f'torch=={{o.version}}' for o in importlib.metadata.distributions(name='torch')]
+    torch = [f'torch=={{o.version}}' for o in importlib.metadata.distributions(name='torch')][:1]
     subprocess.check_call([sys.executable, '-m', 'pip', 'install', '-q', source, 'peft', *torch])'''
 
 def notebooks():

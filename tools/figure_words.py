@@ -6,7 +6,8 @@ def words(*parts):
 
 def listed(texts, most=8):
     "Up to `most` different short texts in a row, without those that are only numbers"
-    short = dict.fromkeys(o.strip() for o in texts if len(o) <= 40 and any(map(str.isalpha, o)))
+    texts = [o.strip() for o in texts if 'mathdefault' not in o and o.strip() != 'None']
+    short = dict.fromkeys(o for o in texts if len(o) <= 40 and any(map(str.isalpha, o)))
     return ', '.join(list(short)[:most])
 
 def about_axes(ax):

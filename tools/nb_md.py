@@ -117,7 +117,8 @@ class Page:
         f, address = self.place(len(self.pictures), ext)
         self.pictures[f] = b
         size = f' width="{width}"' if width else ''
-        return f'<img alt="{html.escape(alt or self.about())}" src="{address}"{size}>'
+        words = html.escape(without_signs(alt or self.about()))
+        return f'<img alt="{words}" src="{address}"{size}>'
 
     def about(self):
         "What a picture that says nothing about itself shows: the section that it stands in"
@@ -196,6 +197,11 @@ class Page:
         alt = re.search(r'fig-alt: *(.+)', head)
         shown = [] if 'output: false' in head else [self.output(o, alt[1] if alt else '') for o in outs]
         return [block(head, s[len(head):].strip(), documented), *shown]
+
+def without_signs(s):
+    "Words without the signs of TeX and Markdown"
+    s = re.sub(r'\\(?:mathrm|mathdefault|operatorname|left|right|[,;!])', '', s)
+    return ' '.join(re.sub(r'[$`{}]', '', s.replace('\\', ' ')).split())
 
 def spoken(text):
     "The text beside a picture, where it says what there is to see"

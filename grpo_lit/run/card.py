@@ -61,7 +61,8 @@ def draw_curve(steps:list, # Metrics, one dict per step
 def _head(base, dataset, tags, name):
     "The part that the hub reads"
     import yaml
-    known = dict(library_name='transformers', model_name=name, base_model=base, datasets=dataset and [dataset], tags=tags)
+    known = dict(library_name='transformers', model_name=name, base_model=base,
+                 datasets=dataset and [dataset], tags=tags)
     return yaml.safe_dump({k: v for k, v in known.items() if v}, sort_keys=False, allow_unicode=True)
 
 def _table(names:tuple, rows:dict):
@@ -93,13 +94,17 @@ def model_card(trainer, name:str, # Of the model
             f"{'This model' if base is None else f'`{base}`'} was trained with group relative policy optimization "
             f"([DeepSeekMath](https://arxiv.org/abs/2402.03300)) by grpo_lit: {trainer.state.step} updates, "
             f"{config['train_rows'] or 'a stream of'} prompts, rewards {', '.join(f'`{visible(r)}`' for r in config['rewards'])}."]
-    if steps: said += ['## Results', _table(('number', 'first step → last step'), _results(steps)), '![reward](curve.png)']
-    said += ['## Settings', 'Those that differ from the defaults:', _table(('setting', 'value'), plain(chosen_settings(trainer.args))),
-             '## Versions', _table(('package', 'version'), versions())]
+    if steps:
+        results = _table(('number', 'first step → last step'), _results(steps))
+        said += ['## Results', results, '![reward](curve.png)']
+    settings = _table(('setting', 'value'), plain(chosen_settings(trainer.args)))
+    said += ['## Settings', 'Those that differ from the defaults:', settings]
+    said += ['## Versions', _table(('package', 'version'), versions())]
     return '\n\n'.join(said)+'\n'
 
 # %% ../../nbs/4_run/21d_card.ipynb #789c3e78
-def write_card(trainer, folder:Path, name:str|None=None, dataset:str|None=None, tags=()) -> Path: # Of README.md
+def write_card(trainer, folder:Path, name:str|None=None, # None: that of the run
+               dataset:str|None=None, tags=()) -> Path: # Of README.md
     "Card and curve in a directory"
     folder.mkdir(parents=True, exist_ok=True)
     name = name or Path(trainer.args.hub_model_id or trainer.args.output_dir or 'policy').name
@@ -117,7 +122,9 @@ def hub_name(args) -> str: # owner/name, or a name
         raise ValueError('there is neither hub_model_id nor output_dir: say what the model is called on the hub')
     return name
 
-def upload(trainer, message:str='End of training', token:str|None=None, revision:str|None=None, **card): # Of `write_card`
+def upload(trainer, message:str='End of training',
+           token:str|None=None, revision:str|None=None,
+           model_name:str|None=None, dataset_name:str|None=None, tags=()): # On the card
     "Upload policy and card; what `huggingface_hub` says about the commit"
     from huggingface_hub import HfApi
     args = trainer.args
@@ -125,5 +132,5 @@ def upload(trainer, message:str='End of training', token:str|None=None, revision
     repo = api.create_repo(hub_name(args), private=args.hub_private_repo, exist_ok=True).repo_id
     with tempfile.TemporaryDirectory() as folder:
         trainer.save_policy(folder)
-        write_card(trainer, Path(folder), card.pop('model_name', None) or repo.split('/')[-1], card.pop('dataset_name', None), card.pop('tags', None))
+        write_card(trainer, Path(folder), model_name or repo.split('/')[-1], dataset_name, tags)
         return api.upload_folder(repo_id=repo, folder_path=folder, commit_message=message, revision=revision)

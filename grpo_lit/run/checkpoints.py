@@ -57,7 +57,6 @@ class RunState:
     eval_steps:int=0 # An evaluation
     save_steps:int=0 # A checkpoint
     num_train_epochs:float=1. # As asked for
-    total_flos:float=0. # Not counted
 
     @property
     def global_step(self) -> int: return self.step

@@ -19,6 +19,7 @@ from .experiment import whole_run
 from .named_rewards import reward_named
 from .plan import plan_of
 from .prepare import policy_and_tokenizer
+from .questions import answer_room
 from .runs import new_directory
 from .setup import adapter, asked, at_least_zero, default_rewards
 from .setup import in_the_file, on_device, suited, that_fit
@@ -93,6 +94,7 @@ def train(model:str='', # "tiny", a hub name, a directory, or a .gguf file
     options = {k:v for k, v in locals().items() if k!='resume'}
     if resume and not out: raise ValueError('--resume needs the directory of a run: --resume RUN')
     if not model or not data: raise ValueError('say what to train: --model and --data (or --resume RUN to go on with a run)')
+    if Path(out).is_file(): raise ValueError(f'--out {out} is a file: a run needs a directory')
     at_least_zero(limit=limit, eval_questions=eval_questions, lora_r=lora_r)
     names, task = list(reward), None
     funcs = [reward_named(name) for name in names]
@@ -105,6 +107,8 @@ def train(model:str='', # "tiny", a hub name, a directory, or a .gguf file
     args = settings_of(task, options, [1., .2] if not reward and len(names)==2 else None)
     policy, tokenizer = policy_and_tokenizer(model, None, args, bool(lora_r))
     task, chat = asked(task, tokenizer, chat, system)
+    if 'max_completion_length' not in (config or {}):
+        args.max_completion_length = answer_room([*task.train, *task.test], tokenizer, policy, args.max_completion_length)
     task = that_fit(task, tokenizer, policy, args.max_completion_length, drop_long)
     say(f'{model}: {_millions(policy):.1f} million parameters on {policy.device}; {task}')
     with in_the_file(task.places):

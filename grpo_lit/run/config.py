@@ -18,7 +18,7 @@ from ..leash import BETA_SCHEDULES
 from ..filters import split_generation
 from ..loss import LOSS_OPTIONS, check_loss
 from ..fast.offpolicy import IMPORTANCE_SAMPLING_MODES
-from .arguments import MASKED, Arguments
+from .arguments import MASKED, Arguments, loading_options
 from .from_trl import FromTRL
 from .placing import TRL_DEFAULTS, take, unknown
 from .ranges import check_numbers, read_dict
@@ -190,6 +190,7 @@ class GRPOConfig(Arguments, FromTRL, AllSettings):
     def __post_init__(self):
         take(self)
         if self.hub_token == MASKED: self.hub_token = None
+        self.accelerator_config = loading_options(self.accelerator_config)
         spread_generation(self)
         settle_evaluation(self)
         check_numbers(self)

@@ -96,7 +96,7 @@ def from_sets(pairs:list, # Of "NAME=VALUE"
 def stored_options(run:Path) -> dict:
     "How a run was asked for; raises `ValueError` if its directory does not know"
     try: stored = json.loads((run/'config.json').read_text(encoding='utf-8'))
-    except FileNotFoundError: raise ValueError(f'{str(run)!r} holds no run to go on with: it has no config.json') from None
+    except (FileNotFoundError, NotADirectoryError): raise ValueError(f'{str(run)!r} holds no run to go on with: it has no config.json') from None
     except (OSError, ValueError) as e: raise ValueError(f'{str(run/"config.json")!r} is damaged: {e}') from e
     options = stored.get('options') if isinstance(stored, dict) else None
     if not isinstance(options, dict):

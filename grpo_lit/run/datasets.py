@@ -12,7 +12,7 @@ import difflib, random
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from ..hub import find_on_hub, is_path
+from ..hub import ask_hub, find_on_hub, in_cache, is_path
 from ..rewards.countdown import countdown_task
 from ..rewards.knights import knights_task
 from .benchmarks import BENCHMARKS, prompted, recognize
@@ -33,7 +33,10 @@ TASKS = dict( # Made here, by name
 # %% ../../nbs/4_run/02_datasets.ipynb #6d88acd4
 def _hub_rows(name, split, config):
     from datasets import load_dataset
-    find_on_hub(name, 'dataset', [*TASKS, *BENCHMARKS], ', or any file or dataset of the Hugging Face hub')
+    ours = [b.hub for b in BENCHMARKS.values()]
+    if name not in ours: find_on_hub(name, 'dataset', [*TASKS, *BENCHMARKS], ', or any file or dataset of the Hugging Face hub')
+    elif not in_cache(name, 'dataset') and (why := ask_hub(name, 'dataset')):
+        raise ValueError(f'{name!r} has to be fetched from the Hugging Face hub: {why}. A copy in a file is known by its columns')
     try: data = load_dataset(name, config, split=split)
     except Exception as e:                                    # no such split or configuration, columns that do not fit
         reason = ' '.join(str(e).split())[:300] or type(e).__name__

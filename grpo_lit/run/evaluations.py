@@ -21,6 +21,7 @@ from .named_rewards import fitting_reward, reward_named
 from .phases import phase
 from .pictures import save_figure
 from .protocol import Questions, graders_for, questions_of
+from .questions import answer_room, in_text
 from .runs import Run, new_directory
 from .scorecard import figures, plot_scores, score_table
 from .signals import say, stoppable
@@ -59,8 +60,9 @@ def ask_all(run:Run, policy, tokenizer, questions:list, reward:str, chat:bool, g
     "Ask the questions of all benchmarks"
     for q in questions:
         judge = reward_named(reward or fitting_reward(q.rows[0]))
-        rows = as_chat(q.rows, system) if chat else q.rows
-        both = dict(reward=judge, graders=graders_for(judge, chat), max_completion_length=tokens or q.tokens)
+        rows = as_chat(q.rows, system) if chat else in_text(q.rows)
+        length = tokens or answer_room(rows, tokenizer, policy, q.tokens)
+        both = dict(reward=judge, graders=graders_for(judge, chat), max_completion_length=length)
         with phase(q.name) as progress:
             evaluate(policy, tokenizer, rows, out=_file(run, q.name), progress=progress, **asking | both)
         if not greedy: continue

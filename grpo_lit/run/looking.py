@@ -15,6 +15,7 @@ from pathlib import Path
 from ..policy import load_policy
 from .config import GRPOConfig
 from .manifest import check_whole
+from .questions import answer_room
 from .runs import Record
 from .setup import on_device
 from .signals import say
@@ -141,7 +142,7 @@ def sample(model:str, # "tiny", a hub name, a directory such as RUN or RUN/polic
            prompt:str, # What is asked
            num_generations:int=1, # So many answers
            temperature:float=1.0, # 0 takes the most probable token
-           max_completion_length:int=256, # Tokens after which an answer is cut
+           max_completion_length:int=0, # Tokens after which an answer is cut; default: 256, or what the context leaves
            top_p:float=1., # Sample from the most probable tokens with this share
            chat:bool|None=None, # Wrap the prompt as a chat message; default: if the model has a chat template
            system:str='', # System message of the chat; '' for none
@@ -156,7 +157,9 @@ def sample(model:str, # "tiny", a hub name, a directory such as RUN or RUN/polic
     policy, tokenizer = load_policy(model, dtype=dtype, device='cpu' if cpu else None)
     if chat is None: chat = bool(tokenizer.chat_template)
     messages = [dict(role='system', content=system)]*bool(system) + [dict(role='user', content=prompt)]
-    ro = sample_groups(policy, tokenizer, [messages if chat else prompt], num_generations, max_completion_length,
+    question = messages if chat else prompt
+    length = max_completion_length or answer_room([dict(prompt=question)], tokenizer, policy, 256)
+    ro = sample_groups(policy, tokenizer, [question], num_generations, length,
                        temperature, top_p=top_p, seed=seed)
     for i, text in enumerate(ro.completions):
         if num_generations > 1: say(f'--- {i+1} of {num_generations}, {int(ro.lengths[i])} tokens')

@@ -10,7 +10,7 @@ __all__ = ['PLACES', 'log', 'TRL_DEFAULTS', 'section_of', 'place_of', 'as_writte
 
 # %% ../../nbs/4_run/03c_placing.ipynb #d3d0a2fd
 import difflib, functools, logging
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from enum import Enum
 from .from_trl import DoneAnyway, FromTRL, NotHere, NotNeeded, Renamed
 from .from_trl import OlderAnyway, OlderNames, OlderNotHere, OlderNotNeeded
@@ -38,7 +38,8 @@ def place_of(name:str) -> str|None: # None: there is no such field
 
 # %% ../../nbs/4_run/03c_placing.ipynb #593d4ee5
 def as_written(value):
-    "A member of an enum as its value"
+    "A member of an enum as its value; an object with nothing but its own defaults as None"
+    if is_dataclass(value): return None if value == type(value)() else value
     return value.value if isinstance(value, Enum) else value
 
 def fields_set(settings) -> dict: # Name -> value

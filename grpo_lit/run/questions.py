@@ -7,7 +7,7 @@ Docs: https://grpo-lit.github.io/grpo-lit/4_run/questions.html.md"""
 # %% auto #0
 __all__ = ['PROMPT_COLUMNS', 'ANSWER_COLUMNS', 'CONVERSATIONS', 'NO_GOLD', 'ROLES', 'usual_column', 'column_named', 'content_of',
            'message_of', 'question_and_answer', 'number_text', 'question_of', 'each', 'surely_asks', 'check_order',
-           'find_columns', 'of_source', 'as_questions']
+           'find_columns', 'of_source', 'as_questions', 'one_text', 'in_text', 'bytes_of', 'tokens_of', 'answer_room']
 
 # %% ../../nbs/4_run/01e_questions.ipynb #18cda62d
 import contextlib, math, re
@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from .jsonrows import Rows
 from .tables import as_dataset
+from ..tasks import encode_prompt
 from ..tensors import no_such
 
 # %% ../../nbs/4_run/01e_questions.ipynb #ddb6bc35
@@ -172,3 +173,32 @@ def as_questions(rows:Rows, # With a `datasets.Dataset`
     new = as_dataset([dict(zip(ours, values)) for values in zip(*ours.values())])
     for name in rest.column_names: new = new.add_column(name, rest[name], feature=rest.features[name])
     return replace(rows, data=new)
+
+# %% ../../nbs/4_run/01e_questions.ipynb #f2e1c945
+def one_text(prompt):
+    "A conversation of one question as text, if that is all of it"
+    alone = not isinstance(prompt, str) and len(prompt)==1 and prompt[0].get('role')=='user'
+    return prompt[0]['content'] if alone else prompt
+
+def in_text(rows) -> list:
+    "The same rows; conversations of one question as text"
+    return [{**r, 'prompt': one_text(r['prompt'])} for r in rows]
+
+def bytes_of(prompt) -> int:
+    "Bytes of a question, and room for a template around each message"
+    if isinstance(prompt, str): return len(prompt.encode())+8
+    return sum(len(str(m.get('content')).encode())+64 for m in prompt)+512
+
+def tokens_of(prompt, tokenizer) -> int: # 0: it cannot be asked at all, which the trainer will say
+    "Tokens of a question"
+    try: return len(encode_prompt(prompt, tokenizer))
+    except ValueError: return 0
+
+def answer_room(rows, tokenizer, model,
+                wanted:int # Tokens of an answer, where there is room
+               ) -> int:
+    "Tokens that an answer may have: what is wanted, or what the longest question leaves of the context, at least a quarter of it"
+    context = getattr(model.config, 'max_position_embeddings', None)
+    if not context: return wanted
+    longest = max((tokens_of(r['prompt'], tokenizer) for r in rows if bytes_of(r['prompt']) > context-wanted), default=0)
+    return min(wanted, max(context-longest, context//4))
