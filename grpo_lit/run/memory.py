@@ -7,8 +7,8 @@ Docs: https://grpo-lit.github.io/grpo-lit/4_run/memory.html.md"""
 # %% auto #0
 __all__ = ['OPTIMIZER_BYTES', 'DRAWING', 'optimizer_bytes', 'samples_in_half', 'standing', 'tail_room', 'cache_bytes',
            'sampling_parts', 'full_rollout', 'largest_portion', 'activation_bytes', 'tile_bytes', 'update_parts',
-           'reference_parts', 'step_parts', 'free_bytes', 'MemoryPlan', 'lay_out', 'memory_plan', 'proposals', 'advice',
-           'table']
+           'reference_parts', 'step_parts', 'free_bytes', 'MemoryPlan', 'lay_out', 'memory_plan', 'amount', 'proposals',
+           'advice', 'table']
 
 # %% ../../nbs/4_run/14e_memory.ipynb #514845af
 import copy, html
@@ -194,14 +194,18 @@ def memory_plan(model, # A causal language model, its configuration, or a name
     return lay_out(f, args, prompt_tokens, free_bytes('cpu' if on_cpu(args) else 'cuda'), divisor)
 
 # %% ../../nbs/4_run/14e_memory.ipynb #0c575236
+def amount(size:float) -> str:
+    "Bytes in GB, or in MB where that would be 0"
+    return f'{size/2**30:.2f} GB' if size >= 2**29 else f'{size/2**20:.1f} MB'
+
 def proposals(args) -> list: # Pairs: what to set, and how to say it
     "Changes that save memory, those first that cost least"
     half = (args.micro_batch_tokens or args.per_device_train_batch_size*args.max_completion_length)//4
     found = [(dict(gradient_checkpointing=True), 'gradient_checkpointing=True'),
              (dict(micro_batch_tokens=half), f'micro_batch_tokens={half}'),
              (dict(offload_reference=True), 'offload_reference=True'),
-             (dict(optim='adamw_8bit'), "optim='adamw_8bit'"),
              (dict(offload_optimizer=True, optim='adamw_torch_fused'), 'offload_optimizer=True'),
+             (dict(optim='adamw_8bit'), "optim='adamw_8bit'"),
              (dict(max_rows=args.num_generations), f'max_rows={args.num_generations}')]
     return [(new, said) for new, said in found if any(getattr(args, k) != v for k, v in new.items())]
 
@@ -217,14 +221,14 @@ def advice(plan:MemoryPlan) -> list: # Lines; empty where it fits
         then = lay_out(plan.footprint, tried, plan.prompt_tokens, plan.free)
         if then.total > .98*total: continue
         args, total = tried, then.total
-        lines.append(f'{said}: {total/2**30:.2f} GB in all')
+        lines.append(f'{said}: {amount(total)} in all')
         if then.fits: break
     return lines
 
 def table(plan:MemoryPlan) -> str:
     "The plan in lines of 80 columns"
-    def row(name, size, more=''): return f'{name:<26}{size/2**30:8.2f} {more}'.rstrip()
-    lines = [f'{"memory":<26}{"GB":>8}', *(row(k, v) for k, v in plan.always.items() if v)]
+    def row(name, size, more=''): return f'{name:<26}{amount(size):>11} {more}'.rstrip()
+    lines = ['memory', *(row(k, v) for k, v in plan.always.items() if v)]
     for phase, total in plan.totals.items():
         lines.append(row(f'+ {phase}', total, '<- the peak' if phase == plan.peak_phase else ''))
         lines += [row(f'    {k}', v) for k, v in plan.phases[phase].items() if v]

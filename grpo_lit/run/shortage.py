@@ -10,7 +10,7 @@ __all__ = ['out_of_memory', 'is_out_of_memory', 'as_it_runs', 'memory_explained'
 # %% ../../nbs/4_run/14f_shortage.ipynb #5e55a2ce
 import contextlib, copy
 import torch
-from .memory import memory_plan
+from .memory import amount, memory_plan
 
 # %% ../../nbs/4_run/14f_shortage.ipynb #a15b0918
 def out_of_memory(model, args, prompt_tokens:int, divisor:int=1) -> str:
@@ -19,7 +19,7 @@ def out_of_memory(model, args, prompt_tokens:int, divisor:int=1) -> str:
         plan = memory_plan(model, args, prompt_tokens, divisor=divisor)
         plan.free = min(plan.free or plan.total, .9*plan.total)
         most, cures = plan.largest, '; '.join(plan.advice()[:3])
-        took = f'{most} takes most, {plan.parts[most]/2**30:.2f} of {plan.total/2**30:.2f} GB in the phase {plan.peak_phase!r}'
+        took = f'the largest part is {most!r} in the phase {plan.peak_phase!r}, {amount(plan.parts[most])} of {amount(plan.total)}'
     except Exception: # memory is short, and what follows is known anyway
         took, cures = 'the plan could not be made', 'gradient_checkpointing=True; a smaller micro_batch_tokens; an adapter'
     return f'out of memory: {took}. Change: {cures}'
