@@ -75,35 +75,50 @@ def cause_of_dead(rollouts:Rollouts, metrics:dict, args) -> str:
     "Why all answers to a question earn the same, and what to change"
     reward, kl = metrics['reward'], metrics.get('kl', 0.)
     if kl > 1:
-        return f'the policy was lost (KL {kl:.2g}): lower learning_rate={args.learning_rate:g} and go on from an earlier checkpoint'
+        return (f'the policy was lost (KL {kl:.2g}): lower '
+                f'learning_rate={args.learning_rate:g} and go on from an earlier checkpoint')
     if all_alike(rollouts):
-        return f'the answers to a question are all the same text: raise temperature={args.temperature:g}, and leave top_k, top_p and min_p off'
+        return (f'the answers to a question are all the same text: raise '
+                f'temperature={args.temperature:g}, and leave top_k, top_p and min_p off')
     if metrics['completions/clipped_ratio'] == 1:
-        return f'every answer is cut before it ends: raise max_completion_length={args.max_completion_length}'
+        return (f'every answer is cut before it ends: raise '
+                f'max_completion_length={args.max_completion_length}')
     if reward > 0:
-        return f'if {reward:.3g} is the most there is, the task is solved: take harder questions. If not, the reward cannot tell answers apart'
-    return ('the questions are too hard for this policy, or the reward looks for another form than it writes: read some answers, '
-            'then take easier questions, show the form in the prompt, or train on examples first (sft)')
+        return (f'if {reward:.3g} is the most there is, the task is solved: take harder '
+                f'questions. If not, the reward cannot tell answers apart')
+    return ('the questions are too hard for this policy, or the reward looks for another form than '
+            'it writes: read some answers, then take easier questions, show the form in the prompt, '
+            'or train on examples first (sft)')
 
 def cause_of_cut(args) -> str:
     "Why no answer ends"
-    more = '; with mask_truncated_completions none of them is trained on' if args.mask_truncated_completions else ''
-    return (f'raise max_completion_length={args.max_completion_length}, ask for shorter answers, or see that the policy can end one '
+    masked = args.mask_truncated_completions
+    more = '; with mask_truncated_completions none of them is trained on' if masked else ''
+    return (f'raise max_completion_length={args.max_completion_length}, ask for shorter answers, '
+            'or see that the policy can end one '
             f'(a chat template that fits, its EOS token){more}')
 
 def cause_of_null(name:str, rollouts:Rollouts) -> str:
     "Why a reward judges nothing"
     empty = [c for c, values in rollouts.columns.items() if values and all(v is None for v in values)]
-    if empty: return f'the column {empty[0]!r} of these questions holds no value: look at the data, and at the name of its gold column'
-    return f'{name} returns None for every answer: look at the columns it reads, and at the form of the gold answers'
+    if empty:
+        return (f'the column {empty[0]!r} of these questions holds no value: look at the '
+                f'data, and at the name of its gold column')
+    return (f'{name} returns None for every answer: look at the columns it reads, and at the '
+            f'form of the gold answers')
 
 def sentence(kind:str, rollouts:Rollouts, metrics:dict, args) -> str:
     "What is wrong, the likely cause and what to change"
     what, _, name = kind.partition(' ')
-    if what == 'dead': return f'all groups are dead (equal rewards, {metrics["reward"]:.3g} on average): {cause_of_dead(rollouts, metrics, args)}'
+    if what == 'dead':
+        mean, why = metrics['reward'], cause_of_dead(rollouts, metrics, args)
+        return f'all groups are dead (equal rewards, {mean:.3g} on average): {why}'
     if what == 'cut': return f'all answers are cut: {cause_of_cut(args)}'
-    if what == 'empty': return 'all answers are empty: the policy ends at once. See that the prompt does not end with an EOS token, and lower learning_rate if it learned this'
-    if what == 'failing': return f'{name} fails on every answer: its error is in the log; mend it, or take it out'
+    if what == 'empty':
+        return ('all answers are empty: the policy ends at once. See that the prompt does not end with '
+                'an EOS token, and lower learning_rate if it learned this')
+    if what == 'failing':
+        return f'{name} fails on every answer: its error is in the log; mend it, or take it out'
     return f'{name} judges no answer: {cause_of_null(name, rollouts)}'
 
 # %% ../../nbs/4_run/19b_alarms.ipynb #bc836ce1
@@ -131,7 +146,9 @@ def is_on(kind:str, state:RunState) -> bool:
 def troubles(state:RunState) -> list: # Of lines, the oldest first
     "What kept a run from learning, for its summary"
     found = sorted(state.alarms.get('said', {}).values(), key=lambda a: a['since'])
-    def when(a): return f'from step {a["since"]} on' if a['over'] is None else f'steps {a["since"]} to {a["over"]-1}, over since step {a["over"]}'
+    def when(a):
+        if a['over'] is None: return f'from step {a["since"]} on'
+        return f'steps {a["since"]} to {a["over"]-1}, over since step {a["over"]}'
     return [f'{when(a)}: {a["text"]}' for a in found]
 
 # %% ../../nbs/4_run/19b_alarms.ipynb #3b95f546

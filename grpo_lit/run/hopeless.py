@@ -31,8 +31,11 @@ def cause_of_still(model, args) -> str:
     "Why weights do not move"
     dtype = next((p.dtype for p in model.parameters() if p.requires_grad), torch.float32)
     name = str(dtype).removeprefix('torch.')
-    remedy = 'Load the weights in float32 (bf16=True then computes in 16 bits), or raise it' if dtype.itemsize < 4 else 'Raise it: 1e-6 to 1e-4 is usual'
-    return f'the weights do not move: steps of learning_rate={args.learning_rate:g} round away in {name}. {remedy}'
+    remedy = 'Raise it: 1e-6 to 1e-4 is usual'
+    if dtype.itemsize < 4:
+        remedy = 'Load the weights in float32 (bf16=True then computes in 16 bits), or raise it'
+    return (f'the weights do not move: steps of learning_rate={args.learning_rate:g} round '
+            f'away in {name}. {remedy}')
 
 # %% ../../nbs/4_run/19c_hopeless.ipynb #1b6df228
 STILL = 3 # Updates in a row
@@ -61,7 +64,8 @@ def usual_size(model) -> float: # 0: there are no matrices
 def watch_rate(state:RunState, args):
     "Keep for the summary what was said about the rate and about figures that are not finite"
     if state.step == 1 and args.learning_rate >= usual_size(state.model)/2 > 0:
-        raise_alarm('rate', f'learning_rate={args.learning_rate:g} is as large as the weights themselves: 1e-6 to 1e-4 is usual', state, quiet=True)
+        why = f'learning_rate={args.learning_rate:g} is as large as the weights themselves: 1e-6 to 1e-4 is usual'
+        raise_alarm('rate', why, state, quiet=True)
     if state.strayed:
         raise_alarm('diverged', f'the run diverged: {usual_causes(args)}', state, quiet=True)
 
@@ -76,8 +80,9 @@ def watch_evaluation(found:dict, # From `evaluation_metrics`
     flat = all(abs(value-first) <= half for _, value, _ in past)
     if not flat: lower_alarm('evaluation', state)
     elif len(past) >= 4 and state.step >= state.total_steps/2:
-        raise_alarm('evaluation', f'eval_reward is unchanged: {len(past)} evaluations lie within {first:.3f} +- {half:.3f}, the interval of the '
-                    'first. Raise learning_rate or train longer; a smaller gain would need more evaluation rows to be seen', state)
+        raise_alarm('evaluation', f'eval_reward is unchanged: {len(past)} evaluations lie within '
+                    f'{first:.3f} +- {half:.3f}, the interval of the first. Raise learning_rate or train '
+                    'longer; a smaller gain would need more evaluation rows to be seen', state)
 
 # %% ../../nbs/4_run/19c_hopeless.ipynb #72aaea1b
 def is_hopeless(metrics:dict, state:RunState) -> bool:
