@@ -10,7 +10,7 @@ __all__ = ['weights_mark', 'read_answers', 'Answers']
 # %% ../../nbs/4_run/24d_kept.ipynb #1789b004
 import hashlib, json
 from pathlib import Path
-from .files import write_whole
+from .files import log, write_whole
 from .logs import append_whole, as_line, plain
 
 # %% ../../nbs/4_run/24d_kept.ipynb #ca4dc7bc
@@ -40,6 +40,7 @@ class Answers:
         if self.file.exists() and self.file.stat().st_size:
             self.take_up(plain(how), [plain(r['prompt']) for r in questions], batch_size)
             head += ''.join(map(as_line, self.rows))
+        self.written = len(self.rows)
         write_whole(self.file, lambda part: part.write_text(head))
 
     def take_up(self, how, prompts, batch_size):
@@ -53,5 +54,9 @@ class Answers:
         self.rows = rows[:whole]
 
     def add(self, rows:list):
+        "Keep some more; where the disk is full the evaluation goes on, and it is tried again with the next"
         self.rows += rows
-        if self.file: append_whole(self.file, ''.join(map(as_line, rows)))
+        if self.file is None: return
+        try: append_whole(self.file, ''.join(map(as_line, self.rows[self.written:])))
+        except OSError as e: log.warning('%s cannot be written (%s); the evaluation goes on, and tries again', self.file, e)
+        else: self.written = len(self.rows)
