@@ -6,7 +6,7 @@ Docs: https://grpo-lit.github.io/grpo-lit/4_run/looking.html.md"""
 
 # %% auto #0
 __all__ = ['BLOCKS', 'SHOWN', 'shortened', 'curve_line', 'run_at', 'changed_settings', 'setting_lines', 'curve_lines', 'one_line',
-           'question_text', 'group_lines', 'step_lines', 'show', 'summary_lines', 'sample']
+           'kept_question', 'group_lines', 'step_lines', 'show', 'summary_lines', 'sample']
 
 # %% ../../nbs/4_run/66_looking.ipynb #0bd8645f
 import difflib, json, math
@@ -85,7 +85,7 @@ def one_line(text:str, width:int) -> str:
     text = visible(str(text).replace('\n', '⏎'))
     return text if len(text) <= width else text[:width-1]+'…'
 
-def question_text(prompt:str) -> str:
+def kept_question(prompt:str) -> str:
     "What the user asks, where a prompt is kept as JSON of messages"
     try: messages = json.loads(prompt)
     except ValueError: return prompt
@@ -95,7 +95,7 @@ def question_text(prompt:str) -> str:
 def group_lines(rows:list, # Of one group
                 width:int) -> list:
     "A question, and each answer with its reward and advantage"
-    lines = [one_line(question_text(rows[0]['prompt']), width)]
+    lines = [one_line(kept_question(rows[0]['prompt']), width)]
     for r in rows:
         numbers = ' '.join(f'{r[n]:7.2f}' if isinstance(r.get(n), float) else ' '*7 for n in ('reward', 'advantage'))
         lines.append(f'{numbers}  {one_line(r["completion"], width-17)}')
