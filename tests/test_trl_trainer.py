@@ -323,7 +323,7 @@ def test_a_stream_goes_on_exactly(tmp_path, rounds):
     (IterableDataset.from_generator(lambda: iter(ROWS)), dict(max_steps=-1), 'is a stream without a length: set max_steps'),
     ((r for r in ROWS), {}, 'can be read only once'),
     (DatasetDict(a=Dataset.from_list(ROWS), b=Dataset.from_list(ROWS)), {}, "has the splits 'a', 'b'"),
-    ('gsm8k', {}, "train_dataset is 'gsm8k'"), (None, {}, 'train_dataset has no rows'), (pd.DataFrame(), {}, 'has no rows'),
+    ('gsm8k', {}, "train_dataset is 'gsm8k'"), (None, {}, '.train_dataset. is required'), (pd.DataFrame(), {}, 'has no rows'),
     (['47+85=?'], {}, 'a row is a dict with the column prompt'),
     (IterableDataset.from_generator(lambda: iter([dict(question='?')])), {}, "column")])
 def test_data_that_cannot_be_used(data, more, why):

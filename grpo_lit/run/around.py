@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from transformers import trainer_pt_utils
 from ..core import Rollouts
+from ..fast.offpolicy import off_policy_mask
 from ..logprobs import high_entropy_mask
 from ..rewards.calls import reward_name
 from .callbacks import Callbacks
@@ -23,7 +24,7 @@ from .graders import RewardNotes
 from .history import note_best
 from .logs import plain
 from .report import evaluation_metrics
-from .rows import evaluation_rows
+from .rows import Stream, evaluation_rows, loader
 from ..tensors import seed_for
 
 # %% ../../nbs/4_run/47_around.ipynb #43ea3773
@@ -40,23 +41,32 @@ def _named(found, prefix):
     "Metrics of an evaluation with another prefix than eval"
     return {f"{prefix}_{name.removeprefix('eval_')}": value for name, value in found.items()}
 
+def _measured(parts, loss):
+    "Metrics of some batches; a loss is the mean over their rows"
+    found = evaluation_metrics(parts)
+    if loss is None: return found
+    return found | dict(eval_loss=sum(loss(p)*len(p) for p in parts)/sum(map(len, parts)))
+
 def held_out(collector, datasets, # Rows, or a dict of rows
-             args, prefix:str='eval') -> dict: # eval_reward, eval_length, eval_rewards/NAME/mean
+             args, prefix:str='eval',
+             loss=None # A function of `Rollouts`; None: there is no eval_loss
+            ) -> dict: # eval_reward, eval_length, eval_rewards/NAME/mean, eval_loss
     "Mean rewards on prompts that are not trained on"
     several = datasets if isinstance(datasets, dict) else {'': datasets}
     parts, found = [], {}
     for name, rows in several.items():
         new = ask_rows(collector, rows, args)
         parts += new
-        if name: found |= _named(evaluation_metrics(new), f'{prefix}_{name}')
+        if name: found |= _named(_measured(new, loss), f'{prefix}_{name}')
     noted = {f'eval_{name}': value for name, value in collector.notes.take_metrics().items()}
-    return found | _named(noted | evaluation_metrics(parts), prefix)
+    return found | _named(noted | _measured(parts, loss), prefix)
 
 # %% ../../nbs/4_run/47_around.ipynb #2f274eda
 def rows_asked_for(known, # The trainer's own: rows, a dict of rows, or None
                    eval_dataset): # Other data, the name of one of several, or None
 
     "The rows that `evaluate` is asked for; raises `ValueError` if there are none"
+    known = evaluation_rows(known)
     if isinstance(eval_dataset, str):
         if not isinstance(known, dict) or eval_dataset not in known:
             raise ValueError(f'there is no eval_dataset called {eval_dataset!r}')
@@ -144,9 +154,10 @@ class Around:
 
     def evaluate(self, eval_dataset=None, # None: the one of the trainer; or the name of one of several
                  ignore_keys:list|None=None, # Taken, as TRL has it
-                 metric_key_prefix:str='eval') -> dict: # eval_reward, eval_length and eval_rewards/NAME/mean
+                 metric_key_prefix:str='eval') -> dict: # eval_reward, eval_length, eval_loss and eval_rewards/NAME/mean
         "Mean rewards on held-out prompts, always with the same random numbers"
-        found = held_out(self.collector, rows_asked_for(self.eval_dataset, eval_dataset), self.args, metric_key_prefix)
+        rows = rows_asked_for(self.eval_dataset, eval_dataset)
+        found = held_out(self.collector, rows, self.args, metric_key_prefix, self.updater.objective)
         self.log(found)
         self.callbacks.tell('on_evaluate', metrics=found)
         note_best(self.state, self.args, found)
@@ -157,13 +168,33 @@ class Around:
     @property
     def processing_class(self): return self.tokenizer
     @property
-    def ref_model(self): return self.reference
+    def ref_model(self): # None without a leash, and where the reference is the policy without its adapter
+        return self.reference and self.reference.frozen
     @property
     def reward_func_names(self) -> list: return [reward_name(f) for f in self.reward_funcs]
 
     def get_high_entropy_mask(self, entropies, mask, threshold:float): # TRL's threshold: a quantile
         "Tokens whose entropy is above a quantile"
         return high_entropy_mask(entropies, mask, 1-threshold)
+
+    @staticmethod
+    def get_off_policy_mask(advantages, per_token_logps, sampling_per_token_logps, mask, off_policy_threshold:float):
+        "1 for answers that stay, 0 for those that `off_policy_mask` drops"
+        return off_policy_mask(per_token_logps, sampling_per_token_logps, advantages, mask, off_policy_threshold).to(mask.dtype)
+
+    def get_train_dataloader(self):
+        "The rows of the run in their order, a rollout in a batch; to look at: the run reads them in place"
+        args, rows = self.args, self.train_dataset
+        if isinstance(rows, Stream): rows, order = rows.dataset, None
+        else: order = [self.collector.order[n] for n in range(len(rows))]
+        return loader(rows, args.generation_batch_size, args.num_generations, order, args.dataloader_num_workers)
+
+    def get_eval_dataloader(self, eval_dataset=None): # Rows, the name of one of several, or None: those of the trainer
+        "The rows of an evaluation in batches; to look at"
+        args, rows = self.args, self.eval_dataset if eval_dataset is None else eval_dataset
+        if isinstance(rows, str): rows = self.eval_dataset[rows]
+        if rows is None: raise ValueError('there is no eval_dataset')
+        return loader(rows, args.per_device_eval_batch_size, args.num_generations_eval or 1, workers=args.dataloader_num_workers)
 
     def save_policy(self, path) -> None:
         "Policy and tokenizer as `from_pretrained` reads them, adapters folded in"

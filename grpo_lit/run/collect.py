@@ -22,7 +22,7 @@ from ..logprobs import high_entropy_mask
 from ..rewards.calls import RewardCaller
 from .checkpoints import RunState
 from .graders import RewardNotes
-from .rows import Stream
+from .rows import Stream, one_reader
 from .sampler import Sampler, overlapped
 from ..scoring import score_completions, whole_row
 from ..tensors import seed_for
@@ -66,6 +66,7 @@ def planned_steps(args, # A `GRPOConfig`
 def with_length(rows, args): # The same; `args` is a `GRPOConfig`
     "Tell a stream how many of its rows the run will use; raises `ValueError` where that cannot be known"
     if isinstance(rows, Stream):
+        one_reader(args, rows.name)
         if args.max_steps <= 0:
             raise ValueError(f'{rows.name} is a stream without a length: set max_steps')
         prompts = args.generation_batch_size//args.num_generations

@@ -31,7 +31,7 @@ class DoneAnyway:
     logging_nan_inf_filter:bool=True # A step that is not finite is skipped, and counted
     include_num_input_tokens_seen:str|bool='no' # Logged as num_tokens
     log_multimodal:bool=True # Prompts are texts
-    prediction_loss_only:bool=False # An evaluation is a mean reward: there is no loss
+    prediction_loss_only:bool=False # An evaluation keeps means, no predictions
     eval_do_concat_batches:bool=True # ... and nothing to concatenate
     eval_use_gather_object:bool=False # ... and nothing to gather
     batch_eval_metrics:bool=False # ... and one function for each reward

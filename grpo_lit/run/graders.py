@@ -189,11 +189,11 @@ def graders(reward_funcs, # One or several: functions, reward models, names of r
     "Reward functions with names that differ; raises `ValueError` for what is none, and for lists that do not fit"
     given = as_list(reward_funcs)
     if reward_funcs is None or not given:
-        raise ValueError('there is no reward function')
+        raise ValueError('No reward source provided: there is no reward function')
     tokenizers = [None]*len(given) if processing_classes is None else as_list(processing_classes)
     for what, values in (('reward_weights', weights), ('reward_processing_classes', tokenizers)):
         if values is not None and len(values) != len(given):
-            raise ValueError(f'{len(values)} {what} for {len(given)} reward functions')
+            raise ValueError(f'{len(values)} {what} for {len(given)} reward functions: the numbers must match')
     funcs = [_as_function(f, t, device, options or {}) for f, t in zip(given, tokenizers)]
     notes = notes or RewardNotes()
     kinds = [AwaitedGrader if is_async(f) else Grader for f in funcs]

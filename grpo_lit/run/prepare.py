@@ -56,7 +56,9 @@ def check_rows(rows, # A `datasets.Dataset` or a list of dicts
     if isinstance(rows, Stream):
         def usable(row): check_rows([row], name, tokenizer, model, max_completion_length)
         rows.check, rows = usable, rows.head()
-    if rows is None or not len(rows):
+    if rows is None:
+        raise ValueError(f'`{name}` is required: give a datasets.Dataset, a list of dicts or a DataFrame')
+    if not len(rows):
         raise ValueError(f'{name} has no rows')
     check_columns(rows[0], name)
     lengths, known = [], vocabulary(model)

@@ -69,13 +69,13 @@ class GRPOTrainer(Around):
         model, tokenizer = policy_and_tokenizer(model, processing_class, args, peft_config is not None)
         self.tokenizer = with_template(tokenizer, args.chat_template_kwargs)
         self.train_dataset = with_length(as_rows(train_dataset), args)
-        self.eval_dataset = evaluation_rows(eval_dataset)
+        self.eval_dataset = eval_dataset
         self.accelerator = new_accelerator(args)
         self.notes = RewardNotes() # What rewards say beside their numbers
         self.reward_funcs = graders(reward_funcs, reward_processing_classes, args.reward_weights,
                                     self.accelerator.device, args.model_init_kwargs, self.notes)
         self.reward_processing_classes = as_list(reward_processing_classes)
-        check_run(model, self.tokenizer, self.reward_funcs, args, self.train_dataset, self.eval_dataset)
+        check_run(model, self.tokenizer, self.reward_funcs, args, self.train_dataset, evaluation_rows(eval_dataset))
         if peft_config is not None:
             model = add_lora(model, peft_config, args.seed)
         total = planned_steps(args, len(self.train_dataset))

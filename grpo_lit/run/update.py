@@ -6,7 +6,7 @@ Docs: https://grpo-lit.github.io/grpo-lit/4_run/update.html.md"""
 
 # %% auto #0
 __all__ = ['pulling_groups', 'take_groups', 'micro_batch_loss', 'mismatch', 'Averages', 'update_parts', 'update_items',
-           'add_gradients', 'save_memory', 'advance', 'Updater']
+           'add_gradients', 'save_memory', 'advance', 'objective', 'Updater']
 
 # %% ../../nbs/4_run/36_update.ipynb #677f8bad
 import math, warnings
@@ -15,9 +15,9 @@ from ..core import Rollouts
 from ..fast.batches import checkpoint_activations, portions, trained_mask
 from ..leash import adapted_beta
 from ..logprobs import kl_estimate, token_logps
-from ..loss import grpo_loss, loss_items
+from ..loss import average_terms, grpo_loss, loss_items
 from .checkpoints import RunState
-from .collect import current_beta, updates_per_rollout
+from .collect import add_reference, advantages_of, current_beta, updates_per_rollout
 from ..tensors import masked_mean
 
 # %% ../../nbs/4_run/36_update.ipynb #3985a7ae
@@ -59,6 +59,9 @@ def micro_batch_loss(model, part:Rollouts, args,
                             entropy=entropy, **args.loss_options())
     logps = logps.detach()
     stats['entropy'] = masked_mean(entropy.detach(), part.completion_mask)
+    if args.entropy_coef:
+        bonus = average_terms(entropy.detach(), part.completion_mask, args.loss_type, num_items, args.max_completion_length)
+        stats['policy_loss'] = loss.detach()+args.entropy_coef*bonus
     if part.token_weights is not None:
         stats['token_weight'] = masked_mean(part.token_weights, part.completion_mask)
     if part.ref_logps is not None and not beta:
@@ -124,12 +127,13 @@ def add_gradients(rollouts:Rollouts, first:bool, state:RunState, args, accelerat
     items = update_items(rollouts, args, accelerator)
     parts = update_parts(rollouts, pulling, state, args)
     tokens = [int(p.completion_mask.sum()) for p in parts]
-    total, bad, mean = 0., 0, Averages(sum(tokens))
+    total, policy, bad, mean = 0., 0., 0, Averages(sum(tokens))
     for part, n in zip(parts, tokens):
         with accelerator.autocast():
             loss, stats, logps = micro_batch_loss(state.model, part, args, first, beta, items)
         accelerator.backward(loss)
         total += loss.item()
+        policy += float(stats.pop('policy_loss', 0.))
         bad += not loss.isfinite()
         if first:
             stats |= mismatch(logps, part)
@@ -137,6 +141,8 @@ def add_gradients(rollouts:Rollouts, first:bool, state:RunState, args, accelerat
     found = dict(loss=total, signal_there=bool(pulling.any())) | mean.result()
     if bad:
         found['nonfinite_parts'] = bad/len(parts)
+    if args.entropy_coef:
+        found |= dict(policy_loss=policy, entropy_coef=args.entropy_coef)
     return found | dict(beta=price) if args.beta else found
 
 # %% ../../nbs/4_run/36_update.ipynb #7131fdc3
@@ -172,6 +178,19 @@ def advance(state:RunState, args,
         state.rollout += 1
         state.update, state.rollouts = 0, None
 
+# %% ../../nbs/4_run/36_update.ipynb #b17e92e0
+def objective(rollouts:Rollouts, # With rewards; advantages and log-probs of the reference are filled in
+              state:RunState, args, accelerator) -> float:
+    "The loss of answers under the policy that wrote them, without a bonus for entropy"
+    add_reference(rollouts, state, args, accelerator)
+    rollouts.advantages = advantages_of(rollouts, state, args)
+    beta = 0. if args.kl_in_reward else current_beta(state, args)
+    options = args.loss_options() | dict(entropy_coef=0.)
+    mask = trained_mask(rollouts, args.mask_truncated_completions)
+    items = update_items(rollouts, args, accelerator)
+    loss, _ = grpo_loss(rollouts.logps, rollouts.advantages, mask, None, rollouts.ref_logps, beta=beta, num_items=items, **options)
+    return loss.item()
+
 # %% ../../nbs/4_run/36_update.ipynb #c5637156
 class Updater:
     "Turns rollouts into gradients, and gradients into a step"
@@ -188,6 +207,10 @@ class Updater:
             except torch.OutOfMemoryError:
                 if not save_memory(self.state, self.args):
                     raise
+
+    def objective(self, rollouts:Rollouts) -> float: # With rewards
+        "The loss of answers that are evaluated"
+        return objective(rollouts, self.state, self.args, self.accelerator)
 
     def apply(self, signal_there:bool, # Is there anything to learn from these gradients?
               kl:float=math.nan # What was measured, for an adaptive price

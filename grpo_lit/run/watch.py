@@ -30,7 +30,9 @@ METRICS = { # Name in the log: (formula, reading)
     'eval_reward': ('mean reward on the evaluation rows, one completion each, always the same random numbers',
         'should follow reward; a gap is overfitting'),
     'eval_reward_interval': ('1.96 std / sqrt(n) of the rewards of an evaluation',
-        'a change of eval_reward below it may be chance')}
+        'a change of eval_reward below it may be chance'),
+    'eval_loss': ('the objective, negated, at the evaluation answers; beta kl alone where each question has one answer',
+        'look at eval_reward: advantages have mean 0, whatever the answers are worth')}
 
 # %% ../../nbs/4_run/50_watch.ipynb #bdcb75e4
 METRICS |= {
@@ -49,6 +51,10 @@ METRICS |= {
 
 # %% ../../nbs/4_run/50_watch.ipynb #40b30bf6
 METRICS |= {
+    'policy_loss': ('the loss without the bonus for entropy, where there is one',
+        'as loss'),
+    'entropy_coef': ('the price of a nat of entropy',
+        'as set'),
     'loss': ('the objective, negated',
         'says little: minus how advantage and length go together, plus beta*kl'),
     'ratio': ('mean over tokens of pi/pi_old',
