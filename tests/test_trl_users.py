@@ -133,3 +133,13 @@ def test_the_mask_of_answers_left_behind():
     (dict(reward_weights=[1., 2.]), '2 reward_weights for 1 reward functions: the numbers must match')])
 def test_sentences_that_scripts_look_for(more, why):
     with pytest.raises(ValueError, match=why): trainer(**more)
+
+def test_all_rewards_are_silent(caplog):
+    def silent(completions, **kwargs): return [None]*len(completions)
+    trainer(silent, max_steps=6).train()
+    assert 'All reward functions returned None for the following kwargs: prompt=' in caplog.text and "answer='" in caplog.text
+
+def test_an_adapter_that_the_sampler_does_not_read():
+    from peft import PromptTuningConfig
+    virtual = PromptTuningConfig(task_type='CAUSAL_LM', num_virtual_tokens=4)
+    with pytest.raises(ValueError, match='prompt-learning'): trainer(trainer_kwargs=dict(peft_config=virtual))

@@ -6,8 +6,8 @@ Docs: https://grpo-lit.github.io/grpo-lit/4_run/alarms.html.md"""
 
 # %% auto #0
 __all__ = ['RARE', 'PATIENCE', 'new_series', 'prolong', 'is_no_chance', 'per_group', 'failed', 'events_in', 'all_alike',
-           'cause_of_dead', 'cause_of_cut', 'cause_of_null', 'sentence', 'raise_alarm', 'lower_alarm', 'is_on',
-           'troubles', 'watch_rollout']
+           'cause_of_dead', 'cause_of_cut', 'cause_of_null', 'shown_to_rewards', 'sentence', 'raise_alarm',
+           'lower_alarm', 'is_on', 'troubles', 'watch_rollout']
 
 # %% ../../nbs/4_run/38_alarms.ipynb #c9a16f8f
 import math
@@ -107,6 +107,14 @@ def cause_of_null(name:str, rollouts:Rollouts) -> str:
     return (f'{name} returns None for every answer: look at the columns it reads, and at the '
             f'form of the gold answers')
 
+def shown_to_rewards(rollouts:Rollouts) -> str:
+    "What the rewards were called with for the first answer, where none of them judged any"
+    if not rollouts.reward_table.isnan().all(): return ''
+    columns = {name: values[0] for name, values in rollouts.columns.items() if values}
+    first = dict(prompt=(rollouts.prompts or [None])[0], completion=(rollouts.completions or [None])[0]) | columns
+    said = ', '.join(f'{name}={value!r:.60}' for name, value in first.items())
+    return f'. All reward functions returned None for the following kwargs: {said}'
+
 def sentence(kind:str, rollouts:Rollouts, metrics:dict, args) -> str:
     "What is wrong, the likely cause and what to change"
     what, _, name = kind.partition(' ')
@@ -119,7 +127,7 @@ def sentence(kind:str, rollouts:Rollouts, metrics:dict, args) -> str:
                 'an EOS token, and lower learning_rate if it learned this')
     if what == 'failing':
         return f'{name} fails on every answer: its error is in the log; mend it, or take it out'
-    return f'{name} judges no answer: {cause_of_null(name, rollouts)}'
+    return f'{name} judges no answer: {cause_of_null(name, rollouts)}{shown_to_rewards(rollouts)}'
 
 # %% ../../nbs/4_run/38_alarms.ipynb #bc836ce1
 def raise_alarm(kind:str, text:str, state:RunState,

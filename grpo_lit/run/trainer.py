@@ -23,6 +23,7 @@ from .config import GRPOConfig
 from .divergence import check_alive, watch_divergence
 from .ending import check_finite, checkpoint_is_due, diverged_is_kept, keep_if_due, start_run
 from .ending import evaluation_is_due, evaluation_is_owed, log_evaluation, train_to_the_end
+from .fitness import check_adapter
 from .graders import RewardNotes, as_list, graders
 from .history import TrainResult
 from .hopeless import watch_learning
@@ -77,7 +78,7 @@ class GRPOTrainer(Around):
         self.reward_processing_classes = as_list(reward_processing_classes)
         check_run(model, self.tokenizer, self.reward_funcs, args, self.train_dataset, evaluation_rows(eval_dataset))
         if peft_config is not None:
-            model = add_lora(model, peft_config, args.seed)
+            model = add_lora(model, check_adapter(peft_config), args.seed)
         total = planned_steps(args, len(self.train_dataset))
         self.state = self.notes.state = new_state(model, args, self.accelerator, total, *optimizers)
         self.notes.clear()
