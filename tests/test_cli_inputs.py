@@ -268,7 +268,7 @@ LINES_OF_COMMANDS = {
     'a broken file of settings': (T+'--config broken.toml', ['broken.toml', 'line 2']),
     'broken YAML': (T+'--config broken.yaml', ['broken.yaml', 'line 3']),
     'a setting that is none': (T+'--config unknown.toml', ['unknown.toml', "did you mean 'learning_rate'?"]),
-    'a setting in a section': (T+'--config section.toml', ["in section 'optimizer'", "did you mean 'learning_rate'?"]),
+    'a setting in a section': (T+'--config section.toml', ["section 'optimizer'", "did you mean 'learning_rate'?"]),
     'text for a number in a file': (T+'--config text.yaml', ['max_steps', "'many' is not a whole number"]),
     'out of range in a file': (T+'--config range.json', ['top_p is 2']),
     'a list of settings': (T+'--config list.json', ['names with values']),
