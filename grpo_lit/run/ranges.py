@@ -88,7 +88,7 @@ MEASURES = dict(
     vespo_lambda_neg=Range(0),
     entropy_coef=Range(),
     top_entropy_quantile=Range(0, 1),
-    importance_sampling_clip_max=Range(0, hint=': None is off'),
+    importance_sampling_clip_max=Range(0, hint=': None is off', open='low'),
     importance_sampling_clip_min=Range(0, hint=': None is off'),
     off_policy_mask_threshold=Range(0, hint=': None is off'),
     beta=Range(0, hint=': 0 is no leash'),
