@@ -44,6 +44,9 @@ def model_directory(path:Path) -> Path:
 # %% ../nbs/1_line/03_hub.ipynb #f641cde6
 def no_directory(name:str) -> ValueError:
     "What to say of a path that does not exist"
+    if re.match(r'https?://(www\.)?huggingface\.co/', name):
+        return ValueError(f'{name!r} is an address: give the name on the hub, {"/".join(name.split("/")[3:5])}')
+    if re.match(r'[a-z0-9]+://', name): return ValueError(f'{name!r} is an address: download the model, and give its directory')
     path = Path(name)
     above = next(p for p in (path.parent, *path.parent.parents) if p.is_dir())
     missing = path.parts[len(above.parts)]

@@ -9,7 +9,7 @@ __all__ = ['TINY', 'PICKLES', 'HUB', 'tiny_tokenizer', 'new_tiny', 'check_tokeni
            'refuse_pickles', 'base_of', 'borrow_eos', 'load_policy', 'has_adapter', 'lent', 'Reference', 'add_lora']
 
 # %% ../nbs/1_line/05_policy.ipynb #d7c8a9fc
-import copy, json, math
+import copy, json, math, struct
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
@@ -183,7 +183,7 @@ def load_policy(name_or_path:str='tiny', # "tiny", a hub name, a directory, a .g
             tokenizer = tokenizer or AutoTokenizer.from_pretrained(where, **both, **hub)
             model = AutoModelForCausalLM.from_pretrained(where, dtype=dtype, **both, **kwargs)
         except torch.OutOfMemoryError: raise
-        except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as e:
+        except (OSError, ValueError, KeyError, IndexError, RuntimeError, ImportError, SafetensorError, struct.error) as e:
             raise _not_loaded(name_or_path, where, e) from e
     if gguf: unmark_quantized(model)
     borrow_eos(tokenizer, model)

@@ -12,7 +12,7 @@ from dataclasses import replace
 import torch
 from .core import Rollouts
 from .tensors import no_such, visible
-from .rewards.calls import RewardCaller, RewardContractError, call_rewards, reward_arguments, reward_name, reward_parameters, strictly
+from .rewards.calls import RewardCaller, RewardContractError, call_rewards, not_taken, reward_arguments, reward_name, reward_parameters, strictly
 
 # %% ../nbs/1_line/10_scoring.ipynb #6b9d85ff
 def rollout_arguments(rollouts:Rollouts # With texts
@@ -65,6 +65,10 @@ def _check_columns(f, columns):
     for p in reward_parameters(f):
         if p.default is p.empty and p.name not in given:
             raise ValueError(f'reward {visible(reward_name(f))}: ' + no_such('column', p.name, sorted(columns)))
+    refused = not_taken(f, given)
+    if refused:
+        raise ValueError(f'reward {visible(reward_name(f))} does not take {visible(refused[0])}, and every reward is given '
+                         'prompts, completions, completion_ids and the columns: end its arguments with **columns')
 
 # %% ../nbs/1_line/10_scoring.ipynb #ca557403
 def check_rewards(reward_funcs:list, # With TRL's signature

@@ -150,5 +150,6 @@ def no_such(kind:str, # What was looked up: "column", "model", ...
     options = [str(o) for o in options]
     near = difflib.get_close_matches(str(name), options, 1, .5)
     hint = f'; did you mean {near[0]!r}?' if near else '.'
-    known = ', '.join(options) or 'none'
+    known = ', '.join(options[:24]) or 'none'
+    if options[24:]: known += f' and {len(options)-24} more'
     return visible(f'no {kind} {str(name)!r}{hint} There are: {known}')

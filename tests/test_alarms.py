@@ -56,9 +56,15 @@ CASES = { # What is wrong: (settings of the trainer, words of its line)
     'no gold answer': (dict(rewards=by_answer, rows=NO_GOLD), 'by_answer judges no answer', "the column 'answer'"),
     'rate too small': (dict(learning_rate=1e-12), 'the weights do not move', 'float32'),
     'rate of nothing': (dict(learning_rate=0.), 'the weights do not move', 'learning_rate=0'),
+    'gradients cut to nothing': (dict(max_grad_norm=1e-30), 'the weights do not move', 'max_grad_norm=1e-30'),
+    'warm-up without end': (dict(warmup_steps=1000), 'warming up until the end', 'warmup_steps=1000 of 8'),
+    'the same for every answer': (dict(rewards=lambda completions, prompts, **c: [float(len(p)) for p in prompts]), 'all groups are dead', 'cannot tell answers apart'),
+    'NaN': (dict(rewards=flat(float('nan'))), 'judges no answer', 'returns None'),
+    'ends the program': (dict(rewards=lambda completions, **c: exit(1)), 'fails on every answer', 'mend it'),
+    'groups of two': (dict(rewards=flat(.3), num_generations=2), 'all groups are dead', '0.3 on average'),
 }
 
-RARE = 'constant below 0', 'no leash', 'top_k of 1', 'cut and masked', 'one of two fails', 'one of two is null', 'cut', 'null', 'greedy', 'constant at 1', 'rate of nothing'
+RARE = 'constant below 0', 'no leash', 'top_k of 1', 'cut and masked', 'one of two fails', 'one of two is null', 'cut', 'null', 'greedy', 'constant at 1', 'rate of nothing', 'NaN', 'ends the program', 'the same for every answer'
 
 @pytest.mark.parametrize('case', [pytest.param(c, marks=pytest.mark.slow) if c in RARE else c for c in CASES])
 def test_said_once_and_in_the_summary(case, caplog):

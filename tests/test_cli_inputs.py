@@ -1,5 +1,5 @@
 """What people give by mistake: each is answered by one line that says what to do, and exit code 2; and what looks odd but can be read is read."""
-import bz2, gzip, json, lzma, subprocess, sys, time, zipfile
+import bz2, gzip, json, lzma, os, subprocess, sys, tarfile, time, zipfile
 from io import BytesIO
 import pytest
 from grpo_lit.hub import model_directory
@@ -46,6 +46,12 @@ def zipped(folder='inside.csv') -> bytes:
     with zipfile.ZipFile(buffer, 'w') as z: z.writestr(folder, GOOD)
     return buffer.getvalue()
 
+def tarred() -> bytes:
+    buffer, info = BytesIO(), tarfile.TarInfo('a.csv')
+    info.size = len(GOOD)
+    with tarfile.open(fileobj=buffer, mode='w:gz') as archive: archive.addfile(info, BytesIO(GOOD.encode()))
+    return buffer.getvalue()
+
 # --- files with questions: name of the case -> (content of the file, its name, what the line must say)
 
 BROKEN = {
@@ -77,6 +83,17 @@ BROKEN = {
     'text called Parquet': (GOOD, 'a.parquet', ['Parquet']),
     'an unknown ending': (GOOD, 'a.txt', ['none of json, jsonl']),
     'no ending': (GOOD, 'questions', ['none of json, jsonl']),
+    'a tar archive': (tarred(), 'a.tar.gz', ['tar archive', 'unpack']),
+    'a tar archive called CSV': (tarred(), 'a.csv.gz', ['tar archive', 'unpack']),
+    '7z': (b'7z\xbc\xaf\x27\x1c', 'a.jsonl', ['7z', 'unpack']),
+    'zstd': (b'\x28\xb5\x2f\xfd', 'a.csv.zst', ['zstd -d']),
+    'xz, cut off': (lzma.compress(GOOD.encode())[:-20], 'a.csv.xz', ['damaged or cut off']),
+    'bzip2, cut off': (bz2.compress(GOOD.encode())[:-9], 'a.csv.bz2', ['damaged or cut off']),
+    'Arrow': (b'ARROW1\0\0', 'a.arrow', ['Arrow', 'Parquet']),
+    'zero bytes at the end': (GOOD+'\0\0', 'a.csv', ['line 6', 'zero byte']),
+    'JSON lines in utf-16 without a mark': (LINES.encode('utf-16-be'), 'a.jsonl', ['utf-16-be']),
+    'only commas': (',,,\n,,,\n', 'a.csv', ['only commas']),
+    'only semicolons': (';;\n;;\n', 'a.csv', ['only semicolons']),
     # nothing
     'empty': ('', 'a.csv', ['is empty']),
     'empty JSON lines': ('\n\n', 'a.jsonl', ['is empty']),
@@ -96,6 +113,14 @@ BROKEN = {
     'several lists': (json.dumps(dict(train=ROWS, test=ROWS)), 'a.json', ['several lists', 'train, test', '--split']),
     'an object without rows': ('{"version": 2}', 'a.json', ['which column holds the question']),
     'deep': ('[' * 100_000, 'a.json', ['nested too deeply']),
+    'commas after the lines': (LINES.replace('\n', ',\n'), 'a.jsonl', ['line 1', 'without commas']),
+    'two objects in a line': ('{"question": "1", "answer": "1"}{"question": "2", "answer": "2"}', 'a.jsonl', ['line 1', 'one object a line']),
+    'a comment': ('// rows\n'+LINES, 'a.jsonl', ['line 1']),
+    'a null for a row': ('null\n'+LINES, 'a.jsonl', ['line 1', 'no row']),
+    'columns of different lengths': ('{"question": ["1+1", "2+2"], "answer": ["2"]}', 'a.json', ['different lengths', "'answer' 1"]),
+    'half a character': (LINES+'\n{"question": "\\ud83d", "answer": "1"}', 'a.jsonl', ['line 7', 'half a character']),
+    'five thousand digits': (LINES+'\n{"question": "1", "answer": '+'9'*5000+'}', 'a.jsonl', ['line 7', 'too many digits']),
+    'a chart': (json.dumps(dict(columns=['a', 'b'], data=[[1, 2], [3, 4]])), 'a.json', ['which column holds the question', 'a, b']),
     # CSV
     'too many fields': (GOOD+'5+5,10,ten\n', 'a.csv', ['line 6', '3 fields']),
     'too few fields': (GOOD+'5+5\n', 'a.csv', ['line 6', '1 fields']),
@@ -111,6 +136,16 @@ BROKEN = {
     'an empty prompt': (GOOD+'  ,5\n', 'a.csv', ['line 6', 'question is missing']),
     'a row without its question': ('[{"question": "1+1", "answer": "2"}, {"answer": "3"}]', 'a.json', ['item 2', 'question is missing']),
     'answers all null': (lines([dict(question=r['question'], answer=None) for r in ROWS]), 'a.jsonl', ['empty in every row']),
+    'answers all NaN': (lines([dict(question=r['question'], answer=float('nan')) for r in ROWS]), 'a.jsonl', ['empty in every row']),
+    'answers all blank': (lines([dict(question=r['question'], answer=' '*n) for n, r in enumerate(ROWS)]), 'a.jsonl', ['empty in every row']),
+    'answers empty in CSV': ('question,answer\n1,\n2,\n', 'a.csv', ['empty in every row']),
+    'nobody answers': (lines([dict(messages=[dict(role='user', content=r['question'])]) for r in ROWS]), 'a.jsonl', ['end with the user', 'column answer']),
+    'ShareGPT that ends with a question': (lines([dict(conversations=[*r['conversations'], {'from': 'human', 'value': 'And?'}]) for r in SHARED]), 'a.jsonl', ['end with the user']),
+    'ShareGPT without a value': (lines([dict(conversations=[{'from': 'human', 'value': None}])]*3), 'a.jsonl', ['line 1', 'without text']),
+    'an unknown speaker': (lines([dict(conversations=[{'from': 'alien', 'value': 'hi'}])]*3), 'a.jsonl', ['line 1', "'alien'"]),
+    'a list of texts for a prompt': (lines([dict(question=['1', '2'], answer='1')]*3), 'a.jsonl', ['line 1', 'no message']),
+    'an object for a prompt': (lines([dict(question=dict(a=1), answer='1')]*3), 'a.jsonl', ['line 1', 'role and content']),
+    'a number for a message': (lines([dict(messages=[dict(role='user', content=5)], answer='1')]*3), 'a.jsonl', ['line 1', 'without text']),
     'swapped': ('question,answer\n2,What is 1+1?\n4,What is 2+2?\n6,What is 3+3?\n', 'a.csv', ['swapped', '--prompt-column answer']),
     'swapped without question marks': ('question,answer\n2,the sum of one and one\n4,the sum of two and two\n', 'a.csv', ['swapped']),
     'one row': ('question,answer\n1+1,2\n', 'a.csv', ['one row', '--test']),
@@ -157,6 +192,20 @@ TAKEN = {
     'gzip': (gzip.compress(LINES.encode()), 'a.jsonl.gz', {}),
     'bzip2': (bz2.compress(LINES.encode()), 'a.jsonl.bz2', {}),
     'xz': (lzma.compress(GOOD.encode()), 'a.csv.xz', {}),
+    'packed twice': (gzip.compress(gzip.compress(GOOD.encode())), 'a.csv.gz', {}),
+    'bars': (GOOD.replace(',', '|'), 'a.csv', {}),
+    'a mark and semicolons': (GOOD.replace(',', ';').encode('utf-8-sig'), 'a.csv', {}),
+    'a mark before JSON lines': (LINES.encode('utf-8-sig'), 'a.jsonl', {}),
+    'old Mac JSON lines': (LINES.replace('\n', '\r'), 'a.jsonl', {}),
+    'capital ending': (GOOD, 'A.CSV', {}),
+    'a name with spaces': (GOOD, 'my dätä.csv', {}),
+    'pandas, by column': (json.dumps({k: {str(i): r[k] for i, r in enumerate(ROWS)} for k in ROWS[0]}), 'a.json', {}),
+    'pandas, by index': (json.dumps({str(i): r for i, r in enumerate(ROWS)}), 'a.json', {}),
+    'pandas, in parts': (json.dumps(dict(columns=[*ROWS[0]], index=[*range(6)], data=[[*r.values()] for r in ROWS])), 'a.json', {}),
+    'a list inside data': (json.dumps(dict(data=dict(train=ROWS))), 'a.json', {}),
+    'the only list': (json.dumps(dict(train=ROWS)), 'a.json', {}),
+    'an index of null': (lines([r|dict(note=None) for r in ROWS]), 'a.jsonl', {}),
+    'notes of all kinds': (lines([r|dict(note=[n, 'n', [n]][n%3]) for n, r in enumerate(ROWS)]), 'a.jsonl', {}),
     'gzip without the ending': (gzip.compress(GOOD.encode()), 'a.csv', {}),
     'columns named': (GOOD.replace('question,answer', 'answer,question'), 'a.csv', dict(prompt_column='answer', answer_column='question')),
 }
@@ -268,7 +317,7 @@ LINES_OF_COMMANDS = {
     'a broken file of settings': (T+'--config broken.toml', ['broken.toml', 'line 2']),
     'broken YAML': (T+'--config broken.yaml', ['broken.yaml', 'line 3']),
     'a setting that is none': (T+'--config unknown.toml', ['unknown.toml', "did you mean 'learning_rate'?"]),
-    'a setting in a section': (T+'--config section.toml', ["in section 'optimizer'", "did you mean 'learning_rate'?"]),
+    'a setting in a section': (T+'--config section.toml', ["section 'optimizer'", "did you mean 'learning_rate'?"]),
     'text for a number in a file': (T+'--config text.yaml', ['max_steps', "'many' is not a whole number"]),
     'out of range in a file': (T+'--config range.json', ['top_p is 2']),
     'a list of settings': (T+'--config list.json', ['names with values']),
@@ -289,6 +338,66 @@ LINES_OF_COMMANDS = {
     'no checkpoints kept': (T+'--save-total-limit 0', ['save_total_limit is 0']),
     'the same file for both': (T+'--test a.csv', ['also a held-out one']),
     'a benchmark without a network': (T.replace('a.csv', 'gsm8k'), ['openai/gsm8k']),
+    'a pattern': (T.replace('a.csv', '*.csv'), ['not expanded']),
+    'an address': (T.replace('a.csv', 'https://example.com/a.csv'), ['address', 'download']),
+    'the page of a dataset': (T.replace('a.csv', 'https://huggingface.co/datasets/openai/gsm8k'), ['give the name on the hub, openai/gsm8k']),
+    'a bucket': (T.replace('a.csv', 's3://b/a.csv'), ['address']),
+    'somebody at home': (T.replace('a.csv', '~/a.csv'), ['~']),
+    'two files': (T+'--test a.csv b.csv', ["'b.csv' belongs to no option"]),
+    'a device': (T.replace('a.csv', '/dev/null'), ['no file but a pipe']),
+    'the page of a model': (T.replace('tiny', 'https://huggingface.co/Qwen/Qwen3-0.6B'), ['give the name on the hub, Qwen/Qwen3-0.6B']),
+    'a model by address': (T.replace('tiny', 's3://models/x'), ['address']),
+    'a model with a blank': ('train --data a.csv --model=', ['--model']),
+    'a GGUF file, cut off': (T.replace('tiny', 'cut.gguf'), ['does not load']),
+    'an empty GGUF file': (T.replace('tiny', 'none.gguf'), ['does not load']),
+    'only a tokenizer': (T.replace('tiny', 'tokens'), ['without a model']),
+    'an adapter of nobody': (T.replace('tiny', 'adapter'), ['adapter', 'nobody/none']),
+    'an adapter without a base': (T.replace('tiny', 'baseless'), ['base_model_name_or_path']),
+    'a reward that ends the program': (T+'--reward exits.py:near', ['ends the program', '__main__']),
+    'a reward that quits': (T+'--reward quits.py:near', ['ends the program']),
+    'a reward of nothing': (T+'--reward nothing.py:near', ['does not take answer', '**columns']),
+    'a reward of completions alone': (T+'--reward alone.py:near', ['does not take answer', '**columns']),
+    'a class for a reward': (T+'--reward kind.py:near', ['does not take', '**columns']),
+    'a function of Python': (T+'--reward os:getcwd', ['does not take', '**columns']),
+    'too few rewards': (T+'--reward fewer.py:near', ['one per completion']),
+    'one reward for all': (T+'--reward single.py:near', ['must return a list']),
+    'text for rewards': (T+'--reward texts.py:near', ["'a' (str)"]),
+    'an endless reward': (T+'--reward endless.py:near', ['inf']),
+    'yielded by a coroutine': (T+'--reward later.py:near', ['async_generator']),
+    'a column that is missing': (T+'--reward column.py:near', ["no column 'gold'"]),
+    'zero bytes in a reward': (T+'--reward zero.py:near', ['zero.py', 'null bytes']),
+    'no reward in the file': (T+'--reward lacking_all.py', ['holds no reward', 'def NAME']),
+    'no file of a reward': (T+'--reward :near', ['FILE.py:FUNCTION']),
+    'two colons': (T+'--reward fine.py::near', ['FILE.py:FUNCTION']),
+    'a dot before a reward': (T+'--reward .fine:near', ['FILE.py:FUNCTION']),
+    'a directory for a reward': (T+'--reward folder.py:near', ['is a directory']),
+    'a notebook for a reward': (T+'--reward fine.ipynb:near', ['.py']),
+    'a reward from elsewhere': (T+'--reward ../fine.py:near', ["no file '../fine.py'"]),
+    'numbers for rewards': (T+'--config rewards.json', ['a reward is 1']),
+    'a setting twice in JSON': (T+'--config twice.json', ['beta is given twice']),
+    'a setting twice in YAML': (T+'--config twice.yaml', ['beta is given twice']),
+    'a setting twice in TOML': (T+'--config twice.toml', ['twice.toml', 'line 2']),
+    'a section of nothing': (T+'--config nothing.toml', ["section 'foo'", "no option 'bar'"]),
+    'a comment in JSON': (T+'--config comment.json', ['comment.json', 'line 1']),
+    'a date': (T+'--config date.toml', ['seed']),
+    'settings in settings': (T+'--config inner.toml', ["no option 'config'"]),
+    'truth for a number': (T+'--config truth.toml', ['beta', 'True is no float']),
+    'NaN in JSON': (T+'--config nan.json', ['beta is nan']),
+    'a tag of Python in YAML': (T+'--config tag.yaml', ['tag.yaml', 'line 1']),
+    'settings in utf-16': (T+'--config wide.toml', ['wide.toml', 'save it as UTF-8']),
+    'more than can be counted': (T+'--num-generations 1e30', ['num_generations is']),
+    'steps without end': (T+'--max-steps 1e30', ['max_steps is', 'at most 1000000000']),
+    'weights cut to nothing': (T+'--importance-sampling-clip-max 0', ['importance_sampling_clip_max is 0']),
+    'a comma in a number': (T+'--temperature 0,7', ["'0,7' is not a number"]),
+    'a share': (T+'--learning-rate 1/3', ["'1/3' is not a number"]),
+    'percent': (T+'--warmup-ratio 5%', ["'5%' is not a number"]),
+    'beyond all floats': (T+'--beta 1e400', ['beta is inf']),
+    'a run that is a list': ('show listed', ['listed/config.json', 'is damaged']),
+    'a summary that is null': ('show ended', ['ended/summary.json', 'is damaged']),
+    'resume of a long name': ('train --resume '+'x'*300, ['too long']),
+    'resume of a checkpoint that is missing': ('train --resume young/checkpoint-9', ['checkpoint-9']),
+    'a step that is text': ('show young --step abc', ["'abc' is not a whole number"]),
+    'a step below zero': ('show young --step -1', ['at least 0']),
     'measure below zero': ('eval --model tiny --data a.csv --limit -3', ['limit is -3']),
     'measure what is missing': ('eval --model tiny --data aa.csv', ["did you mean 'a.csv'?"]),
     'measure at top_p 2': ('eval --model tiny --data a.csv --top-p 2', ['top_p is 2']),
@@ -319,6 +428,18 @@ FILES = {
     'lacking.py': 'import no_such_library\n',
     'broken.toml': 'beta = 0.1\nseed = \n', 'broken.yaml': 'beta: 1\nseed: [1\n', 'unknown.toml': 'lerning_rate = 1e-6\n',
     'section.toml': '[optimizer]\nlerning_rate = 1e-6\n', 'text.yaml': 'max_steps: many\n', 'range.json': '{"top_p": 2}', 'list.json': '[1]',
+    'cut.gguf': b'GGUF\3\0\0\0'+b'\1'*20, 'none.gguf': b'', 'tokens/tokenizer_config.json': '{}', 'tokens/tokenizer.json': '{}',
+    'adapter/adapter_config.json': '{"base_model_name_or_path": "nobody/none", "peft_type": "LORA"}', 'baseless/adapter_config.json': '{"peft_type": "LORA"}',
+    'exits.py': 'import sys\nsys.exit(1)\n', 'quits.py': 'quit()\n', 'zero.py': '\0', 'lacking_all.py': 'x = 1\n', 'folder.py/x': '', 'fine.ipynb': '{}',
+    'nothing.py': 'def near(): return [1.]\n', 'alone.py': 'def near(prompts, completions, completion_ids): return [1.]*len(completions)\n',
+    'kind.py': 'class near:\n    def __init__(self): self.calls = 0\n', 'fewer.py': 'def near(completions, **c): return [1.]\n',
+    'single.py': 'def near(completions, **c): return 1.\n', 'texts.py': 'def near(completions, **c): return ["a"]*len(completions)\n',
+    'endless.py': 'def near(completions, **c): return [float("inf")]*len(completions)\n', 'column.py': 'def near(completions, gold, **c): return [1.]\n',
+    'later.py': 'async def near(completions, **c):\n    yield 1.\n',
+    'rewards.json': '{"reward": [1, 2]}', 'twice.json': '{"beta": 1, "beta": 0}', 'twice.yaml': 'beta: 1\nbeta: 0\n', 'twice.toml': 'beta = 1\nbeta = 0\n',
+    'nothing.toml': '[foo]\nbar = 1\n', 'comment.json': '{// no\n"beta": 1}', 'date.toml': 'seed = 2020-01-01\n', 'inner.toml': 'config = "a.toml"\n',
+    'truth.toml': 'beta = true\n', 'nan.json': '{"beta": NaN}', 'tag.yaml': 'beta: !!python/name:os.system\n', 'wide.toml': 'beta = 1'.encode('utf-16'),
+    'listed/config.json': '[]', 'ended/config.json': '{}', 'ended/summary.json': 'null',
     'young/config.json': '{"args": {}}', 'young/rollouts/x': '', 'damaged/config.json': '{"args',
 }
 
@@ -328,6 +449,26 @@ def test_mistakes_of_a_command_line(name, there, capfd):
     line, wanted = LINES_OF_COMMANDS[name]
     told = said(capfd, line.split())
     for part in wanted: assert part in told, told
+
+@pytest.mark.parametrize('kind', ['pipe', 'link to nothing', 'link to itself'])
+def test_what_is_no_file(kind, there, capfd):
+    if kind=='pipe': os.mkfifo('a.csv')
+    else: os.symlink('b.csv' if kind=='link to nothing' else 'a.csv', 'a.csv')
+    told = said(capfd, T.split())
+    assert ('is no file but a pipe' if kind=='pipe' else 'it is a link') in told
+
+ODD = ['nan', 'inf', '-inf', '1e400', 'abc', '', '[1]', '0x10', '1,5', 'true']
+
+def test_no_number_takes_what_is_none():
+    "Every numeric option of `train`, each with everything odd: refused by name in one sentence"
+    from grpo_lit.run.config import GRPOConfig
+    from grpo_lit.run.options import kinds_of, options_of, typed
+    numeric = [o for o in options_of('train').values() if {'int', 'float'} & set(kinds_of(o))]
+    assert len(numeric) > 50
+    for option in numeric:
+        for text in ODD:
+            with pytest.raises(ValueError) as told: GRPOConfig(**{option.name: typed(option, text)})
+            assert '\n' not in str(told.value) and len(str(told.value)) < 300
 
 # --- and what is right
 

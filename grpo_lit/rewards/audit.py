@@ -86,6 +86,7 @@ def _gold_message(f, bad, n):
         if not isinstance(prompt, str) and prompt: prompt = prompt[-1]['content']
         prompt = str(prompt)
         lines.append(f'  prompt {prompt[-80:]!r}, gold as a completion {gold[-80:]!r}: {why}')
+    lines[-1] += '.'
     lines.append('Check the columns "answer" and "answer_style", '
                  'give a column "solution" with a right completion, or set gold_check=0')
     return visible('\n'.join(lines), '\n')

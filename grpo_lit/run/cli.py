@@ -147,7 +147,7 @@ def parse_command(argv:list) -> tuple: # A command's name, and its options
     if name not in COMMANDS: leave_with(f'grpo-lit: {nearest("command", name, COMMANDS)} (there are {", ".join(COMMANDS)})', 2)
     given = vars(parser_of(name).parse_args(with_hyphens(argv[1:])))
     try: options = all_options(name, given, options_of(name))
-    except ValueError as e: leave_with(f'grpo-lit {name}: {" ".join(str(e).split())}', 2)
+    except (ValueError, OSError) as e: leave_with(f'grpo-lit {name}: {" ".join(str(e).split())}', 2)
     needed = [o.name for o in own_options(name).values() if o.default==REQUIRED]
     missing = ['--'+n.replace('_', '-') for n in needed if n not in options]
     if missing: leave_with(f'grpo-lit {name}: missing: {", ".join(missing)} (grpo-lit {name} --help lists what there is)', 2)

@@ -81,8 +81,8 @@ def check_names(settings:AllSettings):
             raise ValueError(no_such(name, value, [o for o in options if o]))
     check_loss(settings.loss_type, settings.kl, settings.importance_sampling_level, settings.epsilon_high)
     G, weights = settings.num_generations, settings.reward_weights
-    zeros = torch.zeros(G, len(weights or [1]))
-    group_advantages(zeros, G, settings.scale_rewards, weights=weights, **settings.advantage_options())
+    zeros = torch.zeros(2, len(weights or [1])) # two stand for any number of completions
+    group_advantages(zeros, 2, settings.scale_rewards, weights=weights, **settings.advantage_options())
 
 # %% ../../nbs/4_run/13_config.ipynb #08ca1e49
 LOSS_RULES = [ # (broken, why)

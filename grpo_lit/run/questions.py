@@ -163,7 +163,9 @@ def as_questions(rows:Rows, # With a `datasets.Dataset`
     with of_source(rows.source): p, a = find_columns(there, prompt_column, answer_column, answers)
     prompts = each(rows, rows.data[p], question_of)
     with of_source(rows.source): golds = _answers(rows, p, a)
-    none = all(g is None or g=='' for g in golds)
+    none = all(g is None or isinstance(g, str) and not g.strip() or isinstance(g, float) and math.isnan(g) for g in golds)
+    if none and a is None and answers and p in CONVERSATIONS:
+        raise ValueError(f'{rows.source!r}: the conversations end with the user, so there is no answer: add what the assistant says, or a column answer')
     if none and a is not None and answers: raise ValueError(f'{rows.source!r}: the column {a!r} is empty in every row')
     with of_source(rows.source):
         if none and answers and not set(NO_GOLD) & set(there): column_named([c for c in there if c!=p], None, ANSWER_COLUMNS, 'answer')

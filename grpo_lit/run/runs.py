@@ -87,9 +87,11 @@ class Record:
     def read(self, name:str) -> dict:
         "Read a JSON file such as summary.json; raises `ValueError` if it is damaged"
         try:
-            return json.loads((self.path/name).read_text(encoding='utf-8'))
+            found = json.loads((self.path/name).read_text(encoding='utf-8'))
         except ValueError as e:
             raise ValueError(f'{str(self.path/name)!r} is damaged: {e}') from e
+        if not isinstance(found, dict): raise ValueError(f'{str(self.path/name)!r} is damaged: it holds {found!r:.40}')
+        return found
 
 def numbered(path:Path) -> bool:
     "Does the name say a step, and nothing else?"

@@ -53,7 +53,8 @@ def csv_rows(path, text:str) -> Rows:
     if separator!=',' and 'tsv' not in Path(path).name:
         log.warning('%s: columns are separated by %s', path, SEPARATORS[separator])
     records = csv_lines(path, text, separator)
-    _, names = next(records)
+    _, names = next(records, (0, None))
+    if names is None: raise ValueError(f'{str(path)!r} is empty: there are only {SEPARATORS[separator]} in it')
     names = [n.strip() or f'column {i}' for i, n in enumerate(names, 1)]
     check_header(path, names)
     rows, numbers = [], []
@@ -126,6 +127,7 @@ def rows_of_file(path:Path, encoding:str|None=None, # None: UTF-8
                 ) -> Rows:
     "The rows of a file; raises `ValueError` with file and line where there are none"
     if path.is_dir(): return saved_rows(path, part)
+    if not path.is_file(): raise ValueError(f'{str(path)!r} is no file but a pipe or a device: write the rows into a file first')
     kind = format_of(path)
     if kind=='parquet' or path.read_bytes()[:4]==b'PAR1': return parquet_rows(path)
     text = text_of(path, encoding)
