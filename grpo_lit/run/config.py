@@ -80,7 +80,7 @@ def check_names(settings:AllSettings):
         if value not in options:
             raise ValueError(no_such(name, value, [o for o in options if o]))
     check_loss(settings.loss_type, settings.kl, settings.importance_sampling_level, settings.epsilon_high)
-    G, weights = settings.num_generations, settings.reward_weights
+    weights = settings.reward_weights
     zeros = torch.zeros(2, len(weights or [1])) # two stand for any number of completions
     group_advantages(zeros, 2, settings.scale_rewards, weights=weights, **settings.advantage_options())
 
