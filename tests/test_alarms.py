@@ -26,6 +26,8 @@ def flat(value):
 
 def raising(completions, **columns): raise KeyError('gold')
 
+def exiting(completions, **columns): raise SystemExit(1)
+
 def none_of_them(completions, **columns): return [None]*len(completions)
 
 def by_answer(completions, answer, **columns):
@@ -60,7 +62,7 @@ CASES = { # What is wrong: (settings of the trainer, words of its line)
     'warm-up without end': (dict(warmup_steps=1000), 'warming up until the end', 'warmup_steps=1000 of 8'),
     'the same for every answer': (dict(rewards=lambda completions, prompts, **c: [float(len(p)) for p in prompts]), 'all groups are dead', 'cannot tell answers apart'),
     'NaN': (dict(rewards=flat(float('nan'))), 'judges no answer', 'returns None'),
-    'ends the program': (dict(rewards=lambda completions, **c: exit(1)), 'fails on every answer', 'mend it'),
+    'ends the program': (dict(rewards=exiting), 'fails on every answer', 'mend it'),
     'groups of two': (dict(rewards=flat(.3), num_generations=2), 'all groups are dead', '0.3 on average'),
 }
 
