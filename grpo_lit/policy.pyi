@@ -3,7 +3,7 @@ from typing import Any
 
 __all__ = ['TINY', 'PICKLES', 'HUB', 'tiny_tokenizer', 'new_tiny', 'check_tokenizer', 'eos_ids', 'unmark_quantized', 'refuse_pickles', 'base_of', 'borrow_eos', 'load_policy', 'has_adapter', 'lent', 'Reference', 'add_lora']
 
-import copy, json, math
+import copy, json, math, struct
 
 from contextlib import contextmanager
 
