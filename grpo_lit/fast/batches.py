@@ -103,6 +103,9 @@ def trained_mask(rollouts:Rollouts,
 def checkpoint_activations(model, options:dict|None=None): # For `torch.utils.checkpoint`
     "Recompute activations in the backward pass instead of keeping them"
     options = dict(use_reentrant=False) | (options or {})
-    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
+    if hasattr(model, 'activation_checkpointing_enable'): # its name from transformers 5.23 on
+        model.activation_checkpointing_enable(activation_checkpointing_kwargs=options)
+    else:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
     if has_adapter(model):
         model.enable_input_require_grads()

@@ -225,9 +225,10 @@ def take_up(state:RunState, asked:list): # From `optimizer_settings`
         if not hasattr(schedule, 'lr_lambdas'): continue
         if 'initial_lr' in new: schedule.base_lrs[i] = new['initial_lr']
         now = schedule.base_lrs[i]*schedule.lr_lambdas[i](schedule.last_epoch) # also for a run that has become longer
-        if now != group['lr']: group['lr'] = said['lr'] = now
-    if said:
+        group['lr'] = now
+    if hasattr(schedule, '_last_lr'):
         schedule._last_lr = [g['lr'] for g in state.optimizer.param_groups]
+    if said:
         log.warning('changed since the checkpoint, from here on: %s', ', '.join(f'{k}={v}' for k, v in said.items()))
 
 # %% ../../nbs/4_run/22_checkpoints.ipynb #b4cd8dc5

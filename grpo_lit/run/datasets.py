@@ -126,6 +126,9 @@ def _without(train, held):
     seen = {str(p) for p in held.data['prompt']}
     left = [i for i, p in enumerate(train.data['prompt']) if str(p) not in seen]
     if not left: raise ValueError(f'every question of {train.source!r} is also a held-out one')
+    if len(left) < len(train):
+        log.warning('%s: %d of %d training rows ask a held-out question, and are left out',
+                    train.source, len(train)-len(left), len(train))
     return train.take(left)
 
 # %% ../../nbs/4_run/06_datasets.ipynb #ce262711

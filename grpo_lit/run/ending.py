@@ -8,7 +8,7 @@ Docs: https://grpo-lit.github.io/grpo-lit/4_run/ending.html.md"""
 __all__ = ['save_stopped', 'newest_saved', 'save_broken', 'check_finite', 'keep_diverged', 'diverged_is_kept', 'save_stuck',
            'settle', 'is_owed', 'evaluation_is_due', 'is_turn', 'prompts_of', 'epoch_ended', 'checkpoint_is_due',
            'checkpoint_is_overdue', 'keep_if_due', 'log_evaluation', 'evaluation_is_owed', 'go_on', 'give_hope',
-           'say_from', 'start_run', 'train_to_the_end', 'sum_up']
+           'check_not_shorter', 'say_from', 'start_run', 'train_to_the_end', 'sum_up']
 
 # %% ../../nbs/4_run/43_ending.ipynb #0e695f4c
 import contextlib, math, signal, sys, time
@@ -174,6 +174,7 @@ def go_on(trainer, resume:bool|str # A path, or True for the newest checkpoint
     path = checkpoint_to_resume(resume, trainer.run)
     if path:
         trainer.load_checkpoint(path)
+        check_not_shorter(path, trainer)
         say_from(path, trainer)
         give_hope(trainer)
     trainer.resumed = True
@@ -182,6 +183,13 @@ def give_hope(trainer):
     "A run that was ended as hopeless and is taken up again has been changed: the count begins anew"
     alarms, most = trainer.state.alarms, trainer.args.stop_when_hopeless
     if most and alarms.get('hopeless', 0) >= most: alarms['hopeless'] = 0
+
+def check_not_shorter(path, trainer):
+    "Raise `ValueError` if more steps are done than this run is to have"
+    step, total = trainer.state.step, trainer.total_steps
+    if step > total:
+        raise ValueError(f'{path} is at step {step}, but the run is to end at step {total}: '
+                         f'give a max_steps of {step} or more, or another output_dir to begin anew')
 
 def say_from(path, trainer):
     "Where it goes on, and what of it is to be done again"

@@ -28,7 +28,7 @@ def float32_masters(model):
         for p in trained: p.data = p.data.float()
     else: model.float()
     gigabytes = sum(p.numel() for p in trained)*4/2**30
-    log.info('the weights came in %s; float32 masters of them are trained (%.2f GB), as steps of 1e-6 '
+    log.warning('the weights came in %s; float32 masters of them are trained (%.2f GB), as steps of 1e-6 '
              'would round away in 16 bits', ' and '.join(narrow), gigabytes)
 
 # %% ../../nbs/4_run/26_precision.ipynb #4ff1a290
