@@ -191,7 +191,8 @@ def say_end(trainer, task, summary:dict, seen:dict # The results `before` and `a
            ):
     "What came out"
     run, before, after = trainer.run, seen['before'], seen.get('after')
-    if summary['interrupted']: say(f'to go on: the same command with --out {run.path} --resume')
+    by = 'grpo-lit train --resume' if trainer.origin.get('options') else 'the same command with --resume and --out'
+    if summary['interrupted']: say(f'to go on: {by} {run.path}')
     else: show_group('the same prompt after training', trainer, task.test[0])
     if before and after: say_difference(before, after)
     for line in unchanged(before, after): say(line)
