@@ -117,11 +117,12 @@ def test_a_finished_run_is_prolonged(tmp_path, capsys):
     assert rates[3:] == pytest.approx([1e-3*(6-n)/6 for n in (3, 4, 5)])
     assert again.run.read('config.json')['changes'] == [dict(from_step=4, changed=dict(max_steps=[3, 6]))]
 
-@pytest.mark.slow
 def test_nothing_left_to_do_is_said(tmp_path, capsys):
     trainer(tmp_path/'run').train()
-    trainer(tmp_path/'run', max_steps=4).train(resume_from_checkpoint=True)
-    assert 'it is done, and a larger max_steps than 4 would prolong it' in capsys.readouterr().out
+    trainer(tmp_path/'run').train(resume_from_checkpoint=True)
+    assert 'it is done, and a larger max_steps than 6 would prolong it' in capsys.readouterr().out
+    with pytest.raises(ValueError, match='is at step 6, but the run is to end at step 4'):
+        trainer(tmp_path/'run', max_steps=4).train(resume_from_checkpoint=True)
     assert len(Run(tmp_path/'run').metrics()) == 6
 
 def test_changed_settings_are_recorded_each_time(tmp_path, caplog):

@@ -162,7 +162,8 @@ def with_config(options:dict) -> dict:
 def complaint(error:Exception) -> str|None: # None: it is no mistake of the user
     "What to say of a wrong input, in one line"
     if isinstance(error, ImportError): return f"{error}; the extras: pip install 'grpo_lit[lora,gguf]'"
-    if isinstance(error, (OSError, FloatingPointError)): return ' '.join(str(error).split())
+    explained = str(error).startswith('out of memory: ') # by `memory_explained`, whatever its type
+    if explained or isinstance(error, (OSError, FloatingPointError)): return ' '.join(str(error).split())
     if os.environ.get('GRPO_LIT_TRACEBACK'): return None
     unknown_setting = isinstance(error, TypeError) and 'GRPOConfig' in str(error)
     return ' '.join(str(error).split()) if unknown_setting or isinstance(error, ValueError) else None

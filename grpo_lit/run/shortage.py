@@ -44,4 +44,5 @@ def memory_explained(state, # A `RunState`
         if not is_out_of_memory(e): raise
         prompt = 256 if state.rollouts is None else state.rollouts.prompt_mask.shape[1]
         said = out_of_memory(state.model, as_it_runs(state, args), prompt, state.memory_divisor)
-        raise torch.OutOfMemoryError(said) from e
+        kind = MemoryError if isinstance(e, MemoryError) else torch.OutOfMemoryError
+        raise kind(said) from e
