@@ -516,7 +516,7 @@ def test_async_hangs(name):
     async def beside(completions, **columns): return await asyncio.sleep(.1, [2.]*len(completions))
     for _ in range(2):
         began = time.monotonic()
-        columns, errors = call_rewards([reward, beside], arguments(), True, .4, caller)
+        columns, errors = call_rewards([reward, beside], arguments(), True, 1.5, caller)
         assert same(columns[0], [1., nan, 1.]) and errors == (errors | dict(reward=1))
         assert columns[1] == [2.]*B
         assert time.monotonic()-began < 12
