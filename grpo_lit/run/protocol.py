@@ -28,6 +28,8 @@ def lenient_accuracy_reward(prompts, completions, completion_ids, answer, **colu
     "As `accuracy_reward`, whatever form was asked for: a box, tags, what is said to be the answer, or the last number"
     return accuracy_reward(prompts, completions, completion_ids, answer)
 
+lenient_accuracy_reward.votes_by = 'auto' # whatever form was asked for
+
 # %% ../../nbs/4_run/60_protocol.ipynb #e84560af
 def _marked(text:str) -> str:
     "The same text with its answer between tags"
@@ -43,6 +45,7 @@ def leniently(reward): # One that reads a marked answer, as `countdown_reward`
         texts = [_marked(completion_text(c)) for c in completions]
         return reward(prompts=prompts, completions=texts, completion_ids=completion_ids, **columns)
     lenient.__name__ = f'lenient_{reward.__name__}'
+    lenient.votes_by = 'auto'
     return lenient
 
 # %% ../../nbs/4_run/60_protocol.ipynb #a7c2dba6
