@@ -11,6 +11,7 @@ __all__ = ['in_words', 'as_asked', 'model_lines', 'question_lengths', 'data_line
 # %% ../../nbs/4_run/65_plan.ipynb #afca127b
 from statistics import median
 import torch
+from .collect import prompts_of, updates_per_rollout
 from .memory import memory_plan
 from ..tasks import encode_prompt
 from ..tensors import visible
@@ -58,8 +59,8 @@ def data_lines(trainer, task, lengths:list) -> list: # `lengths` from `question_
 def step_lines(trainer) -> list:
     "How many steps of what size"
     a, total, rows = trainer.args, trainer.total_steps, len(trainer.train_dataset)
-    prompts = a.generation_batch_size//a.num_generations
-    epochs = total*prompts/rows/(a.num_iterations*max(1, a.steps_per_generation//a.gradient_accumulation_steps))
+    prompts = prompts_of(a)
+    epochs = total*prompts/rows/updates_per_rollout(a)
     return [f'steps      {total} of {prompts} questions x {a.num_generations} answers: {epochs:.2g} passes over the questions']
 
 # %% ../../nbs/4_run/65_plan.ipynb #23464038
