@@ -9,7 +9,7 @@ __all__ = ['BLOCKS', 'SHOWN', 'shortened', 'curve_line', 'run_at', 'changed_sett
            'kept_question', 'group_lines', 'step_lines', 'show', 'summary_lines', 'sample']
 
 # %% ../../nbs/4_run/66_looking.ipynb #0bd8645f
-import difflib, json, math
+import json, math
 from itertools import groupby
 from pathlib import Path
 from ..policy import load_policy
@@ -20,7 +20,7 @@ from .runs import Record
 from .setup import on_device
 from .signals import say
 from ..sampling import sample_groups
-from ..tensors import visible
+from ..tensors import did_you_mean, visible
 
 # %% ../../nbs/4_run/66_looking.ipynb #aec7b8b2
 BLOCKS = '▁▂▃▄▅▆▇█'
@@ -49,8 +49,7 @@ def run_at(path) -> Record:
     path = Path(path)
     if not path.exists():
         beside = [str(p.parent) for p in path.parent.glob('*/config.json')] if path.parent.is_dir() else []
-        near = difflib.get_close_matches(str(path), beside, 1, .6)
-        raise ValueError(f'there is no directory {str(path)!r}' + (f'; did you mean {near[0]!r}?' if near else ''))
+        raise ValueError(f'there is no directory {str(path)!r}' + did_you_mean(path, beside, .6))
     if path.is_file(): raise ValueError(f'{str(path)!r} is a file: give the directory of a run')
     if path.name.startswith(('policy', 'checkpoint-')) and (path.parent/'config.json').exists(): path = path.parent
     run = Record(path)
