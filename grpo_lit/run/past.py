@@ -20,6 +20,7 @@ from .files import log, write_whole
 from .logs import as_text
 from .runs import Record, step_of
 from .tables import rows_of_file
+from ..scoring import weighted_sum
 from ..tensors import visible
 
 # %% ../../nbs/4_run/57_past.ipynb #fe020178
@@ -154,9 +155,7 @@ def scored_again(rows, funcs:list, timeout:float|None, weights:list) -> tuple: #
         columns, failed = call_rewards(funcs, args, isolate=True, timeout=timeout, caller=caller)
         table[at] = torch.tensor(columns).T
         for name, n in failed.items(): errors[name] = errors.get(name, 0)+n
-    judged = ~table.isnan()
-    total = (table.nan_to_num()*torch.tensor(weights)).sum(1)
-    return table, torch.where(judged.any(1), total, torch.nan), errors
+    return table, weighted_sum(table, weights), errors
 
 def _advantages(rewards, groups, scale):
     found = torch.zeros(len(rewards))
