@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 import torch
 from ..advantages import group_advantages
-from ..core import completion_text, prompt_text
+from ..core import completion_text, in_line, prompt_text
 from ..rewards.calls import RewardCaller, call_rewards, reward_arguments, reward_name
 from .files import log, write_whole
 from .logs import as_text
@@ -193,8 +193,7 @@ class Rescored:
     def table(self, n:int=8, width:int=44) -> str:
         "Some of the completions that change sides, as text"
         def line(r):
-            text = visible(completion_text(r['completion']).replace('\n', '⏎'))
-            text = text if len(text) <= width else text[:width-1]+'…'
+            text = in_line(completion_text(r['completion']), width)
             old, new = (' null' if v is None or v != v else f'{v:5.2f}' for v in (r['old_reward'], r['new_reward']))
             return f'{text:{width}}  {old} -> {new}  {r["old_side"]:>5} -> {r["new_side"]}'
         some = self.changed()
