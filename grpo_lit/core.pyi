@@ -1,5 +1,5 @@
 # made by tools/stubs.py: edit the source, then run it
-__all__ = ['TOKEN_FIELDS', 'ROW_FIELDS', 'Rollouts', 'four_answers', 'completion_text', 'prompt_text']
+__all__ = ['TOKEN_FIELDS', 'ROW_FIELDS', 'Rollouts', 'four_answers', 'completion_text', 'prompt_text', 'in_line']
 
 import html
 
@@ -100,4 +100,8 @@ def completion_text(c) -> str:
 
 def prompt_text(p) -> str:
     """A prompt to be read by people or by another model; what the policy reads is made by its chat template"""
+    ...
+
+def in_line(text: str, width: int) -> str:
+    """At most `width` characters in one line, those that cannot be seen as escapes"""
     ...

@@ -9,7 +9,7 @@ __all__ = ['TINY', 'PICKLES', 'HUB', 'tiny_tokenizer', 'new_tiny', 'check_tokeni
            'refuse_pickles', 'base_of', 'borrow_eos', 'load_policy', 'has_adapter', 'lent', 'Reference', 'add_lora']
 
 # %% ../nbs/1_line/05_policy.ipynb #d7c8a9fc
-import copy, json, math, struct
+import copy, json, struct
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 from transformers.utils import find_adapter_config_file, logging as notices
 from .hub import find_on_hub, is_path, model_directory, no_directory
 from .finite import first_nonfinite, not_finite # others find them here
-from .tensors import no_such, seed_for
+from .tensors import seed_for
 
 # %% ../nbs/1_line/05_policy.ipynb #510de156
 def tiny_tokenizer() -> PreTrainedTokenizerFast: # Pads on the left; 31 tokens

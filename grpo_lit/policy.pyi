@@ -3,7 +3,7 @@ from typing import Any
 
 __all__ = ['TINY', 'PICKLES', 'HUB', 'tiny_tokenizer', 'new_tiny', 'check_tokenizer', 'eos_ids', 'unmark_quantized', 'refuse_pickles', 'base_of', 'borrow_eos', 'load_policy', 'has_adapter', 'lent', 'Reference', 'add_lora']
 
-import copy, json, math, struct
+import copy, json, struct
 
 from contextlib import contextmanager
 
@@ -25,7 +25,7 @@ from .hub import find_on_hub, is_path, model_directory, no_directory
 
 from .finite import first_nonfinite, not_finite
 
-from .tensors import no_such, seed_for
+from .tensors import seed_for
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
     """One token for each character of a sum and for each tag"""

@@ -6,7 +6,7 @@ Docs: https://grpo-lit.github.io/grpo-lit/1_line/tensors.html.md"""
 
 # %% auto #0
 __all__ = ['SHAPELESS', 'pad', 'mask_after_eos', 'masked_mean', 'positions', 'below', 'some_rows', 'piece_size', 'seed_for',
-           'visible', 'question_text', 'no_such']
+           'visible', 'question_text', 'did_you_mean', 'no_such']
 
 # %% ../nbs/1_line/01_tensors.ipynb #0f277be5
 import difflib, hashlib, logging, re
@@ -142,14 +142,20 @@ def question_text(prompt # A string, or a list of chat messages
     return str(asked[-1]['content']) if asked else ''
 
 # %% ../nbs/1_line/01_tensors.ipynb #92fa1b0c
+def did_you_mean(name, options, # Strings
+                 likeness:float=.5 # Of 1, at least
+                ) -> str: # Empty: there is nothing like it
+    "The end of a sentence about a name that does not exist: the nearest that does"
+    near = difflib.get_close_matches(str(name), options, 1, likeness)
+    return f'; did you mean {near[0]!r}?' if near else ''
+
 def no_such(kind:str, # What was looked up: "column", "model", ...
             name:str, # The name that was not found
             options # The names that exist
            ) -> str: # A sentence for an exception
     "Say that `name` does not exist, and name the nearest that does"
     options = [str(o) for o in options]
-    near = difflib.get_close_matches(str(name), options, 1, .5)
-    hint = f'; did you mean {near[0]!r}?' if near else '.'
+    hint = did_you_mean(name, options) or '.'
     known = ', '.join(options[:24]) or 'none'
     if options[24:]: known += f' and {len(options)-24} more'
     return visible(f'no {kind} {str(name)!r}{hint} There are: {known}')

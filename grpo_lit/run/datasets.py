@@ -8,7 +8,7 @@ Docs: https://grpo-lit.github.io/grpo-lit/4_run/datasets.html.md"""
 __all__ = ['TASKS', 'refuse_address', 'rows_from', 'no_file', 'read_rows', 'ngram_overlap', 'load_task']
 
 # %% ../../nbs/4_run/06_datasets.ipynb #5273ca12
-import difflib, random, re
+import random, re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,9 +18,9 @@ from ..rewards.knights import knights_task
 from .benchmarks import BENCHMARKS, prompted, recognize
 from .jsonrows import Rows, log
 from .questions import as_questions, each
-from .tables import FORMATS, as_dataset, format_of, rows_of_file
+from .tables import as_dataset, format_of, rows_of_file
 from ..tasks import Task, addition_task, sums_task
-from ..tensors import seed_for
+from ..tensors import did_you_mean, seed_for
 
 # %% ../../nbs/4_run/06_datasets.ipynb #644e63e7
 TASKS = dict( # Made here, by name
@@ -72,8 +72,7 @@ def no_file(path:Path) -> str:
     "Say that a file is not there, and name the one that may have been meant"
     if path.is_symlink(): return f'no file {str(path)!r}: it is a link, and what it points to is gone'
     beside = [str(p) for p in path.parent.glob('*') if format_of(p)] if path.parent.is_dir() else []
-    near = difflib.get_close_matches(str(path), beside, 1, .6)
-    return f'no file {str(path)!r}' + (f'; did you mean {near[0]!r}?' if near else '')
+    return f'no file {str(path)!r}' + did_you_mean(path, beside, .6)
 
 def read_rows(source:str, # A file, or a dataset name on the hub
               split:str='train', # Hub datasets: which split

@@ -6,7 +6,7 @@ Docs: https://grpo-lit.github.io/grpo-lit/4_run/ending.html.md"""
 
 # %% auto #0
 __all__ = ['save_stopped', 'newest_saved', 'save_broken', 'check_finite', 'keep_diverged', 'diverged_is_kept', 'save_stuck',
-           'settle', 'is_owed', 'evaluation_is_due', 'is_turn', 'prompts_of', 'epoch_ended', 'checkpoint_is_due',
+           'settle', 'is_owed', 'evaluation_is_due', 'is_turn', 'epoch_ended', 'checkpoint_is_due',
            'checkpoint_is_overdue', 'keep_if_due', 'log_evaluation', 'evaluation_is_owed', 'go_on', 'give_hope',
            'check_not_shorter', 'say_from', 'start_run', 'train_to_the_end', 'sum_up']
 
@@ -17,6 +17,7 @@ from ..policy import first_nonfinite
 from .again import check_new, clear_run, with_changes
 from .alarms import troubles
 from .checkpoints import write_checkpoint
+from .collect import prompts_of
 from .display import showing
 from .files import NotSaved, log
 from .hopeless import watch_evaluation
@@ -119,10 +120,6 @@ def is_turn(trainer, strategy:str|None, # "steps", "epoch" or "no"; None: by `st
     if strategy == 'no' or not steps: return False
     every = math.ceil(steps*state.total_steps) if steps < 1 else int(steps)
     return state.step%every == 0
-
-def prompts_of(args) -> int: # `args` is a `GRPOConfig`
-    "Prompts of a rollout"
-    return args.generation_batch_size//args.num_generations
 
 def epoch_ended(trainer) -> bool:
     "Were the last prompts of an epoch those of this step? The last step counts as well"

@@ -18,7 +18,7 @@ from ..tensors import no_such, seed_for
 from ..logprobs import kl_estimate, token_logps
 from ..sampling import sample_groups
 from ..rewards.calls import RewardCaller, reward_name
-from ..scoring import check_rewards, score_completions, whole_row
+from ..scoring import check_rewards, columns_of_rows, score_completions, whole_row
 from .intervals import mean_interval, pass_at_k, seed_interval, wilson_interval
 from .kept import Answers, weights_mark
 from .logs import plain
@@ -150,10 +150,8 @@ def _questions(task, limit, batch_size):
 
 def _asked(model, tokenizer, part, G, length, temperature, seed, sampling):
     "Answers to a batch"
-    names = dict.fromkeys(c for r in part for c in r if c!='prompt')
-    columns = {c:[r.get(c) for r in part] for c in names}
     return sample_groups(model, tokenizer, [r['prompt'] for r in part], G, length, temperature,
-                         seed=seed, columns=columns, **sampling)
+                         seed=seed, columns=columns_of_rows(part), **sampling)
 
 def _scored(ro, part, reward, graders, judged):
     "Rows of a batch, by all graders; `judged` is how they are called"

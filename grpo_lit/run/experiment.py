@@ -15,6 +15,7 @@ from .. import __version__
 from ..tensors import seed_for
 from .again import check_new, clear_run
 from .alarms import troubles
+from .collect import prompts_of
 from .evaluate import EvalResult, compare, evaluate
 from .files import NotSaved, log
 from .logs import plain
@@ -184,8 +185,7 @@ def whole_run(trainer, task, # A `GRPOTrainer` with an output_dir, and the quest
 def say_plan(trainer):
     "What will be done"
     a = trainer.args
-    prompts = a.generation_batch_size//a.num_generations
-    say(f'\ntraining: {trainer.total_steps} steps of {prompts} prompts x {a.num_generations} completions')
+    say(f'\ntraining: {trainer.total_steps} steps of {prompts_of(a)} prompts x {a.num_generations} completions')
 
 def say_end(trainer, task, summary:dict, seen:dict # The results `before` and `after`, as far as they are there
            ):

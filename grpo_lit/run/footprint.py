@@ -12,7 +12,7 @@ __all__ = ['kept_bytes', 'text_config', 'few_layers', 'stand_in', 'some_rollouts
 import contextlib, copy
 from dataclasses import dataclass
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoModelForCausalLM
 from ..core import Rollouts
 from ..fast.speed import model_sizes
 from ..logprobs import token_logps

@@ -22,6 +22,7 @@ from .fitness import check_ids, vocabulary
 from .past import NOT_DATA, groups_of, load_rollouts
 from .prepare import policy_and_tokenizer
 from .trainer import GRPOTrainer
+from ..scoring import columns_of_rows
 from ..tasks import encode_prompt
 from ..tensors import pad
 
@@ -116,9 +117,8 @@ class GivenSampler:
         ids, mask = pad(flat('ids'), fill)
         logps = torch.full(ids.shape, 0.)
         for lp, row in zip(flat('logps'), logps): row[:len(lp)] = torch.tensor(lp)
-        columns = {c: [r.get(c) for r in rows] for c in dict.fromkeys(c for r in rows for c in r if c != 'prompt')}
         return Rollouts(*pad(prompts, fill, 'left'), ids, mask, logps, len(some[0].texts), torch.tensor(flat('finished')),
-                        [g.prompt for g in some], flat('texts'), columns)
+                        [g.prompt for g in some], flat('texts'), columns_of_rows(rows))
 
     def __call__(self, rows:list, G:int, seed:int, on_group=None) -> Rollouts:
         if not all('given' in r for r in rows): return self.sampler(rows, G, seed, on_group)

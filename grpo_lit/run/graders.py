@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 import torch
 from transformers import AutoTokenizer, TrainerState
-from ..core import Rollouts
 from ..hub import find_on_hub, is_path, no_directory
 from ..rewards.calls import reward_name
 from ..rewards.beside import is_async

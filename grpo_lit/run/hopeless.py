@@ -9,7 +9,6 @@ __all__ = ['STILL', 'weights_sample', 'still', 'cause_of_still', 'watch_weights'
            'watch_evaluation', 'is_hopeless', 'watch_learning', 'say_why']
 
 # %% ../../nbs/4_run/39_hopeless.ipynb #93cf225f
-import math
 import torch
 from ..core import Rollouts
 from .alarms import is_on, lower_alarm, raise_alarm, sentence, watch_rollout

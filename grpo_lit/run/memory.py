@@ -12,7 +12,7 @@ __all__ = ['OPTIMIZER_BYTES', 'DRAWING', 'optimizer_bytes', 'samples_in_half', '
 
 # %% ../../nbs/4_run/30_memory.ipynb #514845af
 import copy, html
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 import torch
 from ..core import Rollouts
 from ..fast.batches import micro_batches

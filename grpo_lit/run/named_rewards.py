@@ -9,13 +9,13 @@ __all__ = ['FITTING', 'fitting_reward', 'last_line', 'module_from_file', 'module
            'reward_of', 'reward_named']
 
 # %% ../../nbs/4_run/52_named_rewards.ipynb #3b90f5ef
-import difflib, os, sys, traceback
+import os, sys, traceback
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
 from inspect import signature
 from pathlib import Path
 from .. import rewards
-from ..tensors import no_such
+from ..tensors import did_you_mean, no_such
 
 # %% ../../nbs/4_run/52_named_rewards.ipynb #47ae2c7a
 FITTING = dict( # Column -> the reward that reads it
@@ -50,8 +50,7 @@ def module_named(name:str):
     if is_file and not path.is_file():
         if path.is_dir(): raise ValueError(f'{name!r} is a directory: give a file of Python in it')
         beside = [str(p) for p in path.parent.glob('*.py') if p.is_file()] if path.parent.is_dir() else []
-        near = difflib.get_close_matches(name, beside, 1, .6)
-        raise ValueError(f'no file {name!r}' + (f'; did you mean {near[0]!r}?' if near else ': give FILE.py:FUNCTION'))
+        raise ValueError(f'no file {name!r}' + (did_you_mean(name, beside, .6) or ': give FILE.py:FUNCTION'))
     if path.suffix in ('.ipynb', '.txt'): raise ValueError(f'{name!r} is no file of Python: write the function into one that ends in .py')
     if os.getcwd() not in sys.path: sys.path.insert(0, os.getcwd())
     try: return module_from_file(path) if is_file else import_module(name)

@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 import torch
 from ..advantages import group_advantages
-from ..core import completion_text, prompt_text
+from ..core import completion_text, in_line, prompt_text
 from ..rewards.calls import RewardCaller, call_rewards, reward_arguments, reward_name
 from .files import log, write_whole
 from .logs import as_text
 from .runs import Record, step_of
 from .tables import rows_of_file
+from ..scoring import weighted_sum
 from ..tensors import visible
 
 # %% ../../nbs/4_run/57_past.ipynb #fe020178
@@ -154,9 +155,7 @@ def scored_again(rows, funcs:list, timeout:float|None, weights:list) -> tuple: #
         columns, failed = call_rewards(funcs, args, isolate=True, timeout=timeout, caller=caller)
         table[at] = torch.tensor(columns).T
         for name, n in failed.items(): errors[name] = errors.get(name, 0)+n
-    judged = ~table.isnan()
-    total = (table.nan_to_num()*torch.tensor(weights)).sum(1)
-    return table, torch.where(judged.any(1), total, torch.nan), errors
+    return table, weighted_sum(table, weights), errors
 
 def _advantages(rewards, groups, scale):
     found = torch.zeros(len(rewards))
@@ -194,8 +193,7 @@ class Rescored:
     def table(self, n:int=8, width:int=44) -> str:
         "Some of the completions that change sides, as text"
         def line(r):
-            text = visible(completion_text(r['completion']).replace('\n', '⏎'))
-            text = text if len(text) <= width else text[:width-1]+'…'
+            text = in_line(completion_text(r['completion']), width)
             old, new = (' null' if v is None or v != v else f'{v:5.2f}' for v in (r['old_reward'], r['new_reward']))
             return f'{text:{width}}  {old} -> {new}  {r["old_side"]:>5} -> {r["new_side"]}'
         some = self.changed()

@@ -9,12 +9,13 @@ __all__ = ['PLACES', 'log', 'TRL_DEFAULTS', 'section_of', 'place_of', 'as_writte
            'say_once', 'with_reasons', 'refusal', 'take', 'unknown']
 
 # %% ../../nbs/4_run/10_placing.ipynb #d3d0a2fd
-import difflib, functools, logging
+import functools, logging
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from .from_trl import DoneAnyway, FromTRL, NotHere, NotNeeded, Renamed
 from .from_trl import OlderAnyway, OlderNames, OlderNotHere, OlderNotNeeded
 from .settings import AllSettings, setting_comments
+from ..tensors import did_you_mean
 
 # %% ../../nbs/4_run/10_placing.ipynb #4bd40c2a
 PLACES = { # Class of fields -> place
@@ -99,8 +100,7 @@ def unknown(cls, given:dict) -> str: # Empty: all names are known
     wrong = []
     for name in given:
         if name in cls.__dataclass_fields__: continue
-        near = difflib.get_close_matches(name, cls.__dataclass_fields__, 1, .5)
-        wrong.append(f'no {cls.__name__} field {name!r}' + (f'; did you mean {near[0]!r}?' if near else ''))
+        wrong.append(f'no {cls.__name__} field {name!r}' + did_you_mean(name, cls.__dataclass_fields__))
     also = wrong and refusal({n: as_written(v) for n, v in given.items() if v})
     return ' '.join(wrong) + (f' And {also}' if also else '')
 

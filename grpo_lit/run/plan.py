@@ -11,6 +11,7 @@ __all__ = ['in_words', 'as_asked', 'model_lines', 'question_lengths', 'data_line
 # %% ../../nbs/4_run/65_plan.ipynb #afca127b
 from statistics import median
 import torch
+from .collect import prompts_of, updates_per_rollout
 from .memory import memory_plan
 from ..tasks import encode_prompt
 from ..tensors import visible
@@ -45,14 +46,12 @@ def question_lengths(trainer, rows) -> list: # Of at most about 200 of them
     some = [rows[i] for i in range(0, len(rows), max(1, len(rows)//200))]
     return [len(encode_prompt(r['prompt'], trainer.tokenizer)) for r in some]
 
-def data_lines(trainer, task) -> list:
+def data_lines(trainer, task, lengths:list) -> list: # `lengths` from `question_lengths`
     "Questions, rewards and lengths"
-    rows = task.train
-    lengths = question_lengths(trainer, rows)
     names = trainer.config['rewards']
     weights = trainer.args.reward_weights or [1.]*len(names)
     rewards = ', '.join(f'{w:g} x {n}' for w, n in zip(weights, names))
-    return [f'questions  {len(rows)} to train on, {len(task.test)} held out',
+    return [f'questions  {len(task.train)} to train on, {len(task.test)} held out',
             f'lengths    questions of {median(lengths):.0f} tokens, at most {max(lengths)}; '
             f'answers of at most {trainer.args.max_completion_length}',
             f'rewards    {rewards}']
@@ -60,8 +59,8 @@ def data_lines(trainer, task) -> list:
 def step_lines(trainer) -> list:
     "How many steps of what size"
     a, total, rows = trainer.args, trainer.total_steps, len(trainer.train_dataset)
-    prompts = a.generation_batch_size//a.num_generations
-    epochs = total*prompts/rows/(a.num_iterations*max(1, a.steps_per_generation//a.gradient_accumulation_steps))
+    prompts = prompts_of(a)
+    epochs = total*prompts/rows/updates_per_rollout(a)
     return [f'steps      {total} of {prompts} questions x {a.num_generations} answers: {epochs:.2g} passes over the questions']
 
 # %% ../../nbs/4_run/65_plan.ipynb #23464038
@@ -77,9 +76,7 @@ def memory_lines(trainer, longest:int # Tokens of the longest prompt
                 ) -> list:
     "Memory by its parts, and the peak that was measured, where that can be"
     model = trainer.accelerator.unwrap_model(trainer.model)
-    adapters = getattr(model, 'peft_config', None)
-    plan = memory_plan(model, trainer.args, longest, next(iter(adapters.values())) if adapters else None)
-    lines = str(plan).splitlines()
+    lines = str(memory_plan(model, trainer.args, longest)).splitlines()
     if model.device.type!='cuda': return lines
     return [*lines, f'  measured in these steps: {torch.cuda.max_memory_allocated()/2**30:.2f} GiB at most']
 
@@ -97,8 +94,8 @@ def plan_of(trainer, task, # A `GRPOTrainer` that writes nothing, and its questi
             questions:int=0 # Evaluated before and after
            ) -> str:
     "The plan of a run; its steps change the policy, which is thrown away"
-    lines = model_lines(trainer)+data_lines(trainer, task)+step_lines(trainer)
-    longest = max(question_lengths(trainer, task.train))
-    lines += time_lines(trainer, questions)+memory_lines(trainer, longest)
+    lengths = question_lengths(trainer, task.train)
+    lines = model_lines(trainer)+data_lines(trainer, task, lengths)+step_lines(trainer)
+    lines += time_lines(trainer, questions)+memory_lines(trainer, max(lengths))
     question = as_asked(task.train[0]['prompt'], trainer.tokenizer)
     return '\n'.join([*lines, '', 'the first question, as the model reads it:', question])

@@ -15,6 +15,7 @@ from ..policy import has_adapter
 from .checkpoints import RunState
 from .copies import can_be_merged, follow, follow_merged, half_copy, merged_copy, without_autocast
 from ..sampling import sample_groups
+from ..scoring import columns_of_rows
 
 # %% ../../nbs/4_run/34_sampler.ipynb #74efcf46
 class Sampler:
@@ -53,9 +54,7 @@ class Sampler:
 
     def __call__(self, rows:list, G:int, seed:int, on_group=None) -> Rollouts:
         "G completions for each row"
-        a = self.args
-        names = dict.fromkeys(c for r in rows for c in r if c != 'prompt') # rows may differ
-        columns = {c: [r.get(c) for r in rows] for c in names}
+        a, columns = self.args, columns_of_rows(rows)
         with self.model() as model:
             return sample_groups(model, self.tokenizer, [r['prompt'] for r in rows], G,
                                  a.max_completion_length, a.temperature, a.top_p, a.top_k, a.min_p,

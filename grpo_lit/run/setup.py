@@ -9,7 +9,7 @@ __all__ = ['in_chat', 'asked', 'default_rewards', 'suited', 'adapter', 'at_least
            'that_fit', 'in_the_file']
 
 # %% ../../nbs/4_run/64_setup.ipynb #24a9ac68
-import contextlib, os, re
+import contextlib, re
 from dataclasses import replace
 import torch
 from .jsonrows import log
