@@ -25,9 +25,10 @@ def _default(f):
 
 def chosen_settings(args) -> dict: # Of a `GRPOConfig`
     "The settings that differ from their defaults"
+    usual = type(args)()                                   # with what follows from them
     values = {f.name: getattr(args, f.name, None) for f in fields(args) if f.name not in PRIVATE}
-    return {f.name: values[f.name] for f in fields(args)
-            if f.name in values and values[f.name] not in (None, _default(f), [])}
+    return {f.name: values[f.name] for f in fields(args) if f.name in values
+            and values[f.name] not in (None, _default(f), getattr(usual, f.name, None), [])}
 
 # %% ../../nbs/4_run/46_card.ipynb #a47f8528
 PACKAGES = 'torch', 'transformers', 'trl', 'accelerate', 'peft', 'datasets'

@@ -227,7 +227,7 @@ def advice(plan:MemoryPlan) -> list: # Lines; empty where it fits
 
 def table(plan:MemoryPlan) -> str:
     "The plan in lines of 80 columns"
-    def row(name, size, more=''): return f'{name:<26}{amount(size):>11} {more}'.rstrip()
+    def row(name, size, more=''): return f'{name:<28}{amount(size):>9} {more}'.rstrip()
     lines = ['memory', *(row(k, v) for k, v in plan.always.items() if v)]
     for phase, total in plan.totals.items():
         lines.append(row(f'+ {phase}', total, '<- the peak' if phase == plan.peak_phase else ''))
