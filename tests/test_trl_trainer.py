@@ -105,6 +105,17 @@ def test_a_callback_that_fails_ends_the_run_which_is_saved(tmp_path, caplog):
     assert 'the callback Fails failed (on_log): the run ends with its error' in caplog.text
     assert t.state.step == 2 and (tmp_path/'run'/'checkpoint-2').is_dir()
 
+def test_a_callback_that_fails_between_the_step_and_its_record_is_waited_for(tmp_path):
+    "The weights have moved: a checkpoint that did not count the step would make it twice"
+    class Fails(TrainerCallback):
+        def on_optimizer_step(self, args, state, control, **kwargs): raise RuntimeError('my own fault')
+    t, whole = trainer(callbacks=[Fails], output_dir=str(tmp_path/'run')), trainer()
+    with pytest.raises(RuntimeError, match='my own fault'): t.train()
+    whole.train()
+    again = trainer(output_dir=str(tmp_path/'run'))
+    again.train(resume_from_checkpoint=True)
+    assert again.history[0]['step'] == 2 and torch.equal(weights(again), weights(whole))
+
 def test_callbacks_are_added_and_taken_out():
     t, seen = trainer(), []
     def plain(trainer, metrics): seen.append(metrics['step'])
