@@ -340,6 +340,16 @@ def test_a_stream_goes_on_exactly(tmp_path, rounds):
 def test_data_that_cannot_be_used(data, more, why):
     with pytest.raises(ValueError, match=why): trainer(train=data, **more)
 
+def test_a_stream_of_bad_rows_without_end_ends(monkeypatch, tmp_path):
+    import itertools
+    from grpo_lit.run import rows
+    class Rows:
+        def __iter__(self): return itertools.chain(task.train[:64]*2, itertools.repeat(dict(prompt=None, answer='1')))
+    monkeypatch.setattr(rows, 'IN_A_ROW', 500)
+    t = trainer(train=Rows(), max_steps=70, max_completion_length=2, output_dir=str(tmp_path/'run'))
+    with pytest.raises(ValueError, match='500 rows in a row cannot be used, the last one because:.*not None'): t.train()
+    assert [c.name for c in t.run.checkpoints()] == ['checkpoint-64']
+
 def test_streams_to_evaluate_on():
     held_out = Dataset.from_list(task.test[:3]).to_iterable_dataset()
     both = trainer(test=IterableDatasetDict(one=held_out, other=held_out)).evaluate()
