@@ -205,3 +205,15 @@ def test_a_phase_that_is_off_or_short_says_nothing(terminal):
 def test_an_error_ends_the_phase(terminal):
     with pytest.raises(KeyError):
         with phases.phase('asking'): raise KeyError
+
+def closed():
+    stream = io.StringIO()
+    stream.close()
+    return stream
+
+@pytest.mark.parametrize('stream', [lambda: None, closed], ids=['none', 'closed'])
+def test_a_program_without_stderr_trains(stream, monkeypatch):
+    t = trainer(max_steps=2)
+    monkeypatch.setattr('sys.stderr', stream())
+    monkeypatch.setattr('sys.stdout', stream())
+    assert t.train()['step'] == 2

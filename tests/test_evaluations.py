@@ -158,3 +158,14 @@ def test_a_pretrained_model_with_intervals(tmp_path):
     strict, lenient = found['greedy']['graders']['strict'], found['greedy']['graders']['lenient']
     assert strict['accuracy'] < .1 and .4 < lenient['accuracy'] < .85 and lenient['interval'][0] > strict['interval'][1]
     assert found['graders']['lenient']['accuracy'] < lenient['accuracy']
+
+HEAD = '{"evaluation": {"num_generations": 1}}\n'
+
+@pytest.mark.parametrize('text', ['5\n', '{"evaluation": 5}\n{"prompt": 1}\n', HEAD+'5\n', HEAD+'null\n', HEAD+'{"x": 1}\n',
+                                  HEAD+'{"prompt": "q", "scores": [1]}\n', '['*100_000])
+def test_foreign_files_of_answers_are_said(text, tmp_path):
+    from grpo_lit.run.comparison import read_evaluation
+    file = tmp_path/'rows'/'b.jsonl'
+    file.parent.mkdir()
+    file.write_text(text)
+    with pytest.raises(ValueError, match='holds no answers|no answer of an evaluation'): read_evaluation(tmp_path)

@@ -260,3 +260,24 @@ def test_joined_groups_have_all_columns():
 def test_ours_come_before_theirs():
     args = reward_arguments(['p'], ['c'], [[1]], dict(prompts=['mine'], completions=['mine'], answer=['a']))
     assert args == dict(prompts=['p'], completions=['c'], completion_ids=[[1]], answer=['a'])
+
+@pytest.mark.parametrize('columns, why', [
+    (dict(completion=[None, 'x']), 'row 0: a completion is a string or a list of messages, not None'),
+    (dict(completion=[1, 2]), 'row 0: a completion is a string'), (dict(completion=[[], []]), 'row 0: a completion is a string'),
+    (dict(reward=['a', 'b']), "row 0: reward is a number or null, not 'a'"), (dict(reward=[[1.], [2.]]), 'row 0: reward is a number')])
+def test_foreign_rollouts_are_said(columns, why):
+    from datasets import Dataset
+    from grpo_lit.policy import load_policy
+    from grpo_lit.run.given import given_groups
+    from grpo_lit.run.past import rescore
+    rows = Dataset.from_dict(dict(prompt=['a', 'a'], completion=['x', 'y'], reward=[0., 1.]) | columns)
+    model, tokenizer = load_policy('tiny', device='cpu')
+    with pytest.raises(ValueError, match=why): rescore(rows, lambda completions, **k: [0.]*len(completions))
+    with pytest.raises(ValueError, match=why): given_groups(rows, tokenizer, model)
+
+def test_brackets_without_end_are_text(tmp_path):
+    import pyarrow as pa, pyarrow.parquet as pq
+    from grpo_lit.run.past import load_rollouts
+    deep = '['*20_000
+    pq.write_table(pa.table(dict(prompt=[deep, '[1]'], completion=['x', 'y'])), tmp_path/'deep.parquet')
+    assert load_rollouts(tmp_path/'deep.parquet')['prompt'][0] == deep

@@ -176,3 +176,11 @@ def test_optimizers_in_8_bits_resume_exactly(tmp_path, optim, package):
     again.load_checkpoint(whole.run.path/'checkpoint-2')
     list(again.steps())
     assert equal(whole, again)
+
+def test_a_model_of_one_layer_has_a_plan():
+    from transformers import AutoConfig
+    shape = dict(hidden_size=32, intermediate_size=64, num_attention_heads=4, num_key_value_heads=2, vocab_size=100)
+    def total(layers, **more): return memory_plan(AutoConfig.for_model('qwen2', num_hidden_layers=layers, **shape), args, **more).total
+    args = GRPOConfig(use_cpu=True)
+    assert total(1) < total(2) < total(4)
+    with pytest.raises(ValueError, match='divisor 1 or more'): total(1, divisor=0)

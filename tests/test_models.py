@@ -212,3 +212,64 @@ def test_optim_args():
 def test_a_missing_package_is_named(name):
     with patch('transformers.trainer_optimizer.is_bitsandbytes_available', lambda: False):
         with pytest.raises(ValueError, match='pip install bitsandbytes'): trained(optim=name)
+
+
+# a copy with the adapter within its weights computes as the policy, or is not made
+
+def lora(model, **more):
+    from peft import LoraConfig, get_peft_model
+    wanted = dict(target_modules=['q_proj', 'down_proj']) | more
+    return moved(get_peft_model(model, LoraConfig(task_type='CAUSAL_LM', r=4, **wanted)))
+
+def moved(model):
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for p in model.parameters():
+            if p.requires_grad: p.add_(torch.randn_like(p)*.05)
+    return model
+
+def merged_already(model):
+    model.merge_adapter()
+    return model
+
+def one_merged(model):
+    next(m for m in model.modules() if hasattr(m, 'lora_A')).merge()
+    return model
+
+def switched_off(model):
+    model.base_model.disable_adapter_layers()
+    return model
+
+def hooked(model):
+    layer = next(m for m in model.modules() if hasattr(m, 'lora_A'))
+    layer.register_forward_hook(lambda module, inputs, output: output*1.1)
+    return model
+
+def second(model):
+    from peft import LoraConfig
+    model.add_adapter('other', LoraConfig(task_type='CAUSAL_LM', r=2, target_modules=['q_proj']))
+    model.set_adapter('other')
+    return moved(model)
+
+def ada_lora(model):
+    from peft import AdaLoraConfig, get_peft_model
+    return moved(get_peft_model(model, AdaLoraConfig(task_type='CAUSAL_LM', target_modules=['q_proj'], total_step=10)))
+
+ADAPTED = dict(
+    biases=(lambda: lora(small_model(attention_bias=True), bias='all'), True),
+    second=(lambda: second(lora(small_model())), True), ada_lora=(lambda: ada_lora(small_model()), True),
+    head=(lambda: lora(small_model(), target_modules=['lm_head']), True),
+    tied_head=(lambda: lora(small_model(tie_word_embeddings=True), target_modules=['lm_head']), False),
+    merged=(lambda: merged_already(lora(small_model())), False), one_merged=(lambda: one_merged(lora(small_model())), False),
+    switched_off=(lambda: switched_off(lora(small_model())), False), hooked=(lambda: hooked(lora(small_model())), False))
+
+@pytest.mark.parametrize('case', ADAPTED)
+def test_a_merged_copy_computes_as_the_policy(case):
+    from grpo_lit.run.copies import can_be_merged, follow_merged, merged_copy
+    make, may = ADAPTED[case]
+    model, ids = make().eval(), torch.arange(12)[None]
+    assert can_be_merged(model) == may
+    if not may: return
+    copied = merged_copy(model, torch.float32)
+    follow_merged(copied, model)
+    with torch.no_grad(): assert torch.allclose(model(ids).logits, copied(ids).logits, atol=1e-4)

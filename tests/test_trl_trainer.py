@@ -105,6 +105,17 @@ def test_a_callback_that_fails_ends_the_run_which_is_saved(tmp_path, caplog):
     assert 'the callback Fails failed (on_log): the run ends with its error' in caplog.text
     assert t.state.step == 2 and (tmp_path/'run'/'checkpoint-2').is_dir()
 
+def test_a_callback_that_fails_between_the_step_and_its_record_is_waited_for(tmp_path):
+    "The weights have moved: a checkpoint that did not count the step would make it twice"
+    class Fails(TrainerCallback):
+        def on_optimizer_step(self, args, state, control, **kwargs): raise RuntimeError('my own fault')
+    t, whole = trainer(callbacks=[Fails], output_dir=str(tmp_path/'run')), trainer()
+    with pytest.raises(RuntimeError, match='my own fault'): t.train()
+    whole.train()
+    again = trainer(output_dir=str(tmp_path/'run'))
+    again.train(resume_from_checkpoint=True)
+    assert again.history[0]['step'] == 2 and torch.equal(weights(again), weights(whole))
+
 def test_callbacks_are_added_and_taken_out():
     t, seen = trainer(), []
     def plain(trainer, metrics): seen.append(metrics['step'])
@@ -328,6 +339,16 @@ def test_a_stream_goes_on_exactly(tmp_path, rounds):
     (IterableDataset.from_generator(lambda: iter([dict(question='?')])), {}, "column")])
 def test_data_that_cannot_be_used(data, more, why):
     with pytest.raises(ValueError, match=why): trainer(train=data, **more)
+
+def test_a_stream_of_bad_rows_without_end_ends(monkeypatch, tmp_path):
+    import itertools
+    from grpo_lit.run import rows
+    class Rows:
+        def __iter__(self): return itertools.chain(task.train[:64]*2, itertools.repeat(dict(prompt=None, answer='1')))
+    monkeypatch.setattr(rows, 'IN_A_ROW', 500)
+    t = trainer(train=Rows(), max_steps=70, max_completion_length=2, output_dir=str(tmp_path/'run'))
+    with pytest.raises(ValueError, match='500 rows in a row cannot be used, the last one because:.*not None'): t.train()
+    assert [c.name for c in t.run.checkpoints()] == ['checkpoint-64']
 
 def test_streams_to_evaluate_on():
     held_out = Dataset.from_list(task.test[:3]).to_iterable_dataset()

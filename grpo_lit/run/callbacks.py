@@ -44,6 +44,7 @@ class Callbacks:
         self.every = [as_callback(c) for c in given or ()]
         self.logged, self.first = 0, 0 # The last step that was told of, and the row of `history` with which training began
         self.began = None # When, by `time.perf_counter`; None: it does not train
+        self.late = None # An error that waits until the step is counted
 
     def __iter__(self): return iter(self.every)
     def __len__(self): return len(self.every)
@@ -103,6 +104,8 @@ def step_ends(trainer, **due:bool # `should_log`, `should_evaluate`, `should_sav
              ) -> TrainerControl:
     "After a step: the callbacks are told, and may ask for more or less than is due"
     callbacks = trainer.callbacks
+    late, callbacks.late = callbacks.late, None
+    if late: raise late
     vars(callbacks.control).update(due)
     callbacks.tell('on_step_end')
     if epoch_ended(trainer):
@@ -186,8 +189,13 @@ def optimizer_is_heard(trainer):
     optimizer = getattr(trainer.optimizer, 'optimizer', trainer.optimizer)
     hooks = dict(on_pre_optimizer_step='register_step_pre_hook', on_optimizer_step='register_step_post_hook')
     wanted = [m for m in hooks if any(_has_own(c, m) for c in trainer.callbacks)]
-    def teller(moment): return lambda *args: trainer.callbacks.tell(moment)
-    handles = [getattr(optimizer, hooks[moment])(teller(moment)) for moment in wanted]
+    callbacks = trainer.callbacks
+    def about_to(*args): callbacks.tell('on_pre_optimizer_step')
+    def moved(*args): # the weights have moved already: an error waits until the step is counted, so that it can be saved
+        try: callbacks.tell('on_optimizer_step')
+        except BaseException as e: callbacks.late = e
+    tellers = dict(on_pre_optimizer_step=about_to, on_optimizer_step=moved)
+    handles = [getattr(optimizer, hooks[moment])(tellers[moment]) for moment in wanted]
     try:
         yield
     finally:

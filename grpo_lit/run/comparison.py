@@ -33,11 +33,12 @@ class Evaluated:
 def _of_file(file):
     "The result in a file of answers; None where none is whole"
     how, rows = read_answers(file)
-    return result_of(rows, how['num_generations']) if rows else None
+    try: return result_of(rows, how['num_generations']) if rows else None
+    except (KeyError, TypeError) as e: raise ValueError(f'{str(file)!r} holds no answers that can be compared ({e!r})') from e
 
 def _of_json(file):
     try: return EvalResult(**json.loads(file.read_text(encoding='utf-8')))
-    except (TypeError, ValueError) as e: raise ValueError(f'{str(file)!r} holds no evaluation: {e}') from e
+    except (TypeError, ValueError, RecursionError) as e: raise ValueError(f'{str(file)!r} holds no evaluation: {e}') from e
 
 def read_evaluation(path # The directory of an evaluation or of a training run, or its before.json
                    ) -> Evaluated:

@@ -13,7 +13,7 @@ __all__ = ['COLUMNS', 'BLUE', 'ROWS', 'OTHERS', 'accuracy_of', 'progress_text', 
 import contextlib, html, logging, math, shutil, sys, time
 from ..tensors import visible
 from .files import log
-from .phases import bar, duration, in_notebook
+from .phases import bar, duration, in_notebook, in_terminal
 from .signals import say
 
 # %% ../../nbs/4_run/41_display.ipynb #e8a078ba
@@ -88,7 +88,7 @@ class ProgressLine:
     def begin(self, trainer=None):
         "Before the first step"
         self.columns, self.shown, self.handler = None, -math.inf, None
-        if trainer is None or trainer.args.disable_tqdm or not self.stream.isatty(): return
+        if trainer is None or trainer.args.disable_tqdm or not in_terminal(self.stream): return
         if not log.hasHandlers():
             self.handler = _AboveTheBar(self)
             log.addHandler(self.handler)
@@ -96,7 +96,7 @@ class ProgressLine:
 
     def __call__(self, trainer, m):
         if trainer.args.disable_tqdm: return
-        if self.stream.isatty(): self.in_terminal(trainer, m)
+        if in_terminal(self.stream): self.in_terminal(trainer, m)
         elif self.is_time(m, parts=10, seconds=600): say(progress_text(m, mean_step_time(trainer)), file=self.stream)
 
     def end(self, trainer):

@@ -39,7 +39,7 @@ def few_layers(config, layers:int):
     "The configuration with so many layers and a small vocabulary"
     small = copy.deepcopy(text_config(config))
     small.num_hidden_layers, small.vocab_size = layers, 64
-    if getattr(small, 'layer_types', None): small.layer_types = small.layer_types[:layers]
+    if vars(small).get('layer_types'): small.layer_types = (small.layer_types*layers)[:layers] # of one layer, twice
     for name in ('pad', 'bos', 'eos'): setattr(small, f'{name}_token_id', None)
     if hasattr(small, 'quantization_config'): del small.quantization_config
     return small

@@ -26,10 +26,13 @@ def read_answers(file:Path) -> tuple: # How it was asked, and rows
     found = []
     for line in Path(file).read_text(encoding='utf-8', errors='replace').splitlines():
         try: found.append(json.loads(line))
-        except ValueError: break
-    if not found or not isinstance(found[0], dict) or 'evaluation' not in found[0]:
+        except (ValueError, RecursionError): break
+    head = found[0] if found and isinstance(found[0], dict) else {}
+    if not isinstance(head.get('evaluation'), dict):
         raise ValueError(f'{str(file)!r} holds no answers of an evaluation')
-    return found[0]['evaluation'], found[1:]
+    foreign = next((i for i, row in enumerate(found[1:]) if not isinstance(row, dict) or not {'prompt','scores'} <= set(row)), None)
+    if foreign is not None: raise ValueError(f'{str(file)!r}, line {foreign+2}: no answer of an evaluation; remove the file to begin anew')
+    return head['evaluation'], found[1:]
 
 class Answers:
     "The rows of an evaluation, and the file in which they are kept, if there is one"

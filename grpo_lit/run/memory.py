@@ -184,6 +184,8 @@ def memory_plan(model, # A causal language model, its configuration, or a name
                 divisor:int=1 # Micro-batches are so many times smaller than the settings say
                ) -> MemoryPlan:
     "What a run will hold in memory, before it begins"
+    if prompt_tokens < 0 or divisor < 1:
+        raise ValueError(f'prompt_tokens is 0 or more, divisor 1 or more, not {prompt_tokens} and {divisor}')
     args = copy.copy(config)
     precision(args)
     if isinstance(model, str):

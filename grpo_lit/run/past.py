@@ -6,7 +6,7 @@ Docs: https://grpo-lit.github.io/grpo-lit/4_run/past.html.md"""
 
 # %% auto #0
 __all__ = ['NOT_DATA', 'SIDES', 'joined_tables', 'tokens_file', 'read_parts', 'load_rollouts', 'keep_tokens', 'groups_of',
-           'scored_again', 'side', 'Rescored', 'rescore']
+           'check_rollouts', 'scored_again', 'side', 'Rescored', 'rescore']
 
 # %% ../../nbs/4_run/57_past.ipynb #19060bc2
 import json
@@ -65,7 +65,7 @@ def _decoded(values):
     texts = [v for v in values if v is not None]
     if not texts or not all(isinstance(v, str) and v[:1] in '[{' for v in texts): return values
     try: found = [None if v is None else json.loads(v) for v in values]
-    except ValueError: return values
+    except (ValueError, RecursionError): return values
     return found if all(isinstance(v, (list, dict, type(None))) for v in found) else values
 
 def _as_dataset(table):
@@ -141,6 +141,18 @@ def groups_of(rows) -> dict: # Key -> row numbers
 NOT_DATA = {'step','policy_step','group','prompt','completion','tokens','finished','reward','advantage','logps',
             'completion_ids'} # Columns of a table of rollouts that rewards do not get
 
+def check_rollouts(rows):
+    "Raise `ValueError` unless these are completions with their prompts, and their rewards numbers"
+    missing = {'prompt','completion'} - set(rows.column_names)
+    if missing: raise ValueError(f'rollouts have a column {min(missing)!r}; there are {", ".join(rows.column_names)}')
+    for i, completion in enumerate(rows['completion']):
+        messages = isinstance(completion, list) and completion and all(isinstance(m, dict) and 'content' in m for m in completion)
+        if not isinstance(completion, str) and not messages:
+            raise ValueError(f'row {i}: a completion is a string or a list of messages, not {completion!r:.60}')
+    for name in {'reward','advantage'} & set(rows.column_names):
+        for i, value in enumerate(rows[name]):
+            if not isinstance(value, (int, float, type(None))): raise ValueError(f'row {i}: {name} is a number or null, not {value!r:.60}')
+
 def scored_again(rows, funcs:list, timeout:float|None, weights:list) -> tuple: # (B, K) and (B,) tensors, errors
     "What the functions say, step by step"
     steps = list(rows['step']) if 'step' in rows.column_names else [0]*len(rows)
@@ -213,8 +225,7 @@ def rescore(rollouts, # From `load_rollouts`, or what it takes
            ) -> Rescored:
     "Old completions, judged anew: rewards, group advantages, and who changes sides"
     rows = load_rollouts(rollouts, steps) if isinstance(rollouts, (str, Path)) else rollouts
-    missing = {'prompt','completion'} - set(rows.column_names)
-    if missing: raise ValueError(f'rollouts have a column {min(missing)!r}; there are {", ".join(rows.column_names)}')
+    check_rollouts(rows)
     funcs = list(reward_funcs) if isinstance(reward_funcs, (list, tuple)) else [reward_funcs]
     if weights is not None and len(weights) != len(funcs): raise ValueError(f'{len(weights)} weights for {len(funcs)} functions')
     table, rewards, errors = scored_again(rows, funcs, timeout, weights or [1.]*len(funcs))
