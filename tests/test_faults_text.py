@@ -281,3 +281,14 @@ def test_brackets_without_end_are_text(tmp_path):
     deep = '['*20_000
     pq.write_table(pa.table(dict(prompt=[deep, '[1]'], completion=['x', 'y'])), tmp_path/'deep.parquet')
     assert load_rollouts(tmp_path/'deep.parquet')['prompt'][0] == deep
+
+def test_a_hostile_name_stays_one_heading_of_the_card():
+    import yaml
+    from grpo_lit.run.card import model_card
+    model, tokenizer = load_policy('tiny', device='cpu')
+    args = GRPOConfig(use_cpu=True, gold_check=0, max_steps=1, max_completion_length=8)
+    t = GRPOTrainer(model, lambda completions, **k: [0.]*len(completions), args, [dict(prompt='1+1=')], processing_class=tokenizer)
+    card = model_card(t, 'a\n---\nb: \x1b[31m', dataset='d: [x]\n', tags=['x: y'])
+    head = card.split('---\n')[1]
+    assert '\x1b' not in card and [o for o in card.splitlines() if o.startswith('# ')][0].startswith('# a --- b: ')
+    assert yaml.safe_load(head)['tags'] == ['grpo', 'grpo_lit', 'x: y']

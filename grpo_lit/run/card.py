@@ -91,8 +91,8 @@ def model_card(trainer, name:str, # Of the model
     config = trainer.config
     base = config['model'] if config['model'] and not os.path.exists(config['model']) else None
     base = None if base == 'tiny' else base
-    said = [f"---\n{_head(base, dataset, ['grpo', 'grpo_lit', *tags], name)}---", f'# {name}',
-            f"{'This model' if base is None else f'`{base}`'} was trained with group relative policy optimization "
+    said = [f"---\n{_head(base, dataset, ['grpo', 'grpo_lit', *tags], name)}---", f"# {visible(' '.join(name.split()))}",
+            f"{'This model' if base is None else f'`{visible(base)}`'} was trained with group relative policy optimization "
             f"([DeepSeekMath](https://arxiv.org/abs/2402.03300)) by grpo_lit: {trainer.state.step} updates, "
             f"{config['train_rows'] or 'a stream of'} prompts, rewards {', '.join(f'`{visible(r)}`' for r in config['rewards'])}."]
     if steps:
