@@ -106,8 +106,8 @@ class LoggingSettings:
     project:str='huggingface' # Where a tracker puts the run
     trackio_space_id:str|None=None # A Space of the hub for Trackio; None: on this machine
     log_completions:bool=True # Keep every rollout as Parquet
-    num_completions_to_print:int|None=None # Show so many completions of a step; None: a few
-    log_unique_prompts:bool=False # ... of different prompts
+    num_completions_to_print:int|None=None # Completions in a tracker's table; None: those of one group
+    log_unique_prompts:bool=False # ... one for each prompt
 
 # %% ../../nbs/4_run/08_settings.ipynb #cb562089
 @dataclass

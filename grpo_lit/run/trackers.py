@@ -39,10 +39,18 @@ def scalars(logs:dict) -> dict:
     numbers = {name: value for name, value in plain(logs).items() if isinstance(value, (int, float))}
     return rewrite_logs(numbers)
 
-def group_table(rollouts:Rollouts, step:int) -> list: # Dicts: step, prompt, completion, rewards, advantage and what was noted
-    "The first group of a rollout as rows"
-    asked = dict(step=step, prompt=prompt_text(rollouts.prompts[0]))
-    return [asked | row for row in rollouts.group(0)]
+def group_table(rollouts:Rollouts, step:int,
+                n:int|None=None, # Completions; None: those of the first group
+                unique:bool=False # One for each prompt
+               ) -> list: # Dicts: step, prompt, completion, rewards, advantage and what was noted
+    "Some completions of a rollout as rows"
+    chosen = len(rollouts.prompts) if n or unique else 1
+    rows = []
+    for i in range(chosen):
+        asked = dict(step=step, prompt=prompt_text(rollouts.prompts[i]))
+        group = rollouts.group(i)[:1] if unique else rollouts.group(i)
+        rows += [asked | row for row in group]
+    return rows[:n]
 
 def _cell(value):
     "A value in a Markdown table"
@@ -163,8 +171,9 @@ class Trackers(TrainerCallback):
         self.each('to take metrics', lambda tracker: tracker.log(row, step=step))
         rollouts = self.trainer.last_rollouts
         if args.log_completions and rollouts is not None and rollouts is not self.shown:
-            self.shown, rows = rollouts, group_table(rollouts, step)
-            self.each('to take a table', lambda tracker: send_table(tracker, rows, step))
+            self.shown = rollouts
+            rows = group_table(rollouts, step, args.num_completions_to_print, args.log_unique_prompts)
+            if rows: self.each('to take a table', lambda tracker: send_table(tracker, rows, step))
 
     def on_train_end(self, args, state, control, **kwargs):
         self.each('at the end', lambda tracker: tracker.finish())
