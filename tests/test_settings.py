@@ -72,3 +72,12 @@ def test_citation():
     told = dict(o.split(': ', 1) for o in lines if ': ' in o and o[0].isalpha())
     said = (told['version'], told['license'], told['repository-code'], told['url'])
     assert said == (version(name), ini['license'], ini['git_url'], ini['doc_host']+ini['doc_baseurl'])
+
+def test_every_setting_is_read():
+    "A setting that only tables know promises something that nobody does"
+    from dataclasses import fields
+    from grpo_lit.run.settings import AllSettings
+    tables = {'settings.py', 'objective.py', 'from_trl.py', 'placing.py', 'ranges.py', 'options.py', '_modidx.py'}
+    modules = [p for p in (root/'grpo_lit').rglob('*.py') if p.name not in tables]
+    words = {w for p in modules for w in re.findall(r'\w+', p.read_text(encoding='utf-8'))}
+    assert {f.name for f in fields(AllSettings)} <= words
