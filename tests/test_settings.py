@@ -1,4 +1,5 @@
 """settings.ini (packaging) and pyproject.toml (nbdev, pytest) say the same thing where both speak, and the installed package agrees."""
+import re
 from configparser import ConfigParser
 from importlib.metadata import entry_points, metadata, requires, version
 from pathlib import Path
