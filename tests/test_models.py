@@ -216,7 +216,7 @@ def test_a_missing_package_is_named(name):
 
 # a copy with the adapter within its weights computes as the policy, or is not made
 
-def lora(model, **more):
+def with_lora(model, **more):
     from peft import LoraConfig, get_peft_model
     wanted = dict(target_modules=['q_proj', 'down_proj']) | more
     return moved(get_peft_model(model, LoraConfig(task_type='CAUSAL_LM', r=4, **wanted)))
@@ -256,12 +256,12 @@ def ada_lora(model):
     return moved(get_peft_model(model, AdaLoraConfig(task_type='CAUSAL_LM', target_modules=['q_proj'], total_step=10)))
 
 ADAPTED = dict(
-    biases=(lambda: lora(small_model(attention_bias=True), bias='all'), True),
-    second=(lambda: second(lora(small_model())), True), ada_lora=(lambda: ada_lora(small_model()), True),
-    head=(lambda: lora(small_model(), target_modules=['lm_head']), True),
-    tied_head=(lambda: lora(small_model(tie_word_embeddings=True), target_modules=['lm_head']), False),
-    merged=(lambda: merged_already(lora(small_model())), False), one_merged=(lambda: one_merged(lora(small_model())), False),
-    switched_off=(lambda: switched_off(lora(small_model())), False), hooked=(lambda: hooked(lora(small_model())), False))
+    biases=(lambda: with_lora(small_model(attention_bias=True), bias='all'), True),
+    second=(lambda: second(with_lora(small_model())), True), ada_lora=(lambda: ada_lora(small_model()), True),
+    head=(lambda: with_lora(small_model(), target_modules=['lm_head']), True),
+    tied_head=(lambda: with_lora(small_model(tie_word_embeddings=True), target_modules=['lm_head']), False),
+    merged=(lambda: merged_already(with_lora(small_model())), False), one_merged=(lambda: one_merged(with_lora(small_model())), False),
+    switched_off=(lambda: switched_off(with_lora(small_model())), False), hooked=(lambda: hooked(with_lora(small_model())), False))
 
 @pytest.mark.parametrize('case', ADAPTED)
 def test_a_merged_copy_computes_as_the_policy(case):
