@@ -154,11 +154,13 @@ class Recorder:
         self.device, self.name, self.most = torch.device(device), name, most
         self.recordings = 0 # made so far
         self.why = ''       # nothing can be recorded
-        self.camera = None
         self.forget()
 
-    def forget(self):
-        "Drop all recordings, and the memory they use"
+    def forget(self, which=None): # which(key) -> bool; None: all
+        "Drop recordings; if all of them, the memory they use as well"
+        if which is not None:
+            self.kept = OrderedDict((k,r) for k,r in self.kept.items() if not which(k))
+            return
         self.kept, self.seen, self.camera = OrderedDict(), set(), None
         self.slots = {} # memory that the steps work on, by its name
 
