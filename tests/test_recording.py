@@ -343,3 +343,26 @@ def test_a_capture_that_fails(cuda, raises, broken):
     assert 'reset' in cuda.notes and 'end pool' in cuda.notes
     assert (('state', 'fresh') in cuda.notes) == broken # the generator would go on recording
     assert cuda.notes[-1] == ('offset', 8)              # and draws what it would have drawn
+
+# --- rewards beside
+
+class Away(torch.Tensor):
+    "A tensor that says it is elsewhere, until it is fetched"
+    device = property(lambda self: torch.device('meta'))
+    def to(self, device): return self.as_subclass(torch.Tensor)
+
+def test_rewards_in_another_thread_get_tensors_of_the_cpu(monkeypatch):
+    from dataclasses import replace
+    from grpo_lit.run.sampler import overlapped
+    ro = sampled(new_model(), monkeypatch, False, short)
+    tensors = [n for n,v in vars(ro).items() if isinstance(v, torch.Tensor)]
+    def sample(tell):
+        for i in (2,0,1):
+            group = ro.take(slice(4*i, 4*i+4))
+            tell(i, replace(group, **{n: getattr(group, n).as_subclass(Away) for n in tensors}))
+    def score(group):
+        assert {type(getattr(group, n)) for n in tensors} == {torch.Tensor}
+        return replace(group, rewards=group.lengths.float())
+    joined, _ = overlapped(sample, score, 3)
+    assert {getattr(joined, n).device.type for n in tensors} == {'meta'}
+    assert torch.equal(joined.rewards, ro.lengths.float())
