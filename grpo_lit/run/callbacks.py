@@ -10,7 +10,7 @@ __all__ = ['MOMENTS', 'listens', 'as_callback', 'callback_name', 'Callbacks', 'n
            'optimizer_is_heard']
 
 # %% ../../nbs/4_run/44_callbacks.ipynb #3cc33cba
-import contextlib, math, time
+import contextlib, math, time, weakref
 from transformers import TrainerCallback, TrainerControl
 from .ending import epoch_ended, is_turn, log_evaluation
 from .files import log
@@ -40,11 +40,14 @@ def callback_name(callback) -> str:
 class Callbacks:
     "The callbacks of a trainer, in the order in which they were added"
     def __init__(self, trainer, given=()):
-        self.trainer, self.control = trainer, TrainerControl()
+        self._trainer, self.control = weakref.ref(trainer), TrainerControl()
         self.every = [as_callback(c) for c in given or ()]
         self.logged, self.first = 0, 0 # The last step that was told of, and the row of `history` with which training began
         self.began = None # When, by `time.perf_counter`; None: it does not train
         self.late = None # An error that waits until the step is counted
+
+    @property
+    def trainer(self): return self._trainer() # It holds them: if they held it, it would stay in memory when nobody needs it
 
     def __iter__(self): return iter(self.every)
     def __len__(self): return len(self.every)

@@ -6,7 +6,7 @@ Docs: https://grpo-lit.github.io/grpo-lit/4_run/update.html.md"""
 
 # %% auto #0
 __all__ = ['pulling_groups', 'take_groups', 'micro_batch_loss', 'mismatch', 'Averages', 'update_parts', 'update_items',
-           'add_gradients', 'advance', 'objective', 'Updater']
+           'backward', 'add_gradients', 'advance', 'objective', 'Updater']
 
 # %% ../../nbs/4_run/36_update.ipynb #677f8bad
 import math, warnings
@@ -120,6 +120,12 @@ def update_items(rollouts:Rollouts, args, accelerator) -> torch.Tensor: # Scalar
     return accelerator.reduce(items).clamp(min=1)/accelerator.num_processes
 
 # %% ../../nbs/4_run/36_update.ipynb #fa77beda
+def backward(loss:torch.Tensor, scaler): # A `GradScaler`, or None
+    "Add the gradients of a loss, multiplied by the scale"
+    if scaler is not None: loss = scaler.scale(loss)
+    loss.backward()
+
+# %% ../../nbs/4_run/36_update.ipynb #a465b44e
 def add_gradients(rollouts:Rollouts, first:bool, state:RunState, args, accelerator) -> dict: # Statistics
     "Add up the gradients of all micro-batches of an update"
     price = current_beta(state, args)
@@ -134,7 +140,7 @@ def add_gradients(rollouts:Rollouts, first:bool, state:RunState, args, accelerat
     for part, n in zip(parts, tokens):
         with accelerator.autocast():
             loss, stats, logps = micro_batch_loss(state.model, part, args, first, beta, items)
-        accelerator.backward(loss)
+        backward(loss, state.scaler)
         total += loss.item()
         policy += float(stats.pop('policy_loss', 0.))
         bad += not loss.isfinite()
@@ -200,7 +206,7 @@ class Updater:
         state, args = self.state, self.args
         rate, norm = state.schedule.get_last_lr()[0], 0.
         if signal_there:
-            norm = clipped(state, self.accelerator, args.max_grad_norm or math.inf)
+            norm = clipped(state, args.max_grad_norm or math.inf)
         finite = math.isfinite(norm)
         if signal_there and (finite or state.scaler is not None): # with fp16 the loss scaler decides
             step_wholly(state)
