@@ -346,7 +346,7 @@ def test_nothing_left_after_an_end_is_no_error():
         out, _ = written(model, look, 1., dict(no_repeat_ngram_size=1), limit=40)
         assert (out==EOS).any(1).all()
 
-@pytest.mark.parametrize('temperature', [1e-31, 1e-38, 1e-300])
+@pytest.mark.parametrize('temperature', [1e-26, 1e-38, 1e-300])
 def test_temperatures_that_nothing_can_be_divided_by(temperature):
     model, tokenizer = load_policy('tiny', device='cpu')
     with pytest.raises(ValueError, match='too small to divide by; 0 takes the most probable token'):
@@ -418,6 +418,7 @@ def test_an_n_gram_that_only_the_left_side_would_repeat():
     rows = SimpleNamespace(begin=filters.side_by_side([[7], [7,8,9]], 'cpu'), steps=0, live=torch.arange(2), t=torch.zeros(2).long(),
                            out=torch.zeros(2, 4).long())
     assert filters.no_repeat(2)(torch.zeros(2, 12), rows).isfinite().all()
+    assert filters.no_repeat(1)(torch.zeros(2, 12), rows).isfinite().sum(1).tolist() == [11, 9]
 
 @pytest.mark.parametrize('name, value', [('repetition_penalty', inf), ('repetition_penalty', nan), ('top_k', inf), ('top_p', nan), ('min_new_tokens', inf)])
 def test_values_that_are_no_numbers_are_refused(name, value):
@@ -481,3 +482,11 @@ def test_texts_and_masks_do_not_depend_on_how_often_it_is_looked(stop, monkeypat
         assert seldom.completions == often.completions and torch.equal(seldom.completion_mask, often.completion_mask)
         assert torch.equal(seldom.finished, often.finished)
         torch.testing.assert_close(seldom.logps, often.logps, atol=1e-5, rtol=1e-5)
+
+def test_no_token_is_read_twice():
+    model, tokenizer = load_policy('tiny', device='cpu')
+    asked = []
+    stopped = lambda rows, out, t, n: asked.append(n) or torch.zeros(len(rows), dtype=torch.bool)
+    never = lambda tokens, rows, out, t: torch.zeros(len(rows), dtype=torch.bool)
+    decode(model, [tokenizer('1+1=?').input_ids], 2, 20, 1., [], uniforms(0, 2, 20), never, look=8, stopped=stopped)
+    assert asked == [8, 8, 4]
