@@ -84,6 +84,7 @@ class StaticDecoding:
         begun, known = (lengths, none) if self.copy else (none, lengths)
         at = self.books.enter(known, G, begun)
         self._prepare(new, logits)
+        at = torch.tensor(at, device=logits.device)
         for layer,kv in new.items(): self._put(layer, torch.cat(kv, -1), at, first, G)
         self._arrange()
         return logits.repeat_interleave(G, 0)
