@@ -384,3 +384,14 @@ def test_a_copy_in_16_bits_that_follows_is_not_recorded_anew(monkeypatch):
     plain, recorded = (sampled(copied, monkeypatch, still, long) for still in (False, True))
     assert (plain.logps[:,0]-recorded.logps[:,0]).abs().max() < .1
     assert before and before.items() <= dict(recorder_of(copied).kept).items()
+
+def test_a_shortage_lets_go_of_them(monkeypatch):
+    from grpo_lit.shortages import retried, times
+    model = new_model()
+    for _ in range(2): sampled(model, monkeypatch, True, long)
+    found = []
+    def attempt():
+        found.append(bool(recorder_of(model).slots))
+        if len(found) < 2: raise torch.OutOfMemoryError('full')
+    retried(attempt, times(1))
+    assert found == [True, False]

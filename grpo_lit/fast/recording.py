@@ -13,6 +13,7 @@ import contextlib, warnings, weakref
 from collections import OrderedDict
 import torch
 from .rehearsing import Rehearsal, address
+from ..shortages import keepers
 
 # %% ../../nbs/3_fast/01d_recording.ipynb #7037ef90
 _lost = [] # Graphs whose capture has failed
@@ -177,3 +178,5 @@ def drop_recordings() -> bool: # Was there anything?
     had = [r for r in _recorders.values() if r.kept or r.camera or r.slots]
     for recorder in had: recorder.forget()
     return bool(had)
+
+keepers.append(drop_recordings) # `free_memory` lets go of them as well
