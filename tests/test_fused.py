@@ -347,7 +347,7 @@ def bounded(model, n, error=None):
 
 SHORTAGES = [torch.OutOfMemoryError('CUDA out of memory'), MemoryError(), RuntimeError('CUDA error: CUBLAS_STATUS_ALLOC_FAILED'),
              RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory")]
-@pytest.mark.parametrize('room, error', zip([4, 9, 31, 8], SHORTAGES), ids=str)
+@pytest.mark.parametrize('room, error', list(zip([4, 9, 31, 8], SHORTAGES)), ids=str)
 def test_rows_are_halved_and_the_answers_stay(room, error):
     rows = addition_task().train[:8]
     expected = sampler(load_policy('tiny', device='cpu')[0])(rows, 4, seed=5)
@@ -386,7 +386,7 @@ def test_a_run_goes_on_with_fewer_rows_and_remembers(tmp_path, overlap):
         seen.append(len(completions))
         return reward(completions)
     def made(out=None):
-        new = trainer(out, max_steps=2, per_device_train_batch_size=16, overlap_rewards=overlap, save_steps=1 if out else None)
+        new = trainer(out, max_steps=2, per_device_train_batch_size=16, overlap_rewards=overlap, save_steps=int(out is not None))
         new.collector.reward_funcs = [once] if isinstance(new.collector.reward_funcs, list) else once
         return new
     first = made(str(tmp_path/'run'))
