@@ -9,6 +9,7 @@ __all__ = ['Sampler', 'once_each', 'overlapped']
 
 # %% ../../nbs/4_run/34_sampler.ipynb #9c191cde
 import contextlib, queue, threading, time, warnings
+from dataclasses import replace
 import torch
 from ..core import Rollouts
 from ..fast.fused import refresh, release
@@ -105,16 +106,25 @@ def once_each(on_group):
     return tell
 
 # %% ../../nbs/4_run/34_sampler.ipynb #d619cdef
+def _on_cpu(group, homes): # Before it changes thread; `homes` learns where its tensors were
+    tensors = {n: v for n, v in vars(group).items() if isinstance(v, torch.Tensor)}
+    homes |= {n: v.device for n, v in tensors.items()}
+    return group.to('cpu')
+
+def _back(rollouts, homes): # What scoring has added stays on the CPU
+    there = {n: getattr(rollouts, n) for n in homes}
+    return replace(rollouts, **{n: v.to(homes[n]) for n, v in there.items() if v is not None})
+
 def overlapped(sample, # Called as sample(on_group) in a thread of its own
                score, # Called with the rollouts of one group, in this thread
                groups:int # How many there will be
               ) -> tuple: # Scored rollouts in order, and the moment when sampling was done
     "Score each group as soon as it is there, while others are sampled"
-    found, stop, scored = queue.Queue(), threading.Event(), {}
+    found, stop, scored, homes = queue.Queue(), threading.Event(), {}, {}
     def tell(i, group):
         if stop.is_set():
             raise InterruptedError
-        found.put((i, group))
+        found.put((i, _on_cpu(group, homes)))
     def work():
         try:
             sample(tell)
@@ -129,7 +139,7 @@ def overlapped(sample, # Called as sample(on_group) in a thread of its own
             if i == 'error':
                 raise got
             if i == 'done':
-                return Rollouts.join([scored[i] for i in range(groups)]), got
+                return _back(Rollouts.join([scored[i] for i in range(groups)]), homes), got
             scored[i] = score(got)
     finally:
         stop.set()
