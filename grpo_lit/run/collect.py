@@ -10,7 +10,7 @@ __all__ = ['DataOrder', 'updates_per_rollout', 'prompts_of', 'planned_steps', 'w
            'advantages_of', 'Collector', 'replace_dead_groups', 'collect']
 
 # %% ../../nbs/4_run/35_collect.ipynb #e5524a34
-import math, time
+import math
 from dataclasses import replace
 import torch
 from ..advantages import group_advantages
@@ -25,7 +25,7 @@ from .graders import RewardNotes
 from .rows import Stream, one_reader
 from .sampler import Sampler, overlapped
 from ..scoring import score_completions, whole_row
-from ..tensors import seed_for
+from ..tensors import clock, seed_for
 
 # %% ../../nbs/4_run/35_collect.ipynb #5cc58fd2
 class DataOrder:
@@ -37,8 +37,7 @@ class DataOrder:
 
     def __getitem__(self, n:int) -> int:
         epoch, i = divmod(n, self.rows)
-        if not self.shuffle:
-            return i
+        if not self.shuffle: return i
         if epoch != self.epoch:
             generator = torch.Generator().manual_seed(seed_for(self.seed, 'order', epoch))
             self.order = torch.randperm(self.rows, generator=generator).tolist()
@@ -116,8 +115,7 @@ def with_replacements(rollouts:Rollouts, extra:Rollouts) -> Rollouts:
 # %% ../../nbs/4_run/35_collect.ipynb #b3285585
 def add_reference(rollouts:Rollouts, state:RunState, args, accelerator):
     "Fill in `ref_logps`, if the run has a reference"
-    if state.reference is None:
-        return
+    if state.reference is None: return
     batches = portions(state.model, rollouts, args, state.memory_divisor)
     with state.reference() as reference, accelerator.autocast():
         rollouts.ref_logps = all_logps(reference, rollouts, batches, args.temperature)
@@ -197,14 +195,15 @@ class Collector:
 
     def sample_and_score(self, rows:list, seed:int) -> tuple: # Rollouts, seconds of sampling, of rewards alone
         "Groups for `rows` with their rewards"
-        began, G = time.perf_counter(), self.args.num_generations
+        device, G = self.accelerator.device, self.args.num_generations
+        began = clock(device)
         if self.args.overlap_rewards:
             ro, sampled = overlapped(lambda tell: self.sample(rows, G, seed, tell), self.score, len(rows))
         else:
             ro = self.sample(rows, G, seed)
-            sampled = time.perf_counter()
+            sampled = clock(device)
             ro = self.score(ro)
-        return ro, sampled-began, time.perf_counter()-sampled
+        return ro, sampled-began, clock(device)-sampled
 
     def complete(self, rollouts:Rollouts) -> Rollouts:
         "With what an update needs besides: log-probs of the reference, weights, advantages"
@@ -227,8 +226,7 @@ def replace_dead_groups(collector:Collector, rollouts:Rollouts,
     args, asked = collector.args, 0
     for k in range(1, args.dynamic_sampling+1):
         missing = int((~informative_groups(rollouts)).sum())
-        if not missing:
-            break
+        if not missing: break
         rows = collector.prompt_rows(rollout, k)[:missing]
         extra, *spent = collector.sample_and_score(rows, seed_for(args.seed, 'rollout', rollout, k))
         seconds[:] = [a+b for a, b in zip(seconds, spent)]
@@ -242,9 +240,10 @@ def collect(collector:Collector, rollout:int) -> tuple: # Rollouts, and metrics:
     args, rows = collector.args, collector.prompt_rows(rollout)
     ro, *seconds = collector.sample_and_score(rows, seed_for(args.seed, 'rollout', rollout))
     ro, more = replace_dead_groups(collector, ro, rollout, seconds)
-    began = time.perf_counter()
+    device = collector.accelerator.device
+    began = clock(device)
     ro = collector.complete(ro)
-    metrics = {'time/sample': seconds[0], 'time/reward': seconds[1], 'time/reference': time.perf_counter()-began}
+    metrics = {'time/sample': seconds[0], 'time/reward': seconds[1], 'time/reference': clock(device)-began}
     if args.dynamic_sampling:
         metrics['dynamic_sampling/prompts'] = float(len(rows)+more)
     return ro, metrics
