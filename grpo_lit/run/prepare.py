@@ -136,11 +136,11 @@ def policy_and_tokenizer(model, processing_class,
 # %% ../../nbs/4_run/32_prepare.ipynb #ef5e4cbd
 def without_dropout(model):
     "Switch dropout off, in layers and in attention; the precision that `accelerate` has written into a model goes as well"
-    from trl.trainer import disable_dropout_in_model
     if '_original_forward' in vars(model):
         model.forward = vars(model).pop('_original_forward')
-    disable_dropout_in_model(model)
     for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.
         for name, value in list(vars(module).items()):
             if 'dropout' in name and isinstance(value, float):
                 setattr(module, name, 0.)
