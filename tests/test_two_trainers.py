@@ -195,6 +195,7 @@ def test_gone_after_a_checkpoint_was_loaded(no_collector, tmp_path):
     assert [name for name, there in left.items() if there() is not None] == []
 
 
+@pytest.mark.filterwarnings('ignore')
 def test_many_trainers_take_no_more_memory_than_one(no_collector):
     "What a second trainer in a notebook needs must be there again"
     def numbers_alive(): return sum(o.numel() for o in gc.get_objects() if isinstance(o, torch.nn.Parameter))

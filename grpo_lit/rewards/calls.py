@@ -182,6 +182,7 @@ class RewardCaller:
             if isinstance(found, RewardTimeout): self.hung.add(name)
             if isinstance(found, RewardStuck) and hasattr(os, 'fork'): self.unruly.add(name)
             if B == 1: return self._marked(f, [found])
+            forget_frames(found)
         return self._marked(f, self._each(f, args, timeout))
 
     def _each(self, f, args, timeout):

@@ -8,12 +8,13 @@ Docs: https://grpo-lit.github.io/grpo-lit/4_run/trackers.html.md"""
 __all__ = ['trackers_named', 'scalars', 'group_table', 'as_markdown', 'send_table', 'begin_tracker', 'Trackers']
 
 # %% ../../nbs/4_run/45_trackers.ipynb #eb6b0761
-import contextlib, json, os, weakref
+import contextlib, json, os
 from pathlib import Path
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 from transformers import TrainerCallback
 from transformers.integrations import rewrite_logs
 from ..core import Rollouts, prompt_text
+from .callbacks import weakly
 from .files import log
 from .logs import plain
 from ..tensors import no_such, visible
@@ -120,11 +121,11 @@ def begin_tracker(name:str, trainer, known:dict # Identifiers of an earlier part
 class Trackers(TrainerCallback):
     "Tells trackers of a run; what goes wrong with them is said, and the run goes on"
     def __init__(self, trainer, names:list): # From `trackers_named`
-        self._trainer, self.names = weakref.ref(trainer), names
+        self._trainer, self.names = weakly(trainer), names
         self.there, self.failures, self.shown = {}, {}, None
 
     @property
-    def trainer(self): return self._trainer() # It holds us: see `Callbacks`
+    def trainer(self): return self._trainer()
 
     def __repr__(self): return f"Trackers({', '.join(self.names)})"
 
