@@ -7,13 +7,13 @@ Docs: https://grpo-lit.github.io/grpo-lit/1_line/frozen.html.md"""
 # %% auto #0
 __all__ = ['product_weights', 'frozen_copy', 'half_copy_of', 'tensors_of', 'put_away', 'is_there', 'stays', 'lent']
 
-# %% ../nbs/1_line/04c_frozen.ipynb #afac6e04
+# %% ../nbs/1_line/04c_frozen.ipynb #f5b16feb
 import copy
 from contextlib import contextmanager
 import torch
 from transformers.pytorch_utils import Conv1D
 
-# %% ../nbs/1_line/04c_frozen.ipynb #7ee538f1
+# %% ../nbs/1_line/04c_frozen.ipynb #b6b994cc
 def product_weights(model) -> list: # Of float32 parameters
     "Weights that are read by matrix products alone"
     readers = {}
@@ -22,7 +22,7 @@ def product_weights(model) -> list: # Of float32 parameters
     alone = [p for p, kinds in readers.items() if set(kinds) <= {torch.nn.Linear, Conv1D}]
     return [p for p in alone if p.dtype == torch.float32]
 
-# %% ../nbs/1_line/04c_frozen.ipynb #cf6b8882
+# %% ../nbs/1_line/04c_frozen.ipynb #4363147c
 def frozen_copy(model, dtype:torch.dtype|None=None # Of the weights of products; None: all as they are
                ):
     "A copy that is not trained"
@@ -46,7 +46,7 @@ def half_copy_of(model, dtype:torch.dtype):
         for m in training: m.training = True
     return found if same else None
 
-# %% ../nbs/1_line/04c_frozen.ipynb #6e66d6ba
+# %% ../nbs/1_line/04c_frozen.ipynb #aeb54d03
 def tensors_of(model) -> dict: # Name -> parameter or buffer
     return dict(model.named_parameters()) | dict(model.named_buffers())
 
