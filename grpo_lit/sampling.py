@@ -12,7 +12,7 @@ import math
 import torch
 from .core import Rollouts
 from .tensors import mask_after_eos, pad, seed_for
-from .fast.decoding import Decoding
+from .fast.static import decoder
 from .fast.sharing import Forked, share_prefix
 from .filters import new_filters
 from .policy import eos_ids, not_finite
@@ -113,7 +113,8 @@ SHORT = 48 # Tokens: shorter prompts are copied for each row
 def _reader(model, prompts, G, limit, share): # What reads prompts and takes steps
     if not share: return Forked(model)
     longest = max(map(len, prompts))
-    return Decoding(model, limit+longest, copy=longest < SHORT or G==1)
+    copy = longest < SHORT or G==1
+    return decoder(model, limit+longest*copy, copy)
 
 # %% ../nbs/1_line/08_sampling.ipynb #7c7998fe
 @torch.no_grad()

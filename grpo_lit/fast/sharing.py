@@ -12,7 +12,7 @@ import contextlib, warnings, weakref
 import torch
 from transformers.cache_utils import DynamicCache
 from ..tensors import pad, positions
-from .decoding import Decoding
+from .static import decoder
 from .prefix import NAME, Packed, shared_inputs
 
 # %% ../../nbs/3_fast/03_sharing.ipynb #b2155a4d
@@ -34,7 +34,7 @@ def _packed_gaps(model, prompts, completions, plain): # Packed logits minus plai
 # %% ../../nbs/3_fast/03_sharing.ipynb #a0fadc82
 def _decoding_gaps(model, prompts, completions, plain, copy): # The same for two steps of decoding
     token = lambda rows, t: torch.tensor([completions[i][t] for i in rows], device=model.device)
-    state = Decoding(model, 14, copy)
+    state = decoder(model, 14, copy)
     first = state.enter(prompts, 2)
     state.step(token(range(4), 0))
     state.leave(torch.arange(3, device=model.device))

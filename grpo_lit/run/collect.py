@@ -15,7 +15,7 @@ from dataclasses import replace
 import torch
 from ..advantages import group_advantages
 from ..core import Rollouts
-from ..fast.batches import all_logps, portions, trained_mask
+from ..fast.batches import all_logps, trained_mask
 from ..fast.offpolicy import importance_weights
 from ..leash import kl_penalized_rewards, scheduled_beta
 from ..logprobs import high_entropy_mask
@@ -24,6 +24,7 @@ from .checkpoints import RunState
 from .graders import RewardNotes
 from .rows import Stream, one_reader
 from .sampler import Sampler, overlapped
+from .shortage import in_portions
 from ..scoring import score_completions, whole_row
 from ..tensors import seed_for
 
@@ -37,8 +38,7 @@ class DataOrder:
 
     def __getitem__(self, n:int) -> int:
         epoch, i = divmod(n, self.rows)
-        if not self.shuffle:
-            return i
+        if not self.shuffle: return i
         if epoch != self.epoch:
             generator = torch.Generator().manual_seed(seed_for(self.seed, 'order', epoch))
             self.order = torch.randperm(self.rows, generator=generator).tolist()
@@ -116,11 +116,11 @@ def with_replacements(rollouts:Rollouts, extra:Rollouts) -> Rollouts:
 # %% ../../nbs/4_run/35_collect.ipynb #b3285585
 def add_reference(rollouts:Rollouts, state:RunState, args, accelerator):
     "Fill in `ref_logps`, if the run has a reference"
-    if state.reference is None:
-        return
-    batches = portions(state.model, rollouts, args, state.memory_divisor)
-    with state.reference() as reference, accelerator.autocast():
-        rollouts.ref_logps = all_logps(reference, rollouts, batches, args.temperature)
+    if state.reference is None: return
+    def read(batches):
+        with state.reference() as reference, accelerator.autocast():
+            return all_logps(reference, rollouts, batches, args.temperature)
+    rollouts.ref_logps = in_portions(read, state, rollouts, args)
 
 # %% ../../nbs/4_run/35_collect.ipynb #33fdf345
 def add_weights(rollouts:Rollouts, state:RunState, args, accelerator):
@@ -128,11 +128,11 @@ def add_weights(rollouts:Rollouts, state:RunState, args, accelerator):
     mode = args.importance_sampling_mode or ('token_truncate' if state.correct_mismatch else None)
     weighed = mode or args.top_entropy_quantile < 1
     too_coarse = (args.bf16 or args.fp16) and updates_per_rollout(args) > 1
-    if not (weighed or too_coarse):
-        return
-    batches = portions(state.model, rollouts, args, state.memory_divisor)
-    with accelerator.autocast():
-        rollouts.old_logps, entropy = all_logps(state.model, rollouts, batches, args.temperature, return_entropy=True)
+    if not (weighed or too_coarse): return
+    def read(batches):
+        with accelerator.autocast():
+            return all_logps(state.model, rollouts, batches, args.temperature, return_entropy=True)
+    rollouts.old_logps, entropy = in_portions(read, state, rollouts, args)
     if weighed:
         rollouts.token_weights = token_weights(rollouts, entropy, args, mode)
 
