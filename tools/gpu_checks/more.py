@@ -1,11 +1,12 @@
 "Where the time of a step goes, other shapes of work, the memory plan, and TRL."
-import tempfile
+import statistics, tempfile
 from contextlib import contextmanager
 from pathlib import Path
-from . import check, clear, need, need_gpu, wait
-from .steps import TARGETS, WORKS, Work, beside, before, new_trainer, size_of, trained
+from types import SimpleNamespace
+from . import check, held, need, need_gpu, peak, wait
+from .steps import TARGETS, WORKS, Work, beside, new_trainer, size_of, trained
 
-@check('top kernels of a step', order=36, seconds=20)
+@check('top kernels of a step', order=33, seconds=12)
 def kernels(place):
     "The five that take longest, of sampling and of the update: share of the time on the card"
     need_gpu(place)
@@ -35,24 +36,24 @@ def without_flash():
     finally:
         cuda.enable_flash_sdp(kept)
 
-@check('as on a T4: fp16 without flash', order=37, seconds=20)
+@check('as on a T4: fp16 without flash', order=47, seconds=20)
 def t4(place):
     "4 prompts x 8 completions of 256 tokens"
     need_gpu(place)
     with without_flash():
         return trained(place, size_of(place, Work(4, 8, 128, 256, 8)), fp16=True)
 
-@check('as on a T4: fp16 without flash, LoRA', order=37, seconds=20)
+@check('as on a T4: fp16 without flash, LoRA', order=47, seconds=20)
 def t4_lora(place):
     need_gpu(place)
     with without_flash():
         return trained(place, size_of(place, Work(4, 8, 128, 256, 8)), fp16=True, lora=True)
 
-@check('LoRA, 8 x 8, 256 + 256', order=37, seconds=20)
+@check('LoRA, 8 x 8, 256 + 256', order=47, seconds=20)
 def lora(place):
     return trained(place, size_of(place, WORKS['8 x 8, 256 + 256']), lora=True)
 
-@check('a prompt of 2048 tokens', order=37, seconds=20)
+@check('a prompt of 2048 tokens', order=47, seconds=20)
 def long_prompt(place):
     "4 prompts x 8 completions of 128 tokens"
     return trained(place, size_of(place, Work(4, 8, 2048, 128, 32)))
@@ -66,22 +67,35 @@ def planned(place, **settings):
     assert place.small or .8 < ratio < 1.25, f'planned {figures["planned_gb"]:.2f} GB, measured {figures["memory_gb"]:.2f}'
     return dict(planned_gb=figures['planned_gb'], memory_gb=figures['memory_gb'], ratio=ratio)
 
-@check('memory plan: all weights', order=38, seconds=10)
+@check('memory plan: all weights', order=48, seconds=10)
 def plan(place): return planned(place)
 
-@check('memory plan: recomputed activations', order=38, seconds=10)
+@check('memory plan: recomputed activations', order=48, seconds=10)
 def plan_recomputed(place): return planned(place, gradient_checkpointing=True)
 
-@check('memory plan: off-loaded', order=38, seconds=10)
+@check('memory plan: off-loaded', order=48, seconds=10)
 def plan_offloaded(place): return planned(place, offload_optimizer=True, offload_reference=True)
 
 # --- TRL
 
-@check('step of TRL, 8 x 8, 256 + 256', order=39, seconds=40)
+def arguments_for(place, work):
+    "As `bench/speed.py` has them"
+    return SimpleNamespace(**vars(work), micro_batch=work.rows, steps=2, seed=0, cuda=place.cuda, only='trl')
+
+def trl_step(place, work):
+    "Medians of the steps after the first"
+    from settings import random_model
+    from speed import random_prompts, theirs
+    held_before, a = held(place), arguments_for(place, work)
+    model, tokenizer = random_model(work.model, 0, place.device)
+    with tempfile.TemporaryDirectory() as out:
+        steps = theirs(a, model, tokenizer, random_prompts(a), Path(out))[1:]
+    figures = {k: statistics.median(s[k] for s in steps) for k in steps[0]}
+    return figures | (dict(memory_gb=peak(place)-held_before) if place.cuda else {})
+
+@check('step of TRL, 8 x 8, 256 + 256', order=49, seconds=45)
 def trl(place):
     "Its trainer with the same arguments"
     need('trl', 'datasets')
-    from bench_speed import theirs_here
     name = '8 x 8, 256 + 256'
-    before(place, f'step of ours, {name}')
-    return beside(place, name, theirs_here(place, size_of(place, WORKS[name])), 1.)
+    return beside(place, name, trl_step(place, size_of(place, WORKS[name])), TARGETS['generate'])

@@ -10,6 +10,8 @@ def tiny(device):
 
 def on_both(place, f):
     "The same of both devices, on the CPU"
+    if not place.small:
+        need_gpu(place)
     return [f(*tiny(d)) for d in ('cpu', place.device)]
 
 def share_alike(a, b):
