@@ -16,7 +16,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from gpu_checks import Place, Skipped, all_checks, clear, peak, root
 
-MARGIN = 6 # A check may take so many times as long as expected, and a minute, before it is ended
+MARGIN, PATIENCE = 6, 60 # A check may take so many times as long as expected, and so many seconds, before it is ended
 GRACE = 20 # Seconds after the time given in which the last check may end
 
 # --- the process that makes the checks
@@ -89,7 +89,7 @@ def lines_of(process, pipe, until):
         *lines, text = (text+piece).split(b'\n')
         for line in map(json.loads, lines):
             waiting = line.get('begins')
-            patience = 60+MARGIN*line['seconds'] if waiting else math.inf
+            patience = PATIENCE+MARGIN*line['seconds'] if waiting else math.inf
             deadline = min(time.time()+patience, until+GRACE)
             yield line
 
