@@ -8,6 +8,7 @@ Docs: https://grpo-lit.github.io/grpo-lit/1_line/drawing.html.md"""
 __all__ = ['BLOCK', 'SMALL', 'uniforms', 'Plain', 'slice_of', 'block_sums', 'Blocks', 'distribution', 'draw', 'at_temperature']
 
 # %% ../nbs/1_line/07b_drawing.ipynb #f73d87bc
+from functools import cached_property
 import torch
 from .tensors import seed_for
 
@@ -30,9 +31,12 @@ class Plain:
         token = torch.searchsorted(cdf, (u*cdf[:,-1])[:,None], right=True)[:,0]
         return token.clamp(max=cdf.shape[-1]-1)
 
+    @cached_property
+    def logsumexp(self): return self.logits.logsumexp(-1) # (B,)
+
     def logps(self, tokens:torch.Tensor) -> torch.Tensor: # (B,) float32
         "The log-prob of a token of each row"
-        return self.logits.gather(1, tokens[:,None])[:,0]-self.logits.logsumexp(-1)
+        return self.logits.gather(1, tokens[:,None])[:,0]-self.logsumexp
 
 # %% ../nbs/1_line/07b_drawing.ipynb #ed524ae2
 def slice_of(x:torch.Tensor, # (B, 1) between 0 and the sum of the masses
@@ -80,10 +84,12 @@ class Blocks:
         mass = self.e.gather(1, tokens.clamp(max=V-1)).double()
         return tokens, mass.masked_fill(tokens >= V, 0.)
 
+    @cached_property
+    def logsumexp(self): return (self.largest+self.total.log())[:,0] # (B,) float64
+
     def logps(self, tokens:torch.Tensor) -> torch.Tensor: # (B,) float32
         "The log-prob of a token of each row"
-        above = self.logits.gather(1, tokens[:,None])-self.largest
-        return (above.double()-self.total.log())[:,0].float()
+        return (self.logits.gather(1, tokens[:,None])[:,0]-self.logsumexp).float()
 
 # %% ../nbs/1_line/07b_drawing.ipynb #42bb1a00
 SMALL = 1024 # Tokens: with fewer the plain way is the quicker one

@@ -14,6 +14,7 @@ from collections import Counter
 import torch
 import torch.nn.functional as F
 from .products import Joined, Packed, same_input, worth_packing
+from ..shortages import is_out_of_memory
 
 # %% ../../nbs/3_fast/03c_fused.ipynb #e8fd1ad2
 EPSILONS = 'variance_epsilon', 'eps', 'epsilon'
@@ -144,13 +145,15 @@ def fuse(model # A copy that nobody trains; changed in place
     try:
         plain = []
         made = Fused(model, lambda: plain.append(_said(model)))
-    except torch.OutOfMemoryError: raise
-    except Exception: return False # it wants other inputs, and samples as it is
+    except Exception as e:
+        if is_out_of_memory(e): raise
+        return False # it wants other inputs, and samples as it is
     if not made.forwards or not plain[0].isfinite().all(): return made.undo() or False
     made.refresh()
     try: gap = ((_said(model)-plain[0]).abs().max()/plain[0].abs().max()).item()
-    except torch.OutOfMemoryError: raise
-    except Exception: gap = float('inf')
+    except Exception as e:
+        if is_out_of_memory(e): raise
+        gap = float('inf')
     made.release()
     narrow = any(p.dtype not in (torch.float32, torch.float64) for p in model.parameters())
     if gap < (.05 if narrow else 1e-3):

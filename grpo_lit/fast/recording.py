@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 
 # %% ../../nbs/3_fast/01c_recording.ipynb #0dcc03b1
 WAITS = {'_local_scalar_dense','is_nonzero','nonzero','masked_select','equal','bincount',
-         '_unique','_unique2','unique_dim','unique_consecutive','lift_fresh'}
+         '_unique','_unique2','unique_dim','unique_consecutive','lift_fresh','allclose'}
 METHODS = {'item','tolist','numpy','cpu','__bool__','__int__','__float__','__index__','__array__'}
 
 class HostWait(RuntimeError):
@@ -222,7 +222,8 @@ def fingerprint(model) -> tuple:
     adapters = [repr(vars(m)[n]) for m in modules for n in ADAPTER if n in vars(m)]
     hooks = [(len(m._forward_hooks), len(m._forward_pre_hooks), 'forward' in vars(m), m.training) for m in modules]
     how = (getattr(model.config, '_attn_implementation', None), torch.get_float32_matmul_precision(),
-           torch.is_autocast_enabled(model.device.type), torch.are_deterministic_algorithms_enabled())
+           torch.is_autocast_enabled(model.device.type), torch.is_inference_mode_enabled(),
+           torch.are_deterministic_algorithms_enabled())
     return tuple(weights), tuple(adapters), tuple(hooks), how
 
 # %% ../../nbs/3_fast/01c_recording.ipynb #fc7b63b2

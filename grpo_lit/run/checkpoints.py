@@ -40,6 +40,7 @@ class RunState:
     correct_mismatch:bool=False # Are tokens weighed because sampler and trainer disagree?
     memory_divisor:int=1 # Micro-batches are so many times smaller since memory ran out
     torn:bool=False # Did a step break off in the middle? Of such weights no checkpoint is written
+    max_rows:int|None=None # Completions written at once since memory ran out; None: as the settings say
     nonfinite_updates:int=0 # Updates that were skipped because their gradient was not finite
     nonfinite_in_a_row:int=0 # How many of them were the last ones
     far_in_a_row:int=0 # Last updates with figures that are absurdly large
@@ -67,7 +68,7 @@ class RunState:
     def num_input_tokens_seen(self) -> int: return self.num_tokens
 
 # %% ../../nbs/4_run/22_checkpoints.ipynb #b71c809a
-COUNTERS = ('step', 'rollout', 'update', 'num_tokens', 'beta', 'correct_mismatch', 'memory_divisor',
+COUNTERS = ('step', 'rollout', 'update', 'num_tokens', 'beta', 'correct_mismatch', 'memory_divisor', 'max_rows',
             'nonfinite_updates', 'nonfinite_in_a_row', 'far_in_a_row', 'strayed', 'alarms', 'epoch',
             'best_metric', 'best_global_step')
 

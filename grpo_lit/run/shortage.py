@@ -12,7 +12,7 @@ __all__ = ['portions_now', 'fewer_at_once', 'recomputes', 'save_memory', 'in_por
 import contextlib, copy, warnings
 import torch
 from ..core import Rollouts
-from ..fast.batches import checkpoint_activations, portions
+from ..fast.batches import checkpoint_activations, next_divisor, portions
 from .checkpoints import RunState
 from .memory import amount, memory_plan
 from ..shortages import is_out_of_memory, retried
@@ -22,22 +22,13 @@ def portions_now(state:RunState, rollouts:Rollouts, args) -> list: # Tensors of 
     "The rows of `rollouts` in portions that fit, as far as is known"
     return portions(state.model, rollouts, args, state.memory_divisor)
 
-def _largest(state, rollouts, args):
-    "Tokens and rows of the largest portion"
-    lengths, prompts = rollouts.lengths.cpu(), rollouts.prompt_mask.sum(1).cpu()
-    def tokens(rows): return int(lengths[rows].sum()+prompts[(rows//rollouts.num_generations).unique()].sum())
-    found = portions_now(state, rollouts, args)
-    return max(map(tokens, found)), max(map(len, found))
-
 def fewer_at_once(state:RunState, rollouts:Rollouts, args) -> bool: # Could they be made smaller?
     "Make the portions of a run smaller; `rollouts` is what did not fit"
-    before, rows = _largest(state, rollouts, args)
-    if rows == 1: return False
-    now = before
-    while now == before and rows > 1:
-        state.memory_divisor *= 2
-        now, rows = _largest(state, rollouts, args)
-    warnings.warn(f'out of memory: micro-batches are {state.memory_divisor} times smaller from now on, which changes no gradient')
+    def cut(divisor): return portions(state.model, rollouts, args, divisor)
+    divisor = next_divisor(cut, rollouts, state.memory_divisor)
+    if divisor is None: return False
+    state.memory_divisor = divisor
+    warnings.warn(f'out of memory: micro-batches are {divisor} times smaller from now on, which changes no gradient')
     return True
 
 # %% ../../nbs/4_run/31_shortage.ipynb #6c6b3b5b

@@ -6,7 +6,7 @@ Docs: https://grpo-lit.github.io/grpo-lit/4_run/update.html.md"""
 
 # %% auto #0
 __all__ = ['pulling_groups', 'take_groups', 'micro_batch_loss', 'mismatch', 'Averages', 'update_parts', 'update_items',
-           'add_gradients', 'advance', 'objective', 'Updater']
+           'backward', 'add_gradients', 'advance', 'objective', 'Updater']
 
 # %% ../../nbs/4_run/36_update.ipynb #677f8bad
 import math, warnings
@@ -19,7 +19,7 @@ from ..loss import average_terms, grpo_loss, loss_items
 from .checkpoints import RunState
 from .collect import add_reference, advantages_of, current_beta, updates_per_rollout
 from .shortage import portions_now, save_memory
-from .stepping import backward, clipped, step_wholly
+from .stepping import clipped, step_wholly
 from ..shortages import retried
 from ..tensors import masked_mean
 
@@ -119,6 +119,12 @@ def update_items(rollouts:Rollouts, args, accelerator) -> torch.Tensor: # Scalar
     items = loss_items(args.loss_type, mask, args.max_completion_length)
     return accelerator.reduce(items).clamp(min=1)/accelerator.num_processes
 
+# %% ../../nbs/4_run/36_update.ipynb #fa77beda
+def backward(loss:torch.Tensor, scaler): # A `GradScaler`, or None
+    "Add the gradients of a loss, multiplied by the scale"
+    if scaler is not None: loss = scaler.scale(loss)
+    loss.backward()
+
 # %% ../../nbs/4_run/36_update.ipynb #a465b44e
 def add_gradients(rollouts:Rollouts, first:bool, state:RunState, args, accelerator) -> dict: # Statistics
     "Add up the gradients of all micro-batches of an update"
@@ -200,7 +206,7 @@ class Updater:
         state, args = self.state, self.args
         rate, norm = state.schedule.get_last_lr()[0], 0.
         if signal_there:
-            norm = clipped(state, self.accelerator, args.max_grad_norm or math.inf)
+            norm = clipped(state, args.max_grad_norm or math.inf)
         finite = math.isfinite(norm)
         if signal_there and (finite or state.scaler is not None): # with fp16 the loss scaler decides
             step_wholly(state)
