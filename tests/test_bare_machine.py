@@ -1,5 +1,5 @@
 """Training on given rows where little more than torch and transformers is installed, as on a borrowed GPU machine."""
-import json, subprocess, sys
+import functools, json, subprocess, sys
 import pytest
 
 ABSENT = ['trl', 'datasets', 'fastcore', 'dill', 'multiprocess', 'matplotlib', 'ipywidgets', 'IPython', 'nbdev',
@@ -24,8 +24,10 @@ def small(**settings):
                 disable_tqdm=True) | settings
 '''
 
-def bare(code, absent=ABSENT):
-    "The JSON that `code` prints in an interpreter without these packages"
+@functools.cache
+def bare(code, everything=False):
+    "The JSON that `code` prints in an interpreter without these packages, or with them"
+    absent = [] if everything else ABSENT
     done = subprocess.run([sys.executable, '-c', BARE+ROWS+code, json.dumps(absent)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
@@ -46,8 +48,9 @@ def test_train_sample_evaluate():
     assert len(found['losses']) == 2 and found['rows'] == 3 and 0 <= found['accuracy'] <= 1
     assert found['there'] == []
 
+@pytest.mark.slow
 def test_the_same_bits_as_with_everything():
-    assert bare(TRAIN)['losses'] == bare(TRAIN, [])['losses']
+    assert bare(TRAIN)['losses'] == bare(TRAIN, everything=True)['losses']
 
 FILES = '''
 import tempfile
@@ -80,7 +83,6 @@ print(json.dumps(dict(comments=setting_comments(AllSettings), renamed=setting_co
 
 def test_comments_of_settings_are_read_without_fastcore():
     "TRL's names are translated by the comments that stand beside them"
-    assert bare(RENAMED) == bare(RENAMED, [])
     from fastcore.docments import docments
     from grpo_lit.run.settings import AllSettings
     sections = [o for o in reversed(AllSettings.__mro__) if o is not object]
