@@ -18,7 +18,8 @@ from ..core import Rollouts
 from ..fast.batches import micro_batches
 from ..fast.decoding import FIRST_ROOM
 from ..fast.slots import WIDTH, rung
-from ..fast.tiles import COLUMNS, ROWS
+from ..fast.tiles import COLUMNS, GPU_ROWS, ROWS
+from ..fast.trials import kernel_of_trl
 from .footprint import Footprint, footprint, tokens_in
 from .precision import HALF, computing_dtype, on_cpu, precision
 from ..sampling import SHORT
@@ -105,8 +106,10 @@ def activation_bytes(f:Footprint, args, tokens:int) -> float:
 
 def tile_bytes(f:Footprint, answers:int, on_gpu:bool) -> float:
     "Logits of a tile, and what is made beside it"
-    tile = ROWS*COLUMNS*4*5 if not on_gpu else 2**12*COLUMNS*2
-    return min(tile, ROWS*f.vocabulary*4*5)+answers*f.hidden*4*2
+    rows = GPU_ROWS if on_gpu else ROWS
+    tile = rows*min(COLUMNS, f.vocabulary)*4*5
+    if on_gpu and kernel_of_trl(torch.device('cuda')): tile = min(tile, 2**12*COLUMNS*2)
+    return tile+answers*f.hidden*4*2
 
 def update_parts(f:Footprint, args, prompt:int, divisor:int=1) -> dict:
     "Gradients and activations at the moment when most is there"
