@@ -10,8 +10,8 @@ __all__ = ['BETA_SCHEDULES', 'kl_penalized_rewards', 'scheduled_beta', 'adapted_
 # %% ../nbs/1_line/14_leash.ipynb #24f2f29d
 import math
 import torch
-from fastcore.basics import patch
 from .tensors import no_such
+from .core import patch
 from .logprobs import kl_estimate
 from .policy import Reference
 

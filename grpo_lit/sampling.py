@@ -15,7 +15,7 @@ from .core import Rollouts
 from .tensors import pad
 from .drawing import at_temperature, distribution, draw, uniforms
 from .endings import Endings
-from .fast.decoding import Decoding
+from .fast.static import decoder
 from .fast.sharing import Forked, share_prefix
 from .filters import new_filters, side_by_side
 from .policy import eos_ids, not_finite
@@ -121,7 +121,8 @@ SHORT = 48 # Tokens: shorter prompts are copied for each row
 def _reader(model, prompts, G, limit, share): # What reads prompts and takes steps
     if not share: return Forked(model)
     longest = max(map(len, prompts))
-    return Decoding(model, limit+longest, copy=longest < SHORT or G==1)
+    copy = longest < SHORT or G==1
+    return decoder(model, limit+longest*copy, copy)
 
 # %% ../nbs/1_line/08_sampling.ipynb #71e0023b
 @torch.no_grad()

@@ -21,6 +21,7 @@ RARE = 1e-4 # A series that chance makes less often is no chance
 
 def new_series() -> dict: return dict(events=0, units=0, steps=0, row=0) # `row`: units in a row, in so many `steps`
 
+# %% ../../nbs/4_run/38_alarms.ipynb #f1b153eb
 def prolong(series:dict, events:int, # Of the units of a rollout, in so many it happened
             units:int # Groups, for example
            ):
@@ -33,6 +34,7 @@ def prolong(series:dict, events:int, # Of the units of a rollout, in so many it 
     series['units'] += series['row']+units
     series['row'] = series['steps'] = 0
 
+# %% ../../nbs/4_run/38_alarms.ipynb #dc023db8
 def is_no_chance(series:dict, patience:int # Rollouts at least
                 ) -> bool:
     "Has it happened too often in a row?"
@@ -45,12 +47,15 @@ def per_group(rows:torch.Tensor, # (B,) bool
     "Groups in which it is so for every row"
     return int(rows.view(-1, rollouts.num_generations).all(1).sum())
 
+# %% ../../nbs/4_run/38_alarms.ipynb #e7e6b9e0
 def failed(rollouts:Rollouts) -> list: # Names of reward functions that failed on every row
     "Which rewards are broken"
     silent = rollouts.reward_table.isnan().all(0).tolist()
     errors = rollouts.reward_errors
-    return [n for n, none in zip(rollouts.reward_names, silent) if none and errors.get(n, 0) >= len(rollouts)]
+    return [n for n, none in zip(rollouts.reward_names, silent)
+            if none and errors.get(n, 0) >= len(rollouts)]
 
+# %% ../../nbs/4_run/38_alarms.ipynb #e9366f67
 def events_in(rollouts:Rollouts, metrics:dict) -> dict: # Name -> groups in which it happened
     "What might be wrong, and how often it is"
     P, unjudged = len(rollouts.prompt_ids), rollouts.reward_table.isnan()
@@ -69,8 +74,10 @@ def all_alike(rollouts:Rollouts) -> bool:
     "Are the answers to each question one and the same?"
     texts = rollouts.completions or []
     G = rollouts.num_generations
-    return bool(texts) and G > 1 and all(len({str(t) for t in texts[i:i+G]}) == 1 for i in range(0, len(texts), G))
+    return bool(texts) and G > 1 and all(len({str(t) for t in texts[i:i+G]}) == 1
+                                         for i in range(0, len(texts), G))
 
+# %% ../../nbs/4_run/38_alarms.ipynb #ae7d45d2
 def cause_of_dead(rollouts:Rollouts, metrics:dict, args) -> str:
     "Why all answers to a question earn the same, and what to change"
     reward, kl = metrics['reward'], metrics.get('kl', 0.)
@@ -90,6 +97,7 @@ def cause_of_dead(rollouts:Rollouts, metrics:dict, args) -> str:
             'it writes: read some answers, then take easier questions, show the form in the prompt, '
             'or train on examples first (sft)')
 
+# %% ../../nbs/4_run/38_alarms.ipynb #b727bb6e
 def cause_of_cut(args) -> str:
     "Why no answer ends"
     masked = args.mask_truncated_completions
@@ -98,23 +106,29 @@ def cause_of_cut(args) -> str:
             'or see that the policy can end one '
             f'(a chat template that fits, its EOS token){more}')
 
+# %% ../../nbs/4_run/38_alarms.ipynb #d7f1aa27
 def cause_of_null(name:str, rollouts:Rollouts) -> str:
     "Why a reward judges nothing"
-    empty = [c for c, values in rollouts.columns.items() if values and all(v is None for v in values)]
+    empty = [c for c, values in rollouts.columns.items()
+             if values and all(v is None for v in values)]
     if empty:
         return (f'the column {empty[0]!r} of these questions holds no value: look at the '
                 f'data, and at the name of its gold column')
     return (f'{name} returns None for every answer: look at the columns it reads, and at the '
             f'form of the gold answers')
 
+# %% ../../nbs/4_run/38_alarms.ipynb #aed74f98
 def shown_to_rewards(rollouts:Rollouts) -> str:
     "What the rewards were called with for the first answer, where none of them judged any"
-    if not rollouts.reward_table.isnan().all(): return ''
+    if not rollouts.reward_table.isnan().all():
+        return ''
     columns = {name: values[0] for name, values in rollouts.columns.items() if values}
-    first = dict(prompt=(rollouts.prompts or [None])[0], completion=(rollouts.completions or [None])[0]) | columns
+    first = dict(prompt=(rollouts.prompts or [None])[0],
+                 completion=(rollouts.completions or [None])[0]) | columns
     said = ', '.join(f'{name}={value!r:.60}' for name, value in first.items())
     return f'. All reward functions returned None for the following kwargs: {said}'
 
+# %% ../../nbs/4_run/38_alarms.ipynb #f4f2e377
 def sentence(kind:str, rollouts:Rollouts, metrics:dict, args) -> str:
     "What is wrong, the likely cause and what to change"
     what, _, name = kind.partition(' ')
@@ -139,18 +153,22 @@ def raise_alarm(kind:str, text:str, state:RunState,
     alarms[kind] = dict(since=state.step, over=None, text=text)
     if not quiet: log.warning('step %s: %s', state.step, text)
 
+# %% ../../nbs/4_run/38_alarms.ipynb #c42c3bcf
 def lower_alarm(kind:str, state:RunState):
     "Say that it is over, if it was on"
     alarm = state.alarms.get('said', {}).get(kind)
     if alarm is None or alarm['over'] is not None: return
     alarm['over'] = state.step
-    log.warning('step %s: over, what began at step %s: %s', state.step, alarm['since'], alarm['text'].split(':')[0])
+    log.warning('step %s: over, what began at step %s: %s',
+                state.step, alarm['since'], alarm['text'].split(':')[0])
 
+# %% ../../nbs/4_run/38_alarms.ipynb #e5a7785f
 def is_on(kind:str, state:RunState) -> bool:
     "Has it begun, and is it not over?"
     alarm = state.alarms.get('said', {}).get(kind)
     return alarm is not None and alarm['over'] is None
 
+# %% ../../nbs/4_run/38_alarms.ipynb #bcb8ea62
 def troubles(state:RunState) -> list: # Of lines, the oldest first
     "What kept a run from learning, for its summary"
     found = sorted(state.alarms.get('said', {}).values(), key=lambda a: a['since'])

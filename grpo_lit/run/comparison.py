@@ -30,22 +30,27 @@ class Evaluated:
     results:dict # Name of a benchmark -> `EvalResult`
     greedy:dict=field(default_factory=dict) # The same questions at temperature 0
 
+# %% ../../nbs/4_run/62_comparison.ipynb #a1aa37f3
 def _of_file(file):
     "The result in a file of answers; None where none is whole"
     how, rows = read_answers(file)
     try: return result_of(rows, how['num_generations']) if rows else None
-    except (KeyError, TypeError) as e: raise ValueError(f'{str(file)!r} holds no answers that can be compared ({e!r})') from e
+    except (KeyError, TypeError) as e:
+        raise ValueError(f'{str(file)!r} holds no answers that can be compared ({e!r})') from e
 
 def _of_json(file):
     try: return EvalResult(**json.loads(file.read_text(encoding='utf-8')))
-    except (TypeError, ValueError, RecursionError) as e: raise ValueError(f'{str(file)!r} holds no evaluation: {e}') from e
+    except (TypeError, ValueError, RecursionError) as e:
+        raise ValueError(f'{str(file)!r} holds no evaluation: {e}') from e
 
+# %% ../../nbs/4_run/62_comparison.ipynb #f92487d9
 def read_evaluation(path # The directory of an evaluation or of a training run, or its before.json
                    ) -> Evaluated:
     "What was answered there; raises `ValueError` if there are no answers"
     path = Path(path)
     if path.is_file(): return Evaluated({'held-out': _of_json(path)})
-    found = {f.name.removesuffix('.jsonl'): _of_file(f) for f in sorted((path/'rows').glob('*.jsonl'))}
+    found = {f.name.removesuffix('.jsonl'): _of_file(f)
+             for f in sorted((path/'rows').glob('*.jsonl'))}
     found = {name: r for name, r in found.items() if r is not None}
     if found:
         greedy = {n.removesuffix('.greedy'): r for n, r in found.items() if n.endswith('.greedy')}
@@ -64,6 +69,7 @@ def _keys(rows):
         keys.append((text, seen[text]))
     return keys
 
+# %% ../../nbs/4_run/62_comparison.ipynb #d953aa3a
 def shared_rows(before:list, after:list) -> tuple: # Two lists of rows about the same questions
     "The questions that both answered; raises `ValueError` if there are none"
     others = dict(zip(_keys(after), after))
@@ -85,8 +91,10 @@ class Comparison:
     paired:Paired
     p_holm:float=1. # The p-value, corrected for all comparisons that were made together
 
+# %% ../../nbs/4_run/62_comparison.ipynb #cf6f852d
 def _share(rows): return sum(sum(r)/len(r) for r in rows if r)/max(sum(map(bool, rows)), 1)
 
+# %% ../../nbs/4_run/62_comparison.ipynb #da73d95e
 def _compared(name, share, graders, before, after, attempts):
     "One share by each grader"
     before, after = shared_rows(before.rows, after.rows)
@@ -99,10 +107,12 @@ def _compared(name, share, graders, before, after, attempts):
         found.append(Comparison(name, grader or 'right', share, _share(b), _share(a), paired(b, a)))
     return found
 
+# %% ../../nbs/4_run/62_comparison.ipynb #c8de0997
 def _majority(row, grader):
     vote = row['majority'] if grader is None else row['majorities'][grader]
     return [] if vote is None else [vote]
 
+# %% ../../nbs/4_run/62_comparison.ipynb #f27d583a
 def compare_evaluations(before:Evaluated, after:Evaluated) -> list: # Of `Comparison`
     "Every share that both have, tested; raises `ValueError` if they have no benchmark in common"
     found, both = [], [name for name in before.results if name in after.results]
@@ -116,7 +126,8 @@ def compare_evaluations(before:Evaluated, after:Evaluated) -> list: # Of `Compar
         if min(len(b.rows[0]['scores']), len(a.rows[0]['scores'])) > 1:
             found += _compared(name, 'maj', graders, b, a, _majority)
         if name in before.greedy and name in after.greedy:
-            found += _compared(name, 'greedy', graders, before.greedy[name], after.greedy[name], attempts_of)
+            found += _compared(name, 'greedy', graders, before.greedy[name], after.greedy[name],
+                               attempts_of)
     if not found: raise ValueError('no question could be judged in both')
     for c, p in zip(found, holm([c.paired.p_value for c in found])): c.p_holm = p
     return found
@@ -124,6 +135,7 @@ def compare_evaluations(before:Evaluated, after:Evaluated) -> list: # Of `Compar
 # %% ../../nbs/4_run/62_comparison.ipynb #b2f26564
 def _p(p): return f'{p:.3f}' if p >= .001 else f'{p:.0e}'
 
+# %% ../../nbs/4_run/62_comparison.ipynb #ca3a7590
 def comparison_table(found:list # Of `Comparison`
                     ) -> str: # At most 80 columns wide
     "Shares before and after, differences with intervals, p-values"
@@ -131,10 +143,12 @@ def comparison_table(found:list # Of `Comparison`
     lines = [f'{"":{width}}  {"":7}  {"":6}  {"first":>6}  {"second":>6}  {"difference":24}  p']
     for c in found:
         low, high = c.paired.interval
-        lines.append(f'{visible(c.benchmark)[:width]:{width}}  {c.grader:7}  {c.share:6}  {c.before:6.3f}  {c.after:6.3f}  '
+        lines.append(f'{visible(c.benchmark)[:width]:{width}}  {c.grader:7}  {c.share:6}  '
+                     f'{c.before:6.3f}  {c.after:6.3f}  '
                      f'{c.paired.difference:+.3f} [{low:+.3f}, {high:+.3f}]  {_p(c.paired.p_value)}')
     tests = sorted({c.paired.test for c in found})
-    questions = ', '.join(f'{n} ({visible(name)})' for name, n in {c.benchmark: c.paired.questions for c in found}.items())
+    questions = ', '.join(f'{n} ({visible(name)})'
+                          for name, n in {c.benchmark: c.paired.questions for c in found}.items())
     notes = [f'questions: {questions}; 95 % intervals; two-sided p by {" and ".join(tests)} test']
     sure = [f'{visible(c.benchmark)} {c.share} ({c.grader})' for c in found if c.p_holm < .05]
     if len(found) > 1:
@@ -159,11 +173,15 @@ def plot_comparison(found:list # Of `Comparison`
 def keep_comparison(run:Run, found:list, of:tuple # The two that were compared
                    ) -> list: # As of `keep_all`
     "Write comparison.json, comparison.txt and comparison.png"
-    values = dict(of=list(map(str, of)), comparisons=[plain(vars(c) | dict(paired=vars(c.paired))) for c in found])
+    values = dict(of=list(map(str, of)),
+                  comparisons=[plain(vars(c) | dict(paired=vars(c.paired))) for c in found])
     def picture(part): save_figure(plot_comparison(found), part)
     def table(part): part.write_text(comparison_table(found)+'\n', encoding='utf-8')
-    return keep_all(run, {'comparison.json': json_writer(values), 'comparison.txt': table, 'comparison.png': picture})
+    return keep_all(run, {'comparison.json': json_writer(values),
+                          'comparison.txt': table,
+                          'comparison.png': picture})
 
+# %% ../../nbs/4_run/62_comparison.ipynb #e41e32a3
 def comparison(run:str, # The directory of an evaluation or of a training run, or its before.json
                other:str, # Another one: the differences are OTHER less RUN
                out:str='' # Where table, JSON and picture go; default: runs/compare, numbered

@@ -23,6 +23,7 @@ def accuracy_of(metrics:dict) -> float|None: # The mean of the first reward whos
 
 def _is_accuracy(name): return name.startswith('rewards/') and name.endswith('/mean') and 'accuracy' in name
 
+# %% ../../nbs/4_run/41_display.ipynb #f4bd6033
 def progress_text(m:dict, # The metrics of a step
                   step_time:float # Mean seconds of a step so far
                  ) -> str:
@@ -57,12 +58,14 @@ def cell(m:dict, column:tuple) -> str: # '-': there is none, '': not measured at
     text = format(value, form)
     return text if len(text) < width else f'{value:.0e}'
 
+# %% ../../nbs/4_run/41_display.ipynb #b1b6124b
 def columns_of(steps:list, # Of metrics
                evaluates:bool=False # Will there be an `eval_reward`?
               ) -> list:
     "The columns in which there is something"
     return [c for c in COLUMNS if any(cell(m, c) for m in steps) or (evaluates and c[0] == 'eval')]
 
+# %% ../../nbs/4_run/41_display.ipynb #c7928626
 def heading(columns:list) -> str: return ''.join(title.rjust(width) for title, width, *_ in columns)
 
 def table_row(m:dict, columns:list) -> str: return ''.join(cell(m, c).rjust(c[1]) for c in columns)
@@ -77,10 +80,10 @@ def bar_line(done:int, total:int, step_time:float, more:str='') -> str:
     left = f'  ETA {duration(step_time*(total-done))}' if step_time and done < total else ''
     return f'{bar(done, total)} {done}/{total}{left}{more}'
 
+# %% ../../nbs/4_run/41_display.ipynb #f05053eb
 class ProgressLine:
     "Callback: a bar that is rewritten at each step, below a table that grows; where there is no terminal, a line now and then"
     shows_progress = True
-
     def __init__(self, stream=None):
         self.stream = stream or sys.stderr
         self.begin()
@@ -107,7 +110,8 @@ class ProgressLine:
     def is_time(self, m, parts, seconds) -> bool:
         "Is a row due: at the first and the last step, so many times in between, and after so many seconds?"
         every, now = max(1, m['total']//parts), time.monotonic()
-        due = self.shown == -math.inf or m['step'] in (1, m['total']) or m['step']%every == 0 or now-self.shown >= seconds
+        due = (self.shown == -math.inf or m['step'] in (1, m['total']) or m['step']%every == 0
+               or now-self.shown >= seconds)
         if due: self.shown = now
         return due
 
@@ -130,6 +134,7 @@ class ProgressLine:
 
     def room(self): return shutil.get_terminal_size().columns-1
 
+# %% ../../nbs/4_run/41_display.ipynb #bbb8884c
 class _AboveTheBar(logging.Handler):
     "Writes lines of the log where they do not break the bar"
     def __init__(self, line):
@@ -139,9 +144,11 @@ class _AboveTheBar(logging.Handler):
     def emit(self, record):
         say('\r\x1b[K' + visible(record.getMessage(), '\n\t'), file=self.line.stream, raw=True)
 
+# %% ../../nbs/4_run/41_display.ipynb #c8d837c8
 def evaluation_planned(trainer) -> bool:
     "Will there be an `eval_reward`?"
-    return getattr(trainer, 'eval_dataset', None) is not None and bool(trainer.args.eval_steps or trainer.args.eval_strategy == 'epoch')
+    return getattr(trainer, 'eval_dataset', None) is not None and bool(
+        trainer.args.eval_steps or trainer.args.eval_strategy == 'epoch')
 
 # %% ../../nbs/4_run/41_display.ipynb #b1f9e4ea
 BLUE, ROWS = '#5b8def', 10 # Newest steps in a notebook's table
@@ -173,10 +180,10 @@ class Page:
         body = ''.join(f'<tr>{row}</tr>' for row in rows)
         return f'<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
 
+# %% ../../nbs/4_run/41_display.ipynb #f27809ec
 class NotebookProgress:
     "Bar and table in one updating notebook output"
     shows_progress = True
-
     def __init__(self, hz:float=2.): # Redraws per second, at most
         self.hz = hz
         self.begin()
@@ -215,11 +222,13 @@ def shows_itself(callback) -> bool:
     kinds = {kind.__name__ for kind in type(callback).__mro__}
     return bool(getattr(callback, 'shows_progress', False) or kinds & OTHERS)
 
+# %% ../../nbs/4_run/41_display.ipynb #ef4d004b
 def view_for(trainer): # None: nothing is to be shown, or a callback shows it
     "What shows this run"
     if trainer.args.disable_tqdm or any(map(shows_itself, trainer.callbacks)): return None
     return NotebookProgress() if in_notebook() else ProgressLine()
 
+# %% ../../nbs/4_run/41_display.ipynb #fd96261d
 @contextlib.contextmanager
 def showing(trainer):
     "Show a run while it trains; yields a function of the metrics of each step"
@@ -233,6 +242,7 @@ def showing(trainer):
     finally:
         for view in views: tried(view.end, trainer)
 
+# %% ../../nbs/4_run/41_display.ipynb #a3b223f4
 def tried(f, *args):
     "Call it; a view that cannot be drawn ends no run"
     try: f(*args)

@@ -59,6 +59,7 @@ def check_finite(model):
     if broken := first_nonfinite(model):
         raise ValueError(f'the weights are not finite ({broken}), so no checkpoint is written')
 
+# %% ../../nbs/4_run/43_ending.ipynb #df8ab1ec
 def keep_diverged(trainer) -> str: # Where it is, and the newest checkpoint
     "Save a run that cannot go on, apart from its checkpoints"
     if not trainer.run:
@@ -111,6 +112,7 @@ def evaluation_is_due(trainer) -> bool:
     turn = is_turn(trainer, args.eval_strategy, args.eval_steps)
     return trainer.eval_dataset is not None and turn and passed >= args.eval_delay
 
+# %% ../../nbs/4_run/43_ending.ipynb #e5d995f3
 def is_turn(trainer, strategy:str|None, # "steps", "epoch" or "no"; None: by `steps`
             steps:float|None # Every so many; below 1: such a share of the run; 0: never
            ) -> bool:
@@ -128,6 +130,7 @@ def epoch_ended(trainer) -> bool:
     before, now = (state.rollout-1)*prompts//rows, state.rollout*prompts//rows
     return state.step == state.total_steps or (state.update == 0 and now > before)
 
+# %% ../../nbs/4_run/43_ending.ipynb #f9b98d9e
 def checkpoint_is_due(trainer) -> bool:
     "Was a checkpoint asked for after this step?"
     args, well = trainer.args, not trainer.state.nonfinite_in_a_row
@@ -139,6 +142,7 @@ def checkpoint_is_overdue(trainer) -> bool:
     if not run or not args.save_minutes or args.save_strategy == 'no' or trainer.state.nonfinite_in_a_row: return False
     return time.monotonic()-run.saved_at >= 60*args.save_minutes
 
+# %% ../../nbs/4_run/43_ending.ipynb #d4218f67
 def keep_if_due(trainer, asked:bool|None=None # Is one asked for? None: by the settings
                ) -> bool: # Was one written?
     "Save a checkpoint after a step, if it is time for one"
@@ -149,6 +153,7 @@ def keep_if_due(trainer, asked:bool|None=None # Is one asked for? None: by the s
         saved.append(trainer.save_checkpoint(**how))
     return bool(saved)
 
+# %% ../../nbs/4_run/43_ending.ipynb #b616ff8a
 def log_evaluation(trainer, metrics:dict): # Of the step, added to
     "Evaluate, and record it with the step"
     with phase('evaluating', trainer.args.disable_tqdm or in_notebook()):
@@ -181,6 +186,7 @@ def give_hope(trainer):
     alarms, most = trainer.state.alarms, trainer.args.stop_when_hopeless
     if most and alarms.get('hopeless', 0) >= most: alarms['hopeless'] = 0
 
+# %% ../../nbs/4_run/43_ending.ipynb #fcdfad2b
 def check_not_shorter(path, trainer):
     "Raise `ValueError` if more steps are done than this run is to have"
     step, total = trainer.state.step, trainer.total_steps
@@ -197,6 +203,7 @@ def say_from(path, trainer):
     if step >= total: again += f': it is done, and a larger max_steps than {total} would prolong it'
     say(f'going on from {path}, after step {step} of {total}{again}')
 
+# %% ../../nbs/4_run/43_ending.ipynb #a511b6ca
 def start_run(trainer):
     "Make the run directory ours; raises `ValueError` where it holds another run that nobody wants to lose"
     run, state = trainer.run, trainer.state
@@ -205,6 +212,7 @@ def start_run(trainer):
     if begins: check_new(run)
     run.start(with_changes(run, trainer.config, state.step), state.step, trainer.resumed)
 
+# %% ../../nbs/4_run/43_ending.ipynb #b32ea714
 def train_to_the_end(trainer, resume:bool|str|None) -> bool: # Was it stopped?
     "Make all steps; see that what there is is saved, whatever ends it"
     with stoppable() as stop, trainer.lock:
@@ -232,6 +240,7 @@ def train_to_the_end(trainer, resume:bool|str|None) -> bool: # Was it stopped?
             sum_up(trainer)
     return stopped
 
+# %% ../../nbs/4_run/43_ending.ipynb #a23868bc
 def sum_up(trainer):
     "Say what kept the run from learning, and that it was ended for that"
     for line in troubles(trainer.state): log.warning('in this run, %s', line)

@@ -40,20 +40,24 @@ def all_questions(sources, **options # For `questions_of`
         while name in names: name, i = f'{q.name}-{i+1}', i+1
         names.add(name)
         found.append(Questions(name, q.rows, q.tokens))
-    if not found: raise ValueError('there is nothing to evaluate on: name a benchmark, a task or a file')
+    if not found:
+        raise ValueError('there is nothing to evaluate on: name a benchmark, a task or a file')
     return found
 
 # %% ../../nbs/4_run/63_evaluations.ipynb #5c5d1f1a
-def _file(run, name, greedy=False): return run.path/'rows'/f'{name}{".greedy" if greedy else ""}.jsonl'
+def _file(run, name, greedy=False):
+    return run.path/'rows'/f'{name}{".greedy" if greedy else ""}.jsonl'
 
 def begin(run:Run, how:dict, resume:bool):
     "Make the directory; raises `ValueError` if something else is in it"
-    if run.metrics(): raise ValueError(f'{str(run.path)!r} holds a training run: choose another --out')
+    if run.metrics():
+        raise ValueError(f'{str(run.path)!r} holds a training run: choose another --out')
     if not resume and list((run.path/'rows').glob('*.jsonl')):
         raise ValueError(f'{str(run.path)!r} already holds an evaluation: choose another --out, or --resume it')
     (run.path/'rows').mkdir(parents=True, exist_ok=True)
     run.write('config.json', how)
 
+# %% ../../nbs/4_run/63_evaluations.ipynb #ec12261e
 def ask(found:dict, key:tuple, *args, **asking):
     "Ask the questions of one benchmark; what was asked when something ended it is in `found` too"
     with phase(key[0] + (', greedy' if key[1] else '')) as progress:
@@ -63,7 +67,9 @@ def ask(found:dict, key:tuple, *args, **asking):
             if part is not None and part.rows: found[key] = part
             raise
 
-def ask_all(run:Run, policy, tokenizer, questions:list, found:dict, # (name, greedy) -> `EvalResult`, filled
+# %% ../../nbs/4_run/63_evaluations.ipynb #b5636c78
+def ask_all(run:Run, policy, tokenizer, questions:list,
+            found:dict, # (name, greedy) -> `EvalResult`, filled
             reward:str, chat:bool, greedy:bool, system:str, tokens:int,
             **asking): # For `evaluate`
     "Ask the questions of all benchmarks"
@@ -71,14 +77,18 @@ def ask_all(run:Run, policy, tokenizer, questions:list, found:dict, # (name, gre
         judge = reward_named(reward or fitting_reward(q.rows[0]))
         rows = as_chat(q.rows, system) if chat else in_text(q.rows)
         length = tokens or answer_room(rows, tokenizer, policy, q.tokens)
-        both = asking | dict(reward=judge, graders=graders_for(judge, chat), max_completion_length=length)
+        both = asking | dict(reward=judge, graders=graders_for(judge, chat),
+                             max_completion_length=length)
         ask(found, (q.name, False), policy, tokenizer, rows, out=_file(run, q.name), **both)
         once = both | dict(num_generations=1, temperature=0)
-        if greedy: ask(found, (q.name, True), policy, tokenizer, rows, out=_file(run, q.name, True), **once)
+        if greedy:
+            ask(found, (q.name, True), policy, tokenizer, rows, out=_file(run, q.name, True), **once)
 
+# %% ../../nbs/4_run/63_evaluations.ipynb #ed05e8e7
 def what_was_asked(found:dict) -> Evaluated:
     "The results of all benchmarks, as far as they were asked"
-    return Evaluated(*({name: r for (name, g), r in found.items() if g == greedy} for greedy in (False, True)))
+    return Evaluated(*({name: r for (name, g), r in found.items() if g == greedy}
+                       for greedy in (False, True)))
 
 # %% ../../nbs/4_run/63_evaluations.ipynb #076a79d3
 def summary_of(evaluated:Evaluated, how:dict, interrupted:bool) -> dict: # Goes to summary.json
@@ -88,15 +98,18 @@ def summary_of(evaluated:Evaluated, how:dict, interrupted:bool) -> dict: # Goes 
     named = {k: how[k] for k in ('seed','model','data','num_generations','temperature')}
     return plain(top | named | dict(interrupted=interrupted, benchmarks=parts))
 
+# %% ../../nbs/4_run/63_evaluations.ipynb #b4a3f8ba
 def keep_scores(run:Run, evaluated:Evaluated, summary:dict) -> list: # As of `keep_all`
     "Write summary.json, scores.txt and scores.png"
     results, greedy = evaluated.results, evaluated.greedy
     things = {'summary.json': json_writer(summary)}
     if results:
-        things['scores.txt'] = lambda part: part.write_text(score_table(results, greedy)+'\n', encoding='utf-8')
+        things['scores.txt'] = lambda part: part.write_text(score_table(results, greedy)+'\n',
+                                                            encoding='utf-8')
         things['scores.png'] = lambda part: save_figure(plot_scores(results, greedy), part)
     return keep_all(run, things)
 
+# %% ../../nbs/4_run/63_evaluations.ipynb #efd32676
 def say_scores(evaluated:Evaluated):
     "The table, and what makes it worthless"
     if not evaluated.results:
@@ -105,37 +118,49 @@ def say_scores(evaluated:Evaluated):
     say('\n'+score_table(evaluated.results, evaluated.greedy))
     for name, r in evaluated.results.items():
         if r.unjudged == sum(len(row['scores']) for row in r.rows):
-            say(f'{name}: no answer could be judged; the gold answers are missing, or the reward fails on every row')
+            say(f'{name}: no answer could be judged; '
+                'the gold answers are missing, or the reward fails on every row')
         elif r.clipped_ratio >= .5:
-            say(f'{name}: {100*r.clipped_ratio:.0f} % of the answers were cut off; allow more with --max-completion-length')
+            say(f'{name}: {100*r.clipped_ratio:.0f} % of the answers were cut off; '
+                'allow more with --max-completion-length')
 
 # %% ../../nbs/4_run/63_evaluations.ipynb #885ca343
 def evaluation(model:str, # "tiny", a hub name, a directory such as RUN/policy, or a .gguf file
-               data:tuple, # One or several: a benchmark (gsm8k, math500, aime24, humaneval, ...), a task, gym:NAME, a file
+               # One or several: a benchmark (gsm8k, math500, aime24, humaneval, ...), a task,
+               # gym:NAME, a file
+               data:tuple,
                out:str='', # The run directory; default: runs/eval, numbered
                prompt_column:str='', # Holds the question
                answer_column:str='', # Holds the gold answer
                split:str='', # Hub datasets: which split; default: test
                prompt_style:str='plain', # Known benchmarks: plain, few-shot or chat
-               # Decides what is right: ours by name, yours as MODULE:FUNCTION; default: what fits the data
+               # Decides what is right: ours by name, yours as MODULE:FUNCTION;
+               # default: what fits the data
                reward:str='',
                config_name:str='', # Hub datasets: the configuration
                num_generations:int=1, # Attempts per question, for mean@n, pass@k and majority votes
                temperature:float=1., # 0 takes the most probable token
                max_completion_length:int=0, # Default: the task's
-               limit:int=200, # Use so many questions of each benchmark, always the same ones; 0: all
-               chat:bool|None=None, # Wrap questions as chat messages; default: if the model has a chat template
+               # Use so many questions of each benchmark, always the same ones; 0: all
+               limit:int=200,
+               # Wrap questions as chat messages; default: if the model has a chat template
+               chat:bool|None=None,
                system:str=SYSTEM, # System message of the chat; '' for none
                seed:int=0, # Of the sampling
-               greedy:bool|None=None, # Ask once more at temperature 0; default: if there are several attempts
-               top_p:float=1., # Draw from the most probable tokens that have this much probability together
+               # Ask once more at temperature 0; default: if there are several attempts
+               greedy:bool|None=None,
+               # Draw from the most probable tokens that have this much probability together
+               top_p:float=1.,
                top_k:int=0, # Draw from this many most probable tokens; 0: all
                batch_size:int=64, # Questions at once
-               compare:str='', # Compare question by question with the evaluation, or the training run, in this directory
+               # Compare question by question with the evaluation, or the training run,
+               # in this directory
+               compare:str='',
                resume:bool=False # Ask what is left of an evaluation in --out that was interrupted
               ) -> dict:
     "Accuracy on one or several benchmarks with intervals, pass@k and majority votes, by a strict and a lenient grader"
-    if resume and not out: raise ValueError('--resume needs --out, the directory of the evaluation to go on with')
+    if resume and not out:
+        raise ValueError('--resume needs --out, the directory of the evaluation to go on with')
     how = dict(locals())
     other = read_evaluation(compare) if compare else None
     questions = all_questions(data, prompt_column=prompt_column, answer_column=answer_column, split=split,
@@ -149,7 +174,8 @@ def evaluation(model:str, # "tiny", a hub name, a directory such as RUN/policy, 
                   top_p=top_p, top_k=top_k)
     asked = {}
     def all_of_them():
-        ask_all(run, policy, tokenizer, questions, asked, reward, chat, greedy, system, max_completion_length, **asking)
+        ask_all(run, policy, tokenizer, questions, asked, reward, chat, greedy, system,
+                max_completion_length, **asking)
     with stoppable() as stop, run.lock:
         begin(run, how, resume)
         interrupted = stop.until(all_of_them)
@@ -162,6 +188,7 @@ def evaluation(model:str, # "tiny", a hub name, a directory such as RUN/policy, 
     say(f'everything is in {run.path}/')
     return summary | dict(wrong=wrong)
 
+# %% ../../nbs/4_run/63_evaluations.ipynb #caaeb2a6
 def compared(run:Run, before:Evaluated, after:Evaluated, name:str) -> list: # As of `keep_all`
     "Say and keep the comparison with an earlier evaluation"
     try: found = compare_evaluations(before, after)

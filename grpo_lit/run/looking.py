@@ -32,6 +32,7 @@ def shortened(values:list, width:int) -> list:
     edges = [i*len(values)//width for i in range(width+1)]
     return [sum(values[a:b])/(b-a) for a, b in zip(edges, edges[1:])]
 
+# %% ../../nbs/4_run/66_looking.ipynb #b5623737
 def curve_line(values:list, # Numbers; None and NaN are left out
                width:int=50) -> str:
     "A curve as a line of blocks"
@@ -52,14 +53,17 @@ def run_at(path) -> Record:
         beside = [str(p.parent) for p in path.parent.glob('*/config.json')] if path.parent.is_dir() else []
         raise ValueError(f'there is no directory {str(path)!r}' + did_you_mean(path, beside, .6))
     if path.is_file(): raise ValueError(f'{str(path)!r} is a file: give the directory of a run')
-    if path.name.startswith(('policy', 'checkpoint-')) and (path.parent/'config.json').exists(): path = path.parent
+    if path.name.startswith(('policy', 'checkpoint-')) and (path.parent/'config.json').exists():
+        path = path.parent
     run = Record(path)
     if not (path/'config.json').exists() and not run.metrics():
         inside = sorted(p.parent.name for p in path.glob('*/metrics.jsonl'))
-        hint = f': the runs in it are {", ".join(inside[:8])}' if inside else ': it has no config.json and no metrics.jsonl'
+        hint = (f': the runs in it are {", ".join(inside[:8])}' if inside
+                else ': it has no config.json and no metrics.jsonl')
         raise ValueError(f'{str(path)!r} holds no run{hint}')
     return run
 
+# %% ../../nbs/4_run/66_looking.ipynb #f1b85e88
 def changed_settings(config:dict) -> dict:
     "The settings of a run that differ from the defaults"
     args, usual = config.get('args') or {}, vars(GRPOConfig())
@@ -67,16 +71,19 @@ def changed_settings(config:dict) -> dict:
 
 def setting_lines(config:dict) -> list:
     "Where the run comes from, and its settings"
-    origin = [f'{name:10} {visible(str(config[name]))}' for name in ('model', 'data', 'rewards') if config.get(name)]
+    origin = [f'{name:10} {visible(str(config[name]))}'
+              for name in ('model', 'data', 'rewards') if config.get(name)]
     settings = ', '.join(f'{k}={v}' for k, v in changed_settings(config).items())
     return [*origin, f'settings   {visible(settings)}']
 
+# %% ../../nbs/4_run/66_looking.ipynb #f887a9f8
 def curve_lines(rows:list) -> list:
     "First value, curve and last value of what a run has logged"
     lines = []
     for name in SHOWN:
         values = [m[name] for m in rows if isinstance(m.get(name), (int, float))]
-        if values: lines.append(f'{name[:26]:26} {values[0]:9.4g} {curve_line(values)} {values[-1]:.4g}')
+        if values:
+            lines.append(f'{name[:26]:26} {values[0]:9.4g} {curve_line(values)} {values[-1]:.4g}')
     return lines
 
 # %% ../../nbs/4_run/66_looking.ipynb #986506d2
@@ -84,32 +91,39 @@ def kept_question(prompt:str) -> str:
     "What the user asks, where a prompt is kept as JSON of messages"
     try: messages = json.loads(prompt)
     except ValueError: return prompt
-    if not isinstance(messages, list) or not messages or not isinstance(messages[-1], dict): return prompt
+    if not isinstance(messages, list) or not messages or not isinstance(messages[-1], dict):
+        return prompt
     return str(messages[-1].get('content', prompt))
 
+# %% ../../nbs/4_run/66_looking.ipynb #cb8c2403
 def group_lines(rows:list, # Of one group
                 width:int) -> list:
     "A question, and each answer with its reward and advantage"
     lines = [in_line(kept_question(rows[0]['prompt']), width)]
     for r in rows:
-        numbers = ' '.join(f'{r[n]:7.2f}' if isinstance(r.get(n), float) else ' '*7 for n in ('reward', 'advantage'))
+        numbers = ' '.join(f'{r[n]:7.2f}' if isinstance(r.get(n), float) else ' '*7
+                           for n in ('reward', 'advantage'))
         lines.append(f'{numbers}  {in_line(str(r["completion"]), width-17)}')
     return lines
 
+# %% ../../nbs/4_run/66_looking.ipynb #fc18ef21
 def step_lines(run:Record, step:int, # 0: the last
                groups:int, width:int) -> list:
     "What the policy wrote at a step; raises `ValueError` if that was not kept"
     kept = [int(p.stem.split('-')[1]) for p in run.rollout_files()]
     if not kept: return ['no completions were kept (log_completions)']
     if step and step not in kept:
-        raise ValueError(f'no completions of step {step} were kept: there are those of steps {kept[0]} to {kept[-1]}, {len(kept)} in all')
+        raise ValueError(f'no completions of step {step} were kept: there are those '
+                         f'of steps {kept[0]} to {kept[-1]}, {len(kept)} in all')
     step = step or kept[-1]
     rows = run.rollouts(step)
     found = [list(g) for _, g in groupby(rows, lambda r: r['group'])]
-    lines = [f'step {step}: {min(groups, len(found))} of {len(found)} groups', f'{"reward":>7} {"advant.":>7}']
+    lines = [f'step {step}: {min(groups, len(found))} of {len(found)} groups',
+             f'{"reward":>7} {"advant.":>7}']
     for g in found[:groups]: lines += ['', *group_lines(g, width)]
     return lines
 
+# %% ../../nbs/4_run/66_looking.ipynb #a1bd385c
 def show(run:str, # A run directory
          step:int=0, # Show what was written at this step; default: the last
          groups:int=2, # So many groups of it
@@ -117,29 +131,35 @@ def show(run:str, # A run directory
         ) -> dict:
     "A run in the terminal: settings, curves, and what was written at a step"
     found = run_at(run)
-    if step < 0 or groups < 0 or width < 40: raise ValueError('--step and --groups are at least 0, --width at least 40')
+    if step < 0 or groups < 0 or width < 40:
+        raise ValueError('--step and --groups are at least 0, --width at least 40')
     config = found.read('config.json') if (found.path/'config.json').exists() else {}
     rows = found.metrics()
     say('\n'.join(setting_lines(config)))
     say(f'\n{len(rows)} steps' + (f' of {rows[-1]["total"]}' if rows and 'total' in rows[-1] else ''))
     say('\n'.join(curve_lines(rows)))
-    if (found.path/'summary.json').exists(): say('\n'+'\n'.join(summary_lines(found.read('summary.json'))))
+    if (found.path/'summary.json').exists():
+        say('\n'+'\n'.join(summary_lines(found.read('summary.json'))))
     if groups: say('\n'+'\n'.join(step_lines(found, step, groups, width)))
     return {}
 
+# %% ../../nbs/4_run/66_looking.ipynb #d013b98b
 def summary_lines(summary:dict) -> list:
     "The figures of a finished run"
     def text(v): return f'{v:.4g}' if isinstance(v, float) else str(v)
-    return [f'{k:22} {visible(text(v))[:100]}' for k, v in summary.items() if isinstance(v, (int, float, str, bool)) and v is not None]
+    return [f'{k:22} {visible(text(v))[:100]}' for k, v in summary.items()
+            if isinstance(v, (int, float, str, bool)) and v is not None]
 
 # %% ../../nbs/4_run/66_looking.ipynb #6876537c
 def sample(model:str, # "tiny", a hub name, a directory such as RUN or RUN/policy, or a .gguf file
            prompt:str, # What is asked
            num_generations:int=1, # So many answers
            temperature:float=1.0, # 0 takes the most probable token
-           max_completion_length:int=0, # Tokens after which an answer is cut; default: 256, or what the context leaves
+           # Tokens after which an answer is cut; default: 256, or what the context leaves
+           max_completion_length:int=0,
            top_p:float=1., # Sample from the most probable tokens with this share
-           chat:bool|None=None, # Wrap the prompt as a chat message; default: if the model has a chat template
+           # Wrap the prompt as a chat message; default: if the model has a chat template
+           chat:bool|None=None,
            system:str='', # System message of the chat; '' for none
            dtype:str='auto', # Of the weights
            device:str='', # cpu, cuda or cuda:N; default: the GPU, if there is one
@@ -157,6 +177,7 @@ def sample(model:str, # "tiny", a hub name, a directory such as RUN or RUN/polic
     ro = sample_groups(policy, tokenizer, [question], num_generations, length,
                        temperature, top_p=top_p, seed=seed)
     for i, text in enumerate(ro.completions):
-        if num_generations > 1: say(f'--- {i+1} of {num_generations}, {int(ro.lengths[i])} tokens')
+        if num_generations > 1:
+            say(f'--- {i+1} of {num_generations}, {int(ro.lengths[i])} tokens')
         say(text)
     return dict(completions=ro.completions)

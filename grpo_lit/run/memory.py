@@ -16,7 +16,8 @@ from dataclasses import dataclass
 import torch
 from ..core import Rollouts
 from ..fast.batches import micro_batches
-from ..fast.decoding import BUCKET, FIRST_ROOM
+from ..fast.decoding import FIRST_ROOM
+from ..fast.slots import WIDTH, rung
 from ..fast.tiles import COLUMNS, ROWS
 from .footprint import Footprint, footprint, tokens_in
 from .precision import HALF, computing_dtype, on_cpu, precision
@@ -48,8 +49,9 @@ def standing(f:Footprint, args) -> dict: # Part -> bytes
 # %% ../../nbs/4_run/30_memory.ipynb #b0c86eea
 def tail_room(written:int, room:int, static:bool) -> int:
     "Places of a row in the cache when it has written so many tokens"
-    have, step = 0, BUCKET if static else 1
-    for wide in range(step, written+step, step):
+    if static: return -(-room//WIDTH)*WIDTH # all of it at once
+    have = 0
+    for wide in range(1, written+1):
         if have < min(wide, room): have = min(room, max(FIRST_ROOM, 2*wide))
     return have
 
@@ -60,7 +62,7 @@ def cache_bytes(f:Footprint, args, prompt:int) -> float: # Tokens of a prompt
     rows = min(args.max_rows or args.generation_batch_size, args.generation_batch_size)
     static = not on_cpu(args) and (wide == 2 or precision(args) == 'no')
     if prompt < SHORT: places = rows*tail_room(prompt+T, prompt+T, static)
-    else: places = rows//G*prompt+rows*tail_room(T, prompt+T, static)
+    else: places = rows//G*(rung(prompt, WIDTH) if static else prompt)+rows*tail_room(T, T, static)
     return places*2*f.keys*f.layers*wide
 
 DRAWING = 34 # Bytes of a logit: its copies in float32 and float64 while a token is drawn

@@ -27,6 +27,7 @@ COMMANDS = dict( # Name -> module of the package and function in it
     show=('run.looking', 'show'),
     plot=('run.commands', 'plot'))
 
+# %% ../../nbs/4_run/68_options.ipynb #bb404c2f
 @cache
 def source_of(module:str) -> str:
     "The text of a module of this package"
@@ -36,6 +37,7 @@ def commands() -> dict: # Name -> what it does
     "The commands, each with the first line of its documentation"
     return {name: ast.get_docstring(definition(*where)).splitlines()[0] for name, where in COMMANDS.items()}
 
+# %% ../../nbs/4_run/68_options.ipynb #a1022bcc
 @cache
 def tree_of(module:str) -> ast.Module: return ast.parse(source_of(module))
 
@@ -55,6 +57,7 @@ class Option(NamedTuple):
     default:object # Or `REQUIRED`
     text:str # The comment
 
+# %% ../../nbs/4_run/68_options.ipynb #a112f9c0
 @cache
 def comments(module:str) -> dict: # Line -> its comment
     tokens = tokenize.generate_tokens(io.StringIO(source_of(module)).readline)
@@ -68,12 +71,14 @@ def home_of(module:str, name:str) -> str:
         if isinstance(node, ast.ImportFrom) and name in [a.name for a in node.names]:
             return f'{package}.{node.module}' if node.level==1 else node.module
 
+# %% ../../nbs/4_run/68_options.ipynb #b6b342dc
 def value_of(node, module:str):
     "A default: a literal, or the name of one"
     if isinstance(node, ast.Name):
         node = definition(home_of(module, node.id), node.id).value
     return ast.literal_eval(node)
 
+# %% ../../nbs/4_run/68_options.ipynb #d85e9ca0
 def with_comments(found:list, # Of (line before, last line, name, annotation, default)
                   module:str) -> list: # Of `Option`
     "Each with the comments between the end of the one before and its own"
@@ -104,6 +109,7 @@ def fields_of(module:str, name:str) -> list: # Of `Option`
         before = node.end_lineno
     return with_comments(found, module)
 
+# %% ../../nbs/4_run/68_options.ipynb #e50a602c
 def sections(module:str='run.settings', name:str='AllSettings') -> dict: # Title -> list of `Option`
     "The settings of a run, in the order of the book"
     found = {}
@@ -147,6 +153,7 @@ CHOICES = dict( # Setting -> its values
     logging_strategy='no steps epoch',
     report_to='none tensorboard wandb trackio all')
 
+# %% ../../nbs/4_run/68_options.ipynb #c25eb3e5
 POSITIONAL = dict(plot=('run',), show=('run',), sample=('model', 'prompt'), compare=('run', 'other')) # Without a flag
 
 EXAMPLES = dict(
@@ -168,6 +175,7 @@ def nearest(kind:str, name:str, known) -> str:
     near = difflib.get_close_matches(name, known, 1, .5)
     return f'no {kind} {name!r}' + (f'; did you mean {near[0]!r}?' if near else '')
 
+# %% ../../nbs/4_run/68_options.ipynb #d9fcbcec
 def whole(text:str) -> int:
     "A whole number, also as 1_000 or 1e3"
     try: return int(text)
@@ -178,6 +186,7 @@ def whole(text:str) -> int:
         raise ValueError(f'{text!r} is not a whole number')
     return int(number)
 
+# %% ../../nbs/4_run/68_options.ipynb #df17c6fe
 def number(text:str) -> float:
     "A number"
     try: return float(text)
@@ -191,11 +200,13 @@ def truth(text:str) -> bool:
 
 READERS = dict(bool=truth, int=whole, float=number, str=str)
 
+# %% ../../nbs/4_run/68_options.ipynb #e1ec7e4f
 def kinds_of(option:Option) -> list: # For example ["int", "None"]
     return [k.strip() for k in re.sub(r'\[.*?\]', '', option.kind).split('|')]
 
 def takes_several(option:Option) -> bool: return bool({'tuple','list'} & set(kinds_of(option)))
 
+# %% ../../nbs/4_run/68_options.ipynb #db680067
 def single(option:Option, text:str):
     "One value of an option, from text; raises `ValueError`"
     kinds = kinds_of(option)
@@ -230,6 +241,7 @@ def settings_of(command:str) -> dict: # Title -> list of `Option`
     found = {title: [o for o in options if o.name not in SETTINGS_OF_THE_COMMAND] for title, options in sections().items()}
     return {title: options for title, options in found.items() if options}
 
+# %% ../../nbs/4_run/68_options.ipynb #f7ff68c0
 @cache
 def own_options(command:str) -> dict: # Name -> `Option`
     "The parameters of its function"

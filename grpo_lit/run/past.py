@@ -35,6 +35,7 @@ def _chosen(files, steps):
         raise ValueError(f'no completions of step {missing[0]} were kept; there are those of steps {known}')
     return [there[s] for s in wanted]
 
+# %% ../../nbs/4_run/57_past.ipynb #ed70d59b
 def _as_type(column, kind):
     "A column of another type; text where it does not fit"
     import pyarrow as pa
@@ -49,6 +50,7 @@ def _common(types):
     numbers = all(pa.types.is_integer(t) or pa.types.is_floating(t) for t in kinds)
     return pa.float64() if numbers else pa.string()
 
+# %% ../../nbs/4_run/57_past.ipynb #feb7adb9
 def joined_tables(tables:list): # A `pyarrow.Table`
     "One below the other; a column that some lack is null there"
     import pyarrow as pa
@@ -80,6 +82,7 @@ def _as_dataset(table):
         except (pa.ArrowException, ValueError): columns[name] = column
     return Dataset(pa.table(columns))
 
+# %% ../../nbs/4_run/57_past.ipynb #e79e70c9
 def tokens_file(path:Path) -> Path: # Beside the file of a step
     "Where the tokens of a step and their log-probs are, if they were kept: see `keep_tokens`"
     return path.with_name(path.name.replace('step-', 'tokens-'))
@@ -93,6 +96,7 @@ def _with_tokens(path):
     for name in tokens.column_names: table = table.append_column(name, tokens.column(name))
     return table
 
+# %% ../../nbs/4_run/57_past.ipynb #d7c922e4
 def read_parts(files:list): # A `pyarrow.Table`
     "The tables in some files; one that is damaged is left out, and said"
     import pyarrow as pa
@@ -103,6 +107,7 @@ def read_parts(files:list): # A `pyarrow.Table`
     if not tables: raise ValueError('no completions could be read')
     return joined_tables(tables)
 
+# %% ../../nbs/4_run/57_past.ipynb #da8244e4
 def load_rollouts(run_or_file, # The directory of a run, or a Parquet, JSONL, JSON or CSV file
                   steps=None # Of a run: one step or several, as `range(10, 20)`; None: all
                  ): # A `datasets.Dataset`
@@ -153,6 +158,7 @@ def check_rollouts(rows):
         for i, value in enumerate(rows[name]):
             if not isinstance(value, (int, float, type(None))): raise ValueError(f'row {i}: {name} is a number or null, not {value!r:.60}')
 
+# %% ../../nbs/4_run/57_past.ipynb #c0bd5c26
 def scored_again(rows, funcs:list, timeout:float|None, weights:list) -> tuple: # (B, K) and (B,) tensors, errors
     "What the functions say, step by step"
     steps = list(rows['step']) if 'step' in rows.column_names else [0]*len(rows)
@@ -211,6 +217,7 @@ class Rescored:
         some = self.changed()
         return '\n'.join(line(some[i]) for i in range(min(n, len(some))))
 
+# %% ../../nbs/4_run/57_past.ipynb #b587cba3
 def _old(rows, name):
     "A column of floats, NaN where nothing is known"
     if name not in rows.column_names: return torch.full((len(rows),), torch.nan)

@@ -6,10 +6,10 @@ Docs: https://grpo-lit.github.io/grpo-lit/4_run/prepare.html.md"""
 
 # %% auto #0
 __all__ = ['has_unknown', 'check_columns', 'check_rows', 'check_run', 'policy_and_tokenizer', 'without_dropout',
-           'always_in_order', 'new_accelerator', 'place', 'new_state']
+           'always_in_order', 'RunAccelerator', 'new_accelerator', 'place', 'new_state']
 
 # %% ../../nbs/4_run/32_prepare.ipynb #4b002d61
-import os
+import contextlib, os
 from pathlib import Path
 import torch
 from accelerate import Accelerator
@@ -135,12 +135,12 @@ def policy_and_tokenizer(model, processing_class,
 
 # %% ../../nbs/4_run/32_prepare.ipynb #ef5e4cbd
 def without_dropout(model):
-    "Switch dropout off, in layers and in attention; an earlier trainer's precision goes as well"
-    from trl.trainer import disable_dropout_in_model
+    "Switch dropout off, in layers and in attention; the precision that `accelerate` has written into a model goes as well"
     if '_original_forward' in vars(model):
         model.forward = vars(model).pop('_original_forward')
-    disable_dropout_in_model(model)
     for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.
         for name, value in list(vars(module).items()):
             if 'dropout' in name and isinstance(value, float):
                 setattr(module, name, 0.)
@@ -151,15 +151,40 @@ def always_in_order():
     os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
     torch.use_deterministic_algorithms(True, warn_only=True)
 
-# %% ../../nbs/4_run/32_prepare.ipynb #d61d280b
-def new_accelerator(args:GRPOConfig) -> Accelerator:
+# %% ../../nbs/4_run/32_prepare.ipynb #90bb7833
+class RunAccelerator(Accelerator):
+    "An `Accelerator` whose device and precision are its own, however many there are"
+    own = None # Its device and what `accelerate` calls its precision; None: it is being made
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.own = super().device, super().mixed_precision
+
+    @property
+    def device(self): return self.own[0] if self.own else super().device
+
+    @property
+    def mixed_precision(self): return self.own[1] if self.own else super().mixed_precision
+
+    @contextlib.contextmanager
+    def autocast(self, autocast_handler=None):
+        "A block that computes in the precision of this run"
+        handler = autocast_handler or self.autocast_handler
+        options = handler.to_kwargs() if handler else {}
+        half = dict(bf16=torch.bfloat16, fp16=torch.float16).get(self.mixed_precision)
+        with contextlib.ExitStack() as stack:
+            if self.native_amp: stack.enter_context(torch.autocast(self.device.type, half, **options))
+            yield
+
+# %% ../../nbs/4_run/32_prepare.ipynb #1a29576f
+def new_accelerator(args:GRPOConfig) -> RunAccelerator:
     "Device and precision; a notebook may train twice, with different ones"
     AcceleratorState._reset_state(reset_partial_state=True)
     if args.full_determinism:
         always_in_order()
     if args.tf32 is not None:
         torch.set_float32_matmul_precision('high' if args.tf32 else 'highest')
-    accelerator = Accelerator(cpu=on_cpu(args), mixed_precision=precision(args))
+    accelerator = RunAccelerator(cpu=on_cpu(args), mixed_precision=precision(args))
     if accelerator.num_processes > 1:
         raise ValueError('this version trains in one process')
     return accelerator
@@ -194,6 +219,5 @@ def new_state(model, args:GRPOConfig,
     warmup = args.get_warmup_steps(total_steps)
     schedule = schedule or get_scheduler(args.lr_scheduler_type, optimizer, warmup, total_steps,
                                          args.lr_scheduler_kwargs)
-    model, optimizer = accelerator.prepare(model, optimizer)
-    return RunState(accelerator.unwrap_model(model), optimizer, schedule, reference, accelerator.scaler,
+    return RunState(model, optimizer, schedule, reference, accelerator.scaler,
                     args.sync_ref_model, total_steps, beta=args.beta)
