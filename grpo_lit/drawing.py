@@ -15,8 +15,10 @@ from .tensors import seed_for
 # %% ../nbs/1_line/07b_drawing.ipynb #5b4c6e19
 def uniforms(seed:int, rows:int, limit:int) -> torch.Tensor: # (rows, limit) float64 in [0, 1)
     "A stream of uniform numbers for each row"
-    stream = lambda row: torch.Generator().manual_seed(seed_for(seed, row))
-    return torch.stack([torch.rand(limit, dtype=torch.float64, generator=stream(b)) for b in range(rows)])
+    def stream(row):
+        g = torch.Generator().manual_seed(seed_for(seed, row))
+        return torch.rand(limit, dtype=torch.float64, generator=g)
+    return torch.stack([stream(row) for row in range(rows)])
 
 # %% ../nbs/1_line/07b_drawing.ipynb #02b1a80b
 class Plain:
@@ -51,8 +53,9 @@ def slice_of(x:torch.Tensor, # (B, 1) between 0 and the sum of the masses
 # %% ../nbs/1_line/07b_drawing.ipynb #483bb745
 BLOCK = 128 # Tokens
 
-def block_sums(e:torch.Tensor) -> torch.Tensor: # (B, V) -> (B, blocks) float64; the last block may be short
-    "The sum over each block of `BLOCK` tokens"
+def block_sums(e:torch.Tensor # (B, V)
+              ) -> torch.Tensor: # (B, blocks) float64
+    "The sum over each block of `BLOCK` tokens; the last may be short"
     B, V = e.shape
     whole = V//BLOCK*BLOCK
     sums = e[:,:whole].unflatten(1, (V//BLOCK, BLOCK)).sum(-1)
@@ -61,7 +64,8 @@ def block_sums(e:torch.Tensor) -> torch.Tensor: # (B, V) -> (B, blocks) float64;
 
 class Blocks:
     "A distribution for each row, by blocks of the vocabulary"
-    def __init__(self, logits:torch.Tensor): # (B, V) of any dtype, already divided by the temperature
+    def __init__(self, logits:torch.Tensor # (B, V) of any dtype, already divided by the temperature
+                ):
         self.logits = logits
         self.largest = logits.amax(-1, keepdim=True).float()
         self.e = (logits-self.largest).exp_()
@@ -76,7 +80,8 @@ class Blocks:
         until, mass = self.sums.cumsum(-1).gather(1, block), self.sums.gather(1, block)
         share = 1-(until-x)/mass # of the block
         tokens, inside = self.inside(block)
-        return tokens.gather(1, slice_of(share*inside.sum(-1, keepdim=True), inside))[:,0]
+        left = share*inside.sum(-1, keepdim=True)
+        return tokens.gather(1, slice_of(left, inside))[:,0]
 
     def inside(self, block): # (B, 1) -> tokens of the block (B, BLOCK), their masses in float64
         V = self.e.shape[-1]

@@ -19,20 +19,24 @@ class Endings:
                  B:int, limit:int):
         self.tokenizer, self.ends = tokenizer, ends
         self.stop = [stop] if isinstance(stop, str) else list(stop)
-        self.stop_at = torch.full((B,), limit, device=ends.device) # the token in which a stop string was complete
+        # the token in which a stop string was complete
+        self.stop_at = torch.full((B,), limit, device=ends.device)
         self.span = max(map(len, self.stop), default=0)+8 # tokens in which one fits
 
     def __call__(self, tokens, rows, out, t): return torch.isin(tokens, self.ends) # (b,) bool
 
-    def stopped(self, rows, out, t, n): # (b,) bool: has a stop string been completed, now or within the last n tokens?
+    def stopped(self, rows, out, t, n): # (b,) bool
+        "Has a stop string been completed, now or within the last n tokens?"
         self.stop_at[rows] = torch.minimum(self.stop_at[rows], self.first_stop(rows, out, t, n))
         return self.stop_at[rows] <= t
 
-    def first_stop(self, rows, out, t, n): # (b,) the first of the last n tokens that completes one; none: after all
+    def first_stop(self, rows, out, t, n): # (b,) int64
+        "The first of the last n tokens that completes a stop string; none: after all"
         back = torch.arange(2-n-self.span, 1, device=t.device)
         tokens = out[rows[:,None], (t[:,None]+back).clamp(min=0)]
         places, texts = [], []
-        for row, (now, *last) in enumerate(torch.cat([t[:,None], tokens], 1).tolist()): # the only wait
+        table = torch.cat([t[:,None], tokens], 1).tolist() # the only wait
+        for row, (now, *last) in enumerate(table):
             for at in range(max(0, now+1-n), now+1):
                 end = len(last)-(now-at)
                 places.append((row, at))

@@ -12,8 +12,8 @@ __all__ = ['HEAD', 'FILTERS', 'ONE_IS_OFF', 'SETTINGS', 'ANYWAY', 'side_by_side'
 # %% ../nbs/1_line/07_filters.ipynb #8155089b
 import math
 import torch
-from transformers import EpsilonLogitsWarper, MinPLogitsWarper, NoBadWordsLogitsProcessor, RepetitionPenaltyLogitsProcessor
-from transformers import TopKLogitsWarper
+from transformers import EpsilonLogitsWarper, MinPLogitsWarper, NoBadWordsLogitsProcessor
+from transformers import RepetitionPenaltyLogitsProcessor, TopKLogitsWarper
 from .tensors import no_such
 
 # %% ../nbs/1_line/07_filters.ipynb #13d3dab2
@@ -24,7 +24,8 @@ def side_by_side(prompts, # Lists of ids
     ids = [[0]*(longest-len(p))+list(p) for p in prompts]
     return torch.tensor(ids, device=device), torch.tensor([len(p) for p in prompts], device=device)
 
-def text_so_far(rows, fill:int|None=None # What stands on the left of shorter rows; None: copies of their first token
+def text_so_far(rows,
+                fill:int|None=None # On the left of shorter rows; None: copies of their first token
                ) -> torch.Tensor: # (b, T) ids: prompt and completion of each row
     "What stands before the next token"
     (ids, lengths), written = rows.begin, min(rows.steps, rows.out.shape[1])
@@ -51,7 +52,8 @@ def forbidden(tokens, # Ids
     listed, found = torch.tensor(list(tokens), dtype=torch.long), {}
     def bend(logits, rows):
         V, device = logits.shape[-1], logits.device
-        if (V, device) not in found: found[V, device] = torch.isin(torch.arange(V), listed).to(device)
+        if (V, device) not in found:
+            found[V, device] = torch.isin(torch.arange(V), listed).to(device)
         early = True if until is None else (rows.t < until)[:,None]
         return logits.masked_fill(found[V, device] & early, -torch.inf)
     return bend
@@ -66,7 +68,8 @@ def no_repeat(n:int):
         grams = text.unfold(1, n, 1) # (b, T-n+1, n)
         token, begin, now = grams[...,-1], grams[...,:-1], text[:,None,T-n+1:]
         again = (begin==now).all(-1) & (token >= 0) & (token < V)
-        times = torch.zeros_like(logits).scatter_add_(1, token.clamp(0, V-1), again.to(logits.dtype))
+        times = torch.zeros_like(logits)
+        times.scatter_add_(1, token.clamp(0, V-1), again.to(logits.dtype))
         return logits.masked_fill(times > 0, -torch.inf)
     return bend
 
@@ -87,8 +90,10 @@ def top_p_of_head(logits, p, n): # -> (B, V) what is kept, (B,) was a head of n 
     z, ids = largest(logits, n)
     share = (z-z[:,:1]).double().exp()/mass(logits)
     keep = share.cumsum(-1)-share < p
-    bent = torch.full_like(logits, -torch.inf).scatter(1, ids, z.masked_fill(~keep, -torch.inf))
-    return bent, z.masked_fill(~keep, torch.inf).amin(-1) > z[:,-1]
+    bent = torch.full_like(logits, -torch.inf)
+    bent.scatter_(1, ids, z.masked_fill(~keep, -torch.inf))
+    last = z.masked_fill(~keep, torch.inf).amin(-1)
+    return bent, last > z[:,-1]
 
 # %% ../nbs/1_line/07_filters.ipynb #69cff38c
 def typical_of_head(logits, p, n): # As `top_p_of_head`
@@ -113,7 +118,7 @@ def by_head(cut, p): # One of the two above, and how much is kept
 
 # %% ../nbs/1_line/07_filters.ipynb #4969f498
 def eta(epsilon:float):
-    "A filter that keeps tokens of at least epsilon, or less where the entropy is high; the most probable ones in any case"
+    "A filter that keeps tokens of at least epsilon, less where the entropy is high, and the most probable"
     def bend(logits, rows):
         logps = logits.log_softmax(-1)
         entropy = -(logps.exp()*logps).nansum(-1, keepdim=True)
@@ -145,7 +150,8 @@ def check_filter(name:str, value):
     if name in ('top_p', 'typical_p') and not 0 < value <= 1: wrong = 'above 0 and at most 1: 1 is off'
     if name == 'repetition_penalty' and not value > 0: wrong = 'above 0: 1 is off'
     if name in ('min_p', 'epsilon_cutoff', 'eta_cutoff') and not 0 <= value <= 1: wrong = 'between 0 and 1: 0 is off'
-    if name in ('top_k', 'min_new_tokens', 'no_repeat_ngram_size') and not (math.isfinite(value) and value == int(value) and value >= 0):
+    whole = math.isfinite(value) and value == int(value) and value >= 0
+    if name in ('top_k', 'min_new_tokens', 'no_repeat_ngram_size') and not whole:
         wrong = 'a whole number, at least 0: 0 is off'
     if wrong: raise ValueError(f'{name} is {value}, but must be {wrong}')
 

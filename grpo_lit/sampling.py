@@ -58,8 +58,9 @@ class Queue:
             if not self.missing[i]: yield i
 
 # %% ../nbs/1_line/08_sampling.ipynb #66e40fa7
-NOTHING_LEFT = ('no token can be drawn: filters have forbidden every token to a row (no_repeat_ngram_size, bad_words_ids, '
-                'suppress_tokens, begin_suppress_tokens, min_new_tokens); forbid less, or shorten the completions')
+NOTHING_LEFT = ('no token can be drawn: filters have forbidden every token to a row '
+                '(no_repeat_ngram_size, bad_words_ids, suppress_tokens, begin_suppress_tokens, '
+                'min_new_tokens); forbid less, or shorten the completions')
 
 class Rows:
     "Completions that are being written, a row of the batch each, and all that has been written"
@@ -94,14 +95,21 @@ class Rows:
         self.tokens = bent.draw(u[self.live,self.t]) if temperature else warped.argmax(-1)
         self.out[self.live,self.t] = self.tokens
         self.logps[self.live,self.t] = policy.logps(self.tokens)
-        writing = lambda x: x.masked_fill(self.over, 0.).sum(dtype=torch.float32) # rows that have ended do not count
-        self.of_policy.append(writing(policy.logsumexp))
-        if filters: self.of_filters.append(writing(warped.gather(1, self.tokens[:,None])[:,0]))
+        self.of_policy.append(self.writing(policy.logsumexp))
+        if filters:
+            drawn = warped.gather(1, self.tokens[:,None])[:,0]
+            self.of_filters.append(self.writing(drawn))
 
-    def forget(self): self.of_policy, self.of_filters = [], [] # What is to be finite, for each token since the last look
+    def writing(self, x): # The sum over rows that have not ended
+        return x.masked_fill(self.over, 0.).sum(dtype=torch.float32)
 
-    def look(self, model) -> int: # How many have ended; raises if a token was drawn from what is no distribution
-        over, *sums = torch.stack([self.over.sum(dtype=torch.float32), *self.of_policy, *self.of_filters]).tolist()
+    def forget(self): # What is to be finite, for each token since the last look
+        self.of_policy, self.of_filters = [], []
+
+    def look(self, model) -> int: # How many have ended
+        "Raises if a token was drawn from what is no distribution"
+        over = self.over.sum(dtype=torch.float32)
+        over, *sums = torch.stack([over, *self.of_policy, *self.of_filters]).tolist()
         n = len(self.of_policy)
         self.forget()
         if not all(map(math.isfinite, sums[:n])): raise not_finite(model)
@@ -134,12 +142,14 @@ def decode(model, prompts:list, # P lists of token ids
            max_rows:int|None=None, # Rows in the batch; None: all
            done=None, # Called as done(i, out, logps) when prompt i has all its completions
            look:int|None=None, # Tokens from one look at which rows are over to the next; None: 8 on a GPU, else 1
-           stopped=None # stopped(rows, out, t, n) -> (b,) bool, asked at each look: which have ended within their last n tokens
+           # Asked at each look: stopped(rows, out, t, n) -> (b,) bool, which have ended within n tokens
+           stopped=None
           ) -> tuple: # ids and logps (B, limit); what stands after the end of a row is without meaning
     "Read each prompt once, decode the rows that are still writing, let waiting prompts in where rows have ended"
     P, dev, share = len(prompts), u.device, share_prefix(model)
     state, rows = _reader(model, prompts, G, limit, share), Rows(P*G, limit, dev, prompts)
-    queue, unseen = Queue(P, G, limit, max_rows or P*G, share, look or (8 if dev.type=='cuda' else 1)), 0
+    every, unseen = look or (8 if dev.type=='cuda' else 1), 0
+    queue = Queue(P, G, limit, max_rows or P*G, share, every)
     while queue.waiting or len(rows):
         if n := queue.room(len(rows)):
             i, j = queue.next(n)
@@ -179,7 +189,8 @@ def _check_request(prompts, G, limit, temperature, columns, max_rows):
         if len(v)!=len(prompts): raise ValueError(f'column {k!r} has {len(v)} values for {len(prompts)} prompts')
     if G < 1 or limit < 1: raise ValueError('num_generations and max_completion_length are at least 1')
     if not 0 <= temperature < math.inf: raise ValueError(f'temperature is {temperature}, but must be finite, at least 0')
-    if 0 < temperature < COLDEST: raise ValueError(f'temperature is {temperature}, too small to divide by; 0 takes the most probable token')
+    if 0 < temperature < COLDEST:
+        raise ValueError(f'temperature is {temperature}, too small to divide by; 0 takes the most probable token')
     if max_rows is not None and max_rows < G:
         raise ValueError(f'max_rows={max_rows} leaves no place for a group of {G}')
 
