@@ -17,6 +17,7 @@ from ..core import Rollouts
 from ..fast.prefix import LONG, pieces_from
 from ..fast.speed import model_sizes
 from ..logprobs import token_logps
+from ..frozen import product_weights
 from ..policy import add_lora, has_adapter
 from .precision import HALF, computing_dtype
 
@@ -87,6 +88,7 @@ class Footprint:
     trained:int # How many of them are trained
     embedded:int # How many of these are rows of an embedding
     largest:int # Numbers of the largest tensor that is trained
+    products:int # How many are read by matrix products alone, as `product_weights` finds them
     adapter:bool # Is the base frozen?
     layers:int # How many
     hidden:int # Width of the hidden states
@@ -115,7 +117,8 @@ def counted(model) -> dict: # For `Footprint`
                 numbers=sum(p.numel() for p in parameters),
                 trained=sum(p.numel() for p in trained),
                 embedded=sum(p.numel() for p in trained if p in rows),
-                largest=max((p.numel() for p in trained), default=0))
+                largest=max((p.numel() for p in trained), default=0),
+                products=sum(p.numel() for p in product_weights(model)))
 
 def footprint(model, # A causal language model, or a configuration of one
               args, # A `GRPOConfig` whose precision is settled
