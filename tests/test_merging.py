@@ -204,6 +204,14 @@ def test_candidates_by_card():
     assert card((9,0), f32)==card((9,0), bf16, D=512)==card((9,0), bf16, D=12)==[EFFICIENT]
     assert card((9,0), torch.float64)==[] and card((9,0), bf16, cuda=None)==[]
 
+def test_switches_of_pytorch_are_obeyed():
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    x = draw(4, 4, 2, 16)
+    with sdpa_kernel(SDPBackend.EFFICIENT_ATTENTION): assert card((9,0), torch.bfloat16)==[EFFICIENT] and best_kernel(*x) is None
+    with sdpa_kernel(SDPBackend.FLASH_ATTENTION): assert card((9,0), torch.bfloat16)==[FLASH] and card((7,5), torch.float16)==[]
+    with sdpa_kernel(SDPBackend.MATH): assert card((9,0), torch.bfloat16)==[]
+    assert best_kernel(*x) is FLASH_CPU                                 # what was forbidden is not remembered
+
 def own_results(g, q, k, v, out, lse, piece): # Each piece by itself
     return FLASH_CPU.backward(g, q, k, v, *FLASH_CPU.forward(q, k, v, piece), piece)
 
