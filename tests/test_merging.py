@@ -204,6 +204,14 @@ def test_candidates_by_card():
     assert card((9,0), f32)==card((9,0), bf16, D=512)==card((9,0), bf16, D=12)==[EFFICIENT]
     assert card((9,0), torch.float64)==[] and card((9,0), bf16, cuda=None)==[]
 
+def test_switches_of_pytorch_are_obeyed():
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    x = draw(4, 4, 2, 16)
+    with sdpa_kernel(SDPBackend.EFFICIENT_ATTENTION): assert card((9,0), torch.bfloat16)==[EFFICIENT] and best_kernel(*x) is None
+    with sdpa_kernel(SDPBackend.FLASH_ATTENTION): assert card((9,0), torch.bfloat16)==[FLASH] and card((7,5), torch.float16)==[]
+    with sdpa_kernel(SDPBackend.MATH): assert card((9,0), torch.bfloat16)==[]
+    assert best_kernel(*x) is FLASH_CPU                                 # what was forbidden is not remembered
+
 def own_results(g, q, k, v, out, lse, piece): # Each piece by itself
     return FLASH_CPU.backward(g, q, k, v, *FLASH_CPU.forward(q, k, v, piece), piece)
 
@@ -443,3 +451,51 @@ def test_rows_of_a_mask_are_aligned():
         bias = prefix.as_bias(seen, torch.float16)
         assert bias.shape==seen.shape and all(n%8==0 for n in bias.stride()[:-1]) and bias.stride(-1)==1
         assert torch.equal(bias==0, seen) and torch.equal(bias==-torch.inf, ~seen)
+
+# On a GPU
+
+@pytest.mark.cuda
+@pytest.mark.parametrize('heads', [(4,4,64), (14,2,64), (9,3,64), (8,2,128), (4,1,80), (4,2,256)], ids=str)
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16, torch.float32], ids=str)
+@pytest.mark.filterwarnings('error')
+def test_the_best_kernel_of_a_gpu_passes(dtype, heads):
+    H, Hkv, D = heads
+    x = [torch.empty(1, h, D, dtype=dtype, device='cuda') for h in (H,Hkv,Hkv)]
+    candidates = kernels._candidates(x[0])
+    if not candidates: pytest.skip('no kernel for this card')
+    for kernel in candidates: assert kernels._why_not(kernel, x[0], Hkv)==''
+    assert best_kernel(*x) is candidates[0]
+
+@pytest.mark.cuda
+@pytest.mark.parametrize('layout', LAYOUTS)
+@pytest.mark.parametrize('kernel', [FLASH, EFFICIENT], ids=lambda k: k.name)
+def test_layouts_on_a_gpu(kernel, layout):
+    lengths, written = LAYOUTS[layout]
+    x = draw(sum(lengths+written), 4, 2, 64, torch.float16)
+    wanted = with_gradients(lambda *x: attend_merged(*x, PLAIN, *two_pieces(lengths, written, .125)), [t.detach().double().requires_grad_() for t in x])
+    pieces = two_pieces(lengths, written, .125, 'cuda')
+    if kernel not in kernels._candidates(x[0].cuda()): pytest.skip('not for this card')
+    ours = with_gradients_on('cuda', lambda *x: attend_merged(*x, kernel, *pieces), x)
+    for a,b in zip(ours, wanted): assert (a.cpu().double()-b).abs().max() <= .01*b.abs().max()
+
+def with_gradients_on(device, f, x):
+    x = [t.detach().to(device).requires_grad_() for t in x]
+    out = f(*x)
+    g = torch.randn(out.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64).to(device, out.dtype)
+    return out, *torch.autograd.grad(out, x, g)
+
+@pytest.mark.cuda
+@pytest.mark.parametrize('half', [None, torch.float16, torch.bfloat16], ids=str)
+def test_a_model_on_a_gpu(half, counted, monkeypatch):
+    if half==torch.bfloat16 and not torch.cuda.is_bf16_supported(False): pytest.skip('no bfloat16 on this card')
+    m, ro = model_of().cuda(), rollout().to('cuda')
+    def run():
+        m.zero_grad()
+        with torch.autocast('cuda', half, enabled=half is not None): logps = token_logps(m, ro)
+        logps.sum().backward()
+        return logps.detach(), torch.cat([p.grad.flatten() for p in m.parameters()])
+    merged = run()
+    assert len(counted)==3
+    monkeypatch.setattr(prefix, 'best_kernel', lambda *a: None)
+    masked = run()
+    for a,b in zip(merged, masked): assert (a-b).norm() <= {None:1e-4}.get(half, .05)*b.norm()
