@@ -11,7 +11,9 @@ from grpo_lit.fast import fused, products
 from grpo_lit.fast.decoding import Decoding
 from grpo_lit.fast.fused import fuse, norm_of, refresh, release, rotary, side_by_side, turns_halves
 from grpo_lit.fast.products import Joined, Packed, can_pack, same_input, worth_packing
+from grpo_lit.fast.recording import recorder_of
 from grpo_lit.fast.sharing import share_prefix
+from grpo_lit.fast.static import decoder
 from grpo_lit.policy import add_lora, load_policy
 from grpo_lit.run.checkpoints import RunState
 from grpo_lit.run.copies import follow, follow_merged, half_copy, merged_copy, packed_copy
@@ -403,3 +405,23 @@ def few_rows(n):
         if (args[12] or len(args[2])*args[3]) > n: raise torch.OutOfMemoryError('CUDA out of memory')
         return sample_groups(*args)
     return sample
+
+# --- recorded steps
+
+@pytest.mark.parametrize('kind', ['llama', 'qwen3', 'gemma2', 'mistral'])
+def test_recorded_steps_of_a_fused_copy_outlive_its_update(kind):
+    model = small(kind, **KINDS[kind])
+    copied = half_copy(model, torch.float32)
+    counts = []
+    for _ in range(2):
+        states = decoder(copied, 40, static=True), decoder(model, 40, static=False)
+        for state in states: state.enter([[5]*50, [6]*50], 3)
+        for token in (3, 9, 4):
+            mine, its = (state.step(torch.full((6,), token)) for state in states)
+            torch.testing.assert_close(mine, its, atol=2e-4, rtol=1e-4)
+        for state in states: state.leave(torch.zeros(0, dtype=torch.long))
+        counts.append(recorder_of(copied).recordings)
+        learn(model)
+        follow(copied, model)
+    assert counts[0] > 0 and counts[1] == counts[0] # the second time nothing was recorded anew
+    assert not recorder_of(copied).why

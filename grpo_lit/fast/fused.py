@@ -56,7 +56,8 @@ class Norm:
 def side_by_side(q, k): # (b, H, T, D), (b, Hkv, T, D)
     "Both as one tensor (b, H+Hkv, T, D), where the keys follow the queries in memory; else None"
     H, most = q.shape[1], q.shape[1]+k.shape[1]
-    apart = any(a!=b for a, b, n in zip(q.stride(), k.stride(), k.shape) if n > 1) # of one place it says nothing
+    strides = zip(q.stride(), k.stride(), k.shape)
+    apart = any(a!=b for a, b, n in strides if n > 1) # of one place it says nothing
     if apart or q.untyped_storage()._cdata!=k.untyped_storage()._cdata: return None
     if q.storage_offset()+H*q.stride(1)!=k.storage_offset(): return None
     return q.as_strided((q.shape[0], most, *q.shape[2:]), q.stride())
@@ -71,7 +72,8 @@ def turned(x, cos, sin): # (b, H, T, D), and twice (b, 1, T, D)
 def rotary(theirs): # The model's own function
     "A function in its place: the same in fewer operations, or itself where the shapes are others"
     def apply_rotary_pos_emb(q, k, cos, sin, *more, **options):
-        if more or options or cos.ndim!=3 or cos.shape[-1]!=q.shape[-1]: return theirs(q, k, cos, sin, *more, **options)
+        unlike = more or options or cos.ndim!=3 or cos.shape[-1]!=q.shape[-1]
+        if unlike: return theirs(q, k, cos, sin, *more, **options)
         cos, sin = cos.unsqueeze(1), sin.unsqueeze(1)
         both = side_by_side(q, k)
         if both is None: return turned(q, cos, sin), turned(k, cos, sin)
@@ -81,7 +83,8 @@ def rotary(theirs): # The model's own function
 def turns_halves(theirs) -> bool:
     "Does a model's own rotation turn its pairs in halves, as `turned` does?"
     drawn = torch.Generator().manual_seed(0)
-    q, k, cos, sin = (torch.randn(*shape, generator=drawn) for shape in [(2,3,4,8), (2,1,4,8), (2,4,8), (2,4,8)])
+    shapes = (2,3,4,8), (2,1,4,8), (2,4,8), (2,4,8)
+    q, k, cos, sin = (torch.randn(*shape, generator=drawn) for shape in shapes)
     try: pairs = zip(theirs(q, k, cos, sin), rotary(theirs)(q, k, cos, sin))
     except Exception: return False
     return all(a.shape==b.shape and torch.allclose(a, b, 1e-5, 1e-6) for a,b in pairs)
@@ -108,9 +111,9 @@ class Fused:
         self.packs = worth_packing(model)
         if self.packs: self.joined = [Packed(group) for group in groups]
         else: self.joined = [Joined(group) for group in map(_alone(model), groups) if len(group) > 1]
-        asked = {m:norm_of(m) for m in model.modules() if 'forward' not in vars(m)}
-        self.norms = [Norm(m, *found) for m, found in asked.items() if found]
-        self.forwards = {m:f for m in model.modules() if 'forward' not in vars(m) and (f := with_rotary(m))}
+        own = [m for m in model.modules() if 'forward' not in vars(m)]
+        self.norms = [Norm(m, *found) for m in own if (found := norm_of(m))]
+        self.forwards = {m:forward for m in own if (forward := with_rotary(m))}
         self.forwards |= {n.module:n.forward for n in self.norms}
         for j in self.joined: self.forwards |= {m:j.part(i) for i, m in enumerate(j.layers)}
         for m, forward in self.forwards.items(): m.forward = forward
