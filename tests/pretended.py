@@ -244,7 +244,8 @@ class autocast_there(_autocast):
 def precision_there(dtype=None, enabled=True, cache_enabled=None):
     before = PRECISION.enabled, PRECISION.dtype
     PRECISION.enabled, PRECISION.dtype = enabled, dtype or PRECISION.dtype
-    try: yield
+    try:
+        with Autocast() if enabled else contextlib.nullcontext(): yield
     finally: PRECISION.enabled, PRECISION.dtype = before
 
 
@@ -298,6 +299,17 @@ def new_tensor_there(self, data, dtype=None, device=None, **options):
     return _tensor(data, dtype=dtype or self.dtype, **options).to(device or self.device)
 
 
+class Lists(TorchFunctionMode):
+    "An index that is a list is a tensor on the CPU"
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func in (torch.Tensor.__getitem__, torch.Tensor.__setitem__) and is_gpu(args[0]):
+            at = args[1] if isinstance(args[1], tuple) else (args[1],)
+            if any(isinstance(i, list) for i in at):
+                at = tuple(_tensor(i) if isinstance(i, list) else i for i in at)
+                args = (args[0], at, *args[2:])
+        return func(*args, **(kwargs or {}))
+
+
 @contextlib.contextmanager
 def lent_anew(model, device):
     "`policy.lent`: a pretended tensor cannot change its device in place, so modules get other parameters for a while"
@@ -313,12 +325,7 @@ def lent_anew(model, device):
 _run = threading.Thread.run
 
 def run_there(thread):
-    with Operations(), Autocast(): _run(thread)
-
-
-class Hook(backend_registration._DummyPrivateUse1Hook):
-    "The device is there within the block only"
-    def is_available(self): return HERE.open
+    with Operations(), Lists(): _run(thread)
 
 
 class Presence:
@@ -327,9 +334,22 @@ class Presence:
 HERE = Presence()
 
 
+class Hook(backend_registration._DummyPrivateUse1Hook):
+    "The device is there within the block only"
+    def is_available(self): return HERE.open
+
+
+class Module(backend_registration._DummyBackendModule):
+    "`torch.gpu`"
+    def is_available(self): return HERE.open
+    def get_rng_state(self, device): return torch.zeros(0)
+    def set_rng_state(self, state, device): pass
+
+
 def register():
     "Give the device its name, once in a process"
-    if not HERE.registered: backend_registration._setup_privateuseone_for_python_backend(NAME, hook=Hook())
+    if not HERE.registered:
+        backend_registration._setup_privateuseone_for_python_backend(NAME, backend_module=Module(), hook=Hook())
     HERE.registered = True
 
 
@@ -349,7 +369,7 @@ def pretended_gpu():
             stack.enter_context(patch(target, new) if target else patch.object(place, name, new))
         stack.enter_context(torch.autograd.set_multithreading_enabled(False)) # modes belong to threads
         stack.enter_context(Operations())
-        stack.enter_context(Autocast())
+        stack.enter_context(Lists())
         HERE.open = True
         try: yield LEDGER
         finally: HERE.open = False
