@@ -105,7 +105,7 @@ KINDS = {
     'more filters': dict(generation_kwargs=dict(min_new_tokens=3, no_repeat_ngram_size=4, typical_p=.9)),
     'greedy': dict(temperature=1e-3),
     'cut answers left out': dict(mask_truncated_completions=True),
-    'KL in the reward': dict(kl_in_reward=True, beta=.1),
+    'KL in the reward': dict(kl_in_reward=True, scale_rewards='none'),
     'reference that moves': dict(sync_ref_model=True, ref_model_sync_steps=1),
     'checkpointed': dict(gradient_checkpointing=True),
     'checkpointed in float16': dict(gradient_checkpointing=True, fp16=True),
@@ -117,10 +117,9 @@ KINDS = {
     'groups of one reward': dict(scale_rewards='batch'),
     'SGD': dict(optim='sgd'),
 }
-COMMON = ('plain', 'long prompts', 'float16 with a scaler', 'LoRA in bfloat16', 'sampler in bfloat16', 'LoRA, sampler in float16', 'overlap',
-          'dynamic sampling', 'two updates in bfloat16', 'accumulation', 'evaluation', 'reference at rest', 'optimizer at rest', 'importance',
-          'entropy quantile', 'stop strings', 'filters', 'cut answers left out', 'KL in the reward', 'reference that moves',
-          'checkpointed in float16', 'many rows come and go')
+COMMON = ('plain', 'long prompts', 'float16 with a scaler', 'LoRA in bfloat16', 'overlap', 'dynamic sampling', 'accumulation', 'evaluation',
+          'reference at rest', 'optimizer at rest', 'entropy quantile', 'stop strings', 'filters', 'KL in the reward',
+          'checkpointed in float16')
 
 
 def kinds(always): return [pytest.param(name, marks=[] if name in always else pytest.mark.slow) for name in KINDS]
@@ -199,7 +198,7 @@ def test_waits_of_a_token(static, gpu, monkeypatch):
     assert gpu['draw'].waits.total() == 0 and gpu['look'].each('waits') <= 1
 
 
-@pytest.mark.parametrize('static, most', [(False, 48), (True, 52)])
+@pytest.mark.parametrize('static, most', [pytest.param(False, 48, marks=pytest.mark.slow), (True, 52)])
 def test_kernels_of_a_layer(static, most, gpu, monkeypatch):
     "What a token costs in each layer"
     if static: static_shapes(monkeypatch)
@@ -207,6 +206,7 @@ def test_kernels_of_a_layer(static, most, gpu, monkeypatch):
         _, kernels, times = sampled(gpu, max_completion_length=24, layers=layers)('token')
         return kernels/times
     per_layer = (of_a_token(4)-of_a_token(2))/2
+    print(static, 'kernels of a layer', per_layer)
     assert 0 < per_layer <= most, per_layer
 
 
