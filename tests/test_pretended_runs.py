@@ -110,7 +110,7 @@ KINDS = {
     'checkpointed': dict(gradient_checkpointing=True),
     'checkpointed in float16': dict(gradient_checkpointing=True, fp16=True),
     'few rows': dict(max_rows=4),
-    'many rows come and go': dict(max_rows=8, per_device_train_batch_size=16, max_completion_length=24),
+    'many rows come and go': dict(max_rows=8, per_device_train_batch_size=16),
     'no off-policy tokens': dict(off_policy_mask_threshold=.5, num_iterations=2),
     'cispo': dict(loss_type='cispo', epsilon_high=5., num_iterations=2),
     'adaptive beta': dict(target_kl=.1),
@@ -198,7 +198,7 @@ def test_waits_of_a_token(static, gpu, monkeypatch):
     assert gpu['draw'].waits.total() == 0 and gpu['look'].each('waits') <= 1
 
 
-@pytest.mark.parametrize('static, most', [pytest.param(False, 48, marks=pytest.mark.slow), (True, 52)])
+@pytest.mark.parametrize('static, most', [pytest.param(False, 42, marks=pytest.mark.slow), (True, 42)])
 def test_kernels_of_a_layer(static, most, gpu, monkeypatch):
     "What a token costs in each layer"
     if static: static_shapes(monkeypatch)
@@ -206,7 +206,6 @@ def test_kernels_of_a_layer(static, most, gpu, monkeypatch):
         _, kernels, times = sampled(gpu, max_completion_length=24, layers=layers)('token')
         return kernels/times
     per_layer = (of_a_token(4)-of_a_token(2))/2
-    print(static, 'kernels of a layer', per_layer)
     assert 0 < per_layer <= most, per_layer
 
 
