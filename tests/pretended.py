@@ -311,15 +311,20 @@ class Lists(TorchFunctionMode):
 
 
 @contextlib.contextmanager
-def lent_anew(model, device):
+def lent_anew(model, where):
     "`policy.lent`: a pretended tensor cannot change its device in place, so modules get other parameters for a while"
     homes = [(m, dict(m._parameters), dict(m._buffers)) for m in model.modules()]
     try:
-        yield model.to(device)
+        yield model.to(where.device if isinstance(where, torch.nn.Module) else where)
     finally:
         for m, parameters, buffers in homes:
             m._parameters.update(parameters)
             m._buffers.update(buffers)
+
+
+def put_away_anew(model):
+    "`policy.put_away`, for the same reason"
+    model.to('cpu')
 
 
 _run = threading.Thread.run
@@ -362,7 +367,8 @@ def pretended_gpu():
                (torch, 'is_autocast_enabled', is_enabled_there), (torch, 'get_autocast_dtype', dtype_there),
                (torch, 'tensor', tensor_there), (torch, 'as_tensor', as_tensor_there), (torch.Tensor, 'new_tensor', new_tensor_there),
                (torch.nn.functional, 'scaled_dot_product_attention', attention_there),
-               (threading.Thread, 'run', run_there), ('grpo_lit.policy', 'lent', lent_anew)]
+               (threading.Thread, 'run', run_there), ('grpo_lit.policy', 'lent', lent_anew),
+               ('grpo_lit.policy', 'put_away', put_away_anew)]
     with contextlib.ExitStack() as stack:
         for place, name, new in changes:
             target = f'{place}.{name}' if isinstance(place, str) else None

@@ -46,8 +46,9 @@ def weights(trainer): return torch.cat([p.detach().flatten() for p in trainer.mo
 def played(trainer): return [figures(m) for m in trainer.steps()], weights(trainer)
 
 
-def moments(trainer): # Copies of all that the optimizer keeps
-    return copy.deepcopy(trainer.optimizer.state_dict()['state'])
+def moments(trainer): # Copies of all that the optimizer keeps; what is zero was made and not moved
+    found = trainer.optimizer.state_dict()['state']
+    return {p: copy.deepcopy(kept) for p, kept in found.items() if any(bool(x.any()) for x in kept.values())}
 
 
 def equal(a, b): # Bit for bit, at any depth
