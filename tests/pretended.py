@@ -244,7 +244,8 @@ class autocast_there(_autocast):
 def precision_there(dtype=None, enabled=True, cache_enabled=None):
     before = PRECISION.enabled, PRECISION.dtype
     PRECISION.enabled, PRECISION.dtype = enabled, dtype or PRECISION.dtype
-    try: yield
+    try:
+        with Autocast() if enabled else contextlib.nullcontext(): yield
     finally: PRECISION.enabled, PRECISION.dtype = before
 
 
@@ -298,27 +299,38 @@ def new_tensor_there(self, data, dtype=None, device=None, **options):
     return _tensor(data, dtype=dtype or self.dtype, **options).to(device or self.device)
 
 
+class Lists(TorchFunctionMode):
+    "An index that is a list is a tensor on the CPU"
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func in (torch.Tensor.__getitem__, torch.Tensor.__setitem__) and is_gpu(args[0]):
+            at = args[1] if isinstance(args[1], tuple) else (args[1],)
+            if any(isinstance(i, list) for i in at):
+                at = tuple(_tensor(i) if isinstance(i, list) else i for i in at)
+                args = (args[0], at, *args[2:])
+        return func(*args, **(kwargs or {}))
+
+
 @contextlib.contextmanager
-def lent_anew(model, device):
+def lent_anew(model, where):
     "`policy.lent`: a pretended tensor cannot change its device in place, so modules get other parameters for a while"
     homes = [(m, dict(m._parameters), dict(m._buffers)) for m in model.modules()]
     try:
-        yield model.to(device)
+        yield model.to(where.device if isinstance(where, torch.nn.Module) else where)
     finally:
         for m, parameters, buffers in homes:
             m._parameters.update(parameters)
             m._buffers.update(buffers)
 
 
+def put_away_anew(model):
+    "`policy.put_away`, for the same reason"
+    model.to('cpu')
+
+
 _run = threading.Thread.run
 
 def run_there(thread):
-    with Operations(), Autocast(): _run(thread)
-
-
-class Hook(backend_registration._DummyPrivateUse1Hook):
-    "The device is there within the block only"
-    def is_available(self): return HERE.open
+    with Operations(), Lists(): _run(thread)
 
 
 class Presence:
@@ -327,9 +339,22 @@ class Presence:
 HERE = Presence()
 
 
+class Hook(backend_registration._DummyPrivateUse1Hook):
+    "The device is there within the block only"
+    def is_available(self): return HERE.open
+
+
+class Module(backend_registration._DummyBackendModule):
+    "`torch.gpu`"
+    def is_available(self): return HERE.open
+    def get_rng_state(self, device): return torch.zeros(0)
+    def set_rng_state(self, state, device): pass
+
+
 def register():
     "Give the device its name, once in a process"
-    if not HERE.registered: backend_registration._setup_privateuseone_for_python_backend(NAME, hook=Hook())
+    if not HERE.registered:
+        backend_registration._setup_privateuseone_for_python_backend(NAME, backend_module=Module(), hook=Hook())
     HERE.registered = True
 
 
@@ -342,14 +367,15 @@ def pretended_gpu():
                (torch, 'is_autocast_enabled', is_enabled_there), (torch, 'get_autocast_dtype', dtype_there),
                (torch, 'tensor', tensor_there), (torch, 'as_tensor', as_tensor_there), (torch.Tensor, 'new_tensor', new_tensor_there),
                (torch.nn.functional, 'scaled_dot_product_attention', attention_there),
-               (threading.Thread, 'run', run_there), ('grpo_lit.policy', 'lent', lent_anew)]
+               (threading.Thread, 'run', run_there), ('grpo_lit.policy', 'lent', lent_anew),
+               ('grpo_lit.policy', 'put_away', put_away_anew)]
     with contextlib.ExitStack() as stack:
         for place, name, new in changes:
             target = f'{place}.{name}' if isinstance(place, str) else None
             stack.enter_context(patch(target, new) if target else patch.object(place, name, new))
         stack.enter_context(torch.autograd.set_multithreading_enabled(False)) # modes belong to threads
         stack.enter_context(Operations())
-        stack.enter_context(Autocast())
+        stack.enter_context(Lists())
         HERE.open = True
         try: yield LEDGER
         finally: HERE.open = False
