@@ -10,13 +10,14 @@
 Needs torch, transformers, accelerate and numpy, and nothing to be installed: the package is taken from this clone.
 The checks are made in a process of their own; one that crashes, hangs or leaves the card broken costs its own row only.
 """
-import argparse, json, os, select, signal, subprocess, sys, time, traceback
+import argparse, json, math, os, select, signal, subprocess, sys, time, traceback
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from gpu_checks import Place, Skipped, all_checks, clear, peak, root
 
-MARGIN = 3 # A check may take so many times as long as expected, and a minute, before it is ended
+MARGIN, PATIENCE = 6, 60 # A check may take so many times as long as expected, and so many seconds, before it is ended
+GRACE = 20 # Seconds after the time given in which the last check may end
 
 # --- the process that makes the checks
 
@@ -75,7 +76,7 @@ def started(a, names):
 
 def lines_of(process, pipe, until):
     "What the process says, line by line; a dictionary `ended` is the last"
-    waiting, text, deadline = None, b'', until+60
+    waiting, text, deadline = None, b'', until+GRACE
     while True:
         ready, _, _ = select.select([pipe], [], [], max(0, deadline-time.time()))
         piece = os.read(pipe, 2**16) if ready else b''
@@ -88,7 +89,8 @@ def lines_of(process, pipe, until):
         *lines, text = (text+piece).split(b'\n')
         for line in map(json.loads, lines):
             waiting = line.get('begins')
-            deadline = time.time()+60+MARGIN*line['seconds'] if waiting else until+60
+            patience = PATIENCE+MARGIN*line['seconds'] if waiting else math.inf
+            deadline = min(time.time()+patience, until+GRACE)
             yield line
 
 def follow(a, names, keep):

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from transformers import AutoModelForCausalLM
 from ..core import Rollouts
+from ..fast.prefix import LONG, pieces_from
 from ..fast.speed import model_sizes
 from ..logprobs import token_logps
 from ..frozen import product_weights
@@ -68,10 +69,11 @@ def tokens_in(ro:Rollouts) -> int:
 def kept_by(model, prompt:int, completion:int, G:int, compute:torch.dtype) -> tuple: # Bytes per token; bytes for all
     "What a small model keeps in an update"
     found = []
+    start = 0 if prompt >= LONG else LONG # as the long prompt that this one stands for
+    half = torch.autocast('cpu', compute) if compute in HALF else contextlib.nullcontext()
     for tokens in (120, 240):
         ro = some_rollouts(prompt, completion, G, tokens)
-        half = torch.autocast('cpu', compute) if compute in HALF else contextlib.nullcontext()
-        with half: kept = kept_bytes(model, lambda: token_logps(model, ro, return_entropy=True))
+        with pieces_from(start), half: kept = kept_bytes(model, lambda: token_logps(model, ro, return_entropy=True))
         found.append((tokens_in(ro), kept))
     (n, few), (m, many) = found
     each = (many-few)/(m-n)

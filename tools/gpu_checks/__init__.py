@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 root = Path(__file__).resolve().parents[2]
-MODULES = 'environment', 'same', 'runs', 'steps', 'learning', 'cells'
+MODULES = 'environment', 'same', 'runs', 'steps', 'more', 'learning', 'cells'
 CHECKS = {} # Name -> Check
 
 @dataclass

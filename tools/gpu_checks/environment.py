@@ -28,8 +28,8 @@ def environment(place):
         here = machine(place.device, dtype)
         figures[f'{str(dtype)[6:]} TFLOP/s'] = here.flops/1e12
     figures['GB/s'] = here.bandwidth/1e9
-    name = figures.get('card', 'CPU')
-    return dict(title=f'{name}, torch {torch.__version__}, transformers {transformers.__version__}') | figures
+    title = f'{figures.get("card", "CPU")}, torch {torch.__version__}, transformers {transformers.__version__}'
+    return dict(title=title+', tiny sizes'*place.small) | figures
 
 # --- attention
 
