@@ -371,3 +371,17 @@ def test_a_model_that_cannot_be_measured_runs_as_the_settings_say(monkeypatch):
     made = new_trainer(max_steps=1)
     made.train()
     assert made.state.seen['tokens_at_once'] == float('inf')
+
+@pytest.mark.parametrize('nth', [1, 20, 77])
+def test_visiting_means_are_brought_again(monkeypatch, nth):
+    how = dict(optim='adamw_torch_fused', learning_rate=1e-4, offload_optimizer=True)
+    whole, made, calls = calm(**how), new_trainer(**how), []
+    plain = torch.zeros_like
+    def zeros_like(x, **kwargs):
+        if kwargs.get('memory_format') is not None: calls.append(1)
+        if kwargs.get('memory_format') is not None and len(calls) == nth: raise ERRORS[0]
+        return plain(x, **kwargs)
+    monkeypatch.setattr(torch, 'zeros_like', zeros_like)
+    made.train()
+    assert len(calls) > nth or nth == 77
+    alike(whole, made, exactly=True)
