@@ -63,7 +63,7 @@ reading = lambda ids: not torch.is_grad_enabled() and ids.shape[1] > 40 # a pass
 
 slow = functools.partial(pytest.param, marks=pytest.mark.slow)
 
-@pytest.mark.parametrize('error', [ERRORS[0], ERRORS[1], *map(slow, ERRORS[2:])], ids=range(5))
+@pytest.mark.parametrize('error', [ERRORS[1], slow(ERRORS[0]), *map(slow, ERRORS[2:])], ids=range(5))
 def test_the_reference_is_read_in_smaller_portions(error):
     whole, made = calm(), new_trainer()
     with short(made.reference.frozen, lambda ids, n: ids.numel() > 60, error) as hook: made.train()
@@ -204,7 +204,7 @@ def test_of_a_torn_step_there_is_no_checkpoint(tmp_path):
     made.load_checkpoint(tmp_path/'run'/'checkpoint-1')
     assert not made.state.torn
 
-@pytest.mark.parametrize('optim, nth', [('adamw_torch_fused', 2), ('adamw_torch_fused', 41), ('adamw_torch', 17),
+@pytest.mark.parametrize('optim, nth', [('adamw_torch_fused', 41), ('adamw_torch', 17), slow('adamw_torch_fused', 2),
                                         *(slow(optim, n) for optim in ('adamw_torch_fused', 'adamw_torch') for n in (1, 40))])
 def test_adams_state_is_made_wholly(monkeypatch, nth, optim):
     how = dict(optim=optim, learning_rate=1e-4)
@@ -283,7 +283,7 @@ def test_free_memory_does_not_touch_a_gpu_that_is_not_there(): free_memory()
 
 # --- evaluation, figures, and the first budget
 
-@pytest.mark.parametrize('rows', [2, 5, 16])
+@pytest.mark.parametrize('rows', [2, slow(5), slow(16)])
 def test_an_evaluation_writes_and_reads_what_fits(rows):
     from grpo_lit.policy import Reference, load_policy
     from grpo_lit.run.evaluate import evaluate
@@ -372,7 +372,7 @@ def test_a_model_that_cannot_be_measured_runs_as_the_settings_say(monkeypatch):
     made.train()
     assert made.state.seen['tokens_at_once'] == float('inf')
 
-@pytest.mark.parametrize('nth', [1, 20, 77])
+@pytest.mark.parametrize('nth', [slow(1), 20, slow(77)])
 def test_visiting_means_are_brought_again(monkeypatch, nth):
     how = dict(optim='adamw_torch_fused', learning_rate=1e-4, offload_optimizer=True)
     whole, made, calls = calm(**how), new_trainer(**how), []
