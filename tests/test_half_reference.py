@@ -30,7 +30,7 @@ def nudge(model):
     with torch.no_grad():
         for p in model.parameters(): p.add_(.1*torch.randn_like(p))
 
-@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize('dtype', [torch.bfloat16, pytest.param(torch.float16, marks=pytest.mark.slow)])
 @pytest.mark.parametrize('name', MODELS)
 def test_logits_and_logps_are_the_same_to_the_bit(name, dtype):
     model, ids = new(name), torch.randint(50, (3, 20), generator=torch.Generator().manual_seed(1))
@@ -139,7 +139,7 @@ def no_moves(monkeypatch):
 MARKS = [dict(is_quantized=True), dict(hf_device_map={'': 'cpu'}), dict(hf_device_map={'model.layers.0': 0, 'model.layers.1': 1})]
 
 @pytest.mark.parametrize('marks', MARKS)
-@pytest.mark.parametrize('offload', [False, True])
+@pytest.mark.parametrize('offload', [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_trainer_a_reference_a_copy_and_an_evaluation(marks, offload, no_moves):
     model, tokenizer = load_policy('tiny', device='cpu')
     for name, value in marks.items(): setattr(model, name, value)

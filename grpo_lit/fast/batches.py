@@ -66,13 +66,14 @@ def row_batches(rollouts:Rollouts,
 def portions(model, # The policy, unwrapped
              rollouts:Rollouts,
              args, # A `GRPOConfig`
-             divisor:int=1 # Micro-batches are so many times smaller
+             divisor:int=1, # Micro-batches are so many times smaller
+             most:float=math.inf # Tokens that fit, as far as is known
             ) -> list: # Tensors of row numbers
     "The rows of `rollouts` in the micro-batches that the settings ask for"
-    rows = args.per_device_train_batch_size
+    full_row = rollouts.prompt_mask.shape[1]+args.max_completion_length
+    rows = int(min(args.per_device_train_batch_size, max(1, most/full_row)))
     if not share_prefix(model):
         return row_batches(rollouts, max(1, rows//divisor))
-    full_row = rollouts.prompt_mask.shape[1]+args.max_completion_length
     return micro_batches(rollouts, (args.micro_batch_tokens or rows*full_row)/divisor)
 
 # %% ../../nbs/3_fast/05_batches.ipynb #ff724bec

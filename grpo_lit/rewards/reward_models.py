@@ -11,6 +11,8 @@ __all__ = ['model_reward']
 from pathlib import Path
 import torch
 from ..core import completion_text, prompt_text
+from ..frozen import is_there, stays
+from ..shortages import retried
 from ..tensors import pad
 
 # %% ../../nbs/2_rewards/29_reward_models.ipynb #6a524444
@@ -78,15 +80,21 @@ def model_reward(model, # A sequence classifier with one label, or the name or d
         device = device or ('cuda' if torch.cuda.is_available() else None)
     _check_reward_model(model, tokenizer)
     pad_id = model.config.get_text_config().pad_token_id
-    if device: model.to(device)
+    if device and not (stays(model) or is_there(model, device)): model.to(device)
+    at_once = batch_size
+
+    def fewer():
+        nonlocal at_once
+        at_once //= 2
+        return at_once > 0
 
     def score(prompts, completions, completion_ids=None, **columns):
         pairs = zip(prompts, completions)
         ids = [_conversation_ids(tokenizer, p, c)[-max_length:] or [pad_id] for p, c in pairs]
         was_training = model.training
         model.eval()
-        scores = _scores(model, ids, pad_id, batch_size)
-        model.train(was_training)
+        try: scores = retried(lambda: _scores(model, ids, pad_id, at_once), fewer)
+        finally: model.train(was_training)
         return scores
 
     score.__name__ = score.__qualname__ = name

@@ -12,6 +12,7 @@ __all__ = ['NEEDS', 'MOMENTS', 'check_rate', 'decay_groups', 'adamw_options', 'n
 import inspect, warnings
 from types import SimpleNamespace
 import torch
+from ..shortages import retried, times
 from ..tensors import no_such
 
 # %% ../../nbs/4_run/27_optimizers.ipynb #ce2d83cc
@@ -83,12 +84,21 @@ class OffloadedAdamW(torch.optim.AdamW):
         return loss
 
     def step_of(self, p, group:dict):
-        "One parameter's"
+        "One parameter's, which is tried again where there was no room for the visitors"
+        self.param_groups = [group | dict(params=[p])]
+        retried(lambda: self.visit(p), times(2))
+
+    def visit(self, p):
+        "Bring its means, make its step, send them home"
         state = self.state[p]
         homes = {name: state[name] for name in MOMENTS if name in state}
-        for name, x in homes.items(): state[name] = x.to(p.device, non_blocking=True)
-        self.param_groups = [group | dict(params=[p])]
-        super().step()
+        try:
+            state.update({name: x.to(p.device, non_blocking=True) for name, x in homes.items()})
+            super().step()
+        except Exception: # what was made on the way is dropped
+            if homes: state.update(homes)
+            else: del self.state[p]
+            raise
         for name in MOMENTS: state[name] = at_rest(state[name], homes.get(name))
 
     def load_state_dict(self, saved:dict):

@@ -14,6 +14,7 @@ import torch
 from ..core import Rollouts
 from ..fast.speed import machine, phase_floors
 from .checkpoints import RunState
+from ..shortages import if_there_is_room
 
 # %% ../../nbs/4_run/40_report.ipynb #9050e0b2
 def spread(values:torch.Tensor) -> float: # 0 for equal values and for less than two
@@ -85,6 +86,8 @@ def step_metrics(state:RunState, rollouts:Rollouts,
     return where | reward_metrics(rollouts) | length_metrics(rollouts) | measured | speed
 
 # %% ../../nbs/4_run/40_report.ipynb #edb30187
+_unmeasured = set() # Devices and dtypes for whose measurement there was no memory
+
 def efficiency(model, # The policy, unwrapped
                rollouts:Rollouts, # All that was sampled
                part:Rollouts, # The rows of the update
@@ -93,9 +96,12 @@ def efficiency(model, # The policy, unwrapped
     "Share of each phase's time that the machine could not have done without: see `phase_floors`"
     half = dict(bf16=torch.bfloat16, fp16=torch.float16)
     dtype = half.get(accelerator.mixed_precision, torch.float32)
-    least = phase_floors(machine(accelerator.device.type, dtype), model, rollouts, part)
+    def floors(): return phase_floors(machine(accelerator.device.type, dtype), model, rollouts, part)
+    kind = accelerator.device.type, dtype
+    least = {} if kind in _unmeasured else if_there_is_room(floors, {})
+    if not least: _unmeasured.add(kind) # a full GPU is not asked again at each step
     if rollouts.ref_logps is None:
-        del least['reference']
+        least.pop('reference', None)
     taken = {phase: seconds.get(f'time/{phase}', 0.) for phase in least}
     return {f'floor/{phase}': s/taken[phase] for phase, s in least.items() if taken[phase]}
 
