@@ -33,7 +33,7 @@ def needed(cells):
         made, used = names(source)
         patched = '@patch' in source
         if marked(source) or made & wanted or patched:
-            wanted |= used
+            wanted = wanted-made | used # what was made last is what counts
             kept.append((i, source))
     return kept[::-1]
 
