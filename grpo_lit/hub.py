@@ -21,22 +21,29 @@ def is_model(path:Path) -> bool:
     except (OSError, ValueError): return False
     return '"model_type"' in text or '"architectures"' in text
 
-def is_run(path:Path) -> bool: return any((path/name).exists() for name in ('metrics.jsonl', 'policy', 'rollouts'))
+# %% ../nbs/1_line/03_hub.ipynb #db829dbf
+def is_run(path:Path) -> bool:
+    return any((path/name).exists() for name in ('metrics.jsonl', 'policy', 'rollouts'))
 
+# %% ../nbs/1_line/03_hub.ipynb #d98d5252
 def newest_checkpoint(run:Path) -> Path|None:
     "The checkpoint with the highest number"
-    found = [p for p in run.glob('checkpoint-*') if re.fullmatch(r'checkpoint-\d+', p.name) and is_model(p)]
+    found = [p for p in run.glob('checkpoint-*')
+             if re.fullmatch(r'checkpoint-\d+', p.name) and is_model(p)]
     return max(found, key=lambda p: int(p.name.split('-')[1]), default=None)
 
+# %% ../nbs/1_line/03_hub.ipynb #a23feed1
 def model_directory(path:Path) -> Path:
     "The directory of a model, or of the newest one in a run; raises `ValueError` where there is none"
     if is_model(path): return path
     if is_model(path/'policy'): return path/'policy'
     if found := newest_checkpoint(path): return found
-    if is_run(path): raise ValueError(f'{str(path)!r} is a run that has saved no policy and no checkpoint yet')
+    if is_run(path):
+        raise ValueError(f'{str(path)!r} is a run that has saved no policy and no checkpoint yet')
     files = [p.name for p in path.glob('*.gguf')]
     if len(files)==1: return path/files[0]
-    if files: raise ValueError(f'{str(path)!r} holds several GGUF files: give one of {", ".join(sorted(files)[:6])}')
+    if files:
+        raise ValueError(f'{str(path)!r} holds several GGUF files: give one of {", ".join(sorted(files)[:6])}')
     inside = sorted(p.parent.name for p in path.glob('*/config.json'))
     hint = f'; did you mean one of {", ".join(inside[:6])} in it?' if inside else ' (a config.json and weights)'
     raise ValueError(f'{str(path)!r} is a directory without a model{hint}')
@@ -46,15 +53,19 @@ def no_directory(name:str) -> ValueError:
     "What to say of a path that does not exist"
     if re.match(r'https?://(www\.)?huggingface\.co/', name):
         return ValueError(f'{name!r} is an address: give the name on the hub, {"/".join(name.split("/")[3:5])}')
-    if re.match(r'[a-z0-9]+://', name): return ValueError(f'{name!r} is an address: download the model, and give its directory')
+    if re.match(r'[a-z0-9]+://', name):
+        return ValueError(f'{name!r} is an address: download the model, and give its directory')
     path = Path(name)
     above = next(p for p in (path.parent, *path.parent.parents) if p.is_dir())
     missing = path.parts[len(above.parts)]
     inside = sorted(p.name for p in above.iterdir() if p.is_dir() and p.name[0]!='.')
-    near = difflib.get_close_matches(missing, inside, 1, .5) or difflib.get_close_matches(path.name, inside, 1, .5)
-    hint = f'; did you mean {str(above/near[0])!r}?' if near else f', and none that is spelt like it in {str(above)!r}'
+    near = (difflib.get_close_matches(missing, inside, 1, .5)
+            or difflib.get_close_matches(path.name, inside, 1, .5))
+    hint = (f'; did you mean {str(above/near[0])!r}?' if near
+            else f', and none that is spelt like it in {str(above)!r}')
     return ValueError(f'there is no directory {name!r}{hint}')
 
+# %% ../nbs/1_line/03_hub.ipynb #b265b061
 def is_path(name:str) -> bool:
     "By its look a path, and no name on the hub"
     if re.match(r'[./~\\]|[A-Za-z]:', name) or name.count('/') > 1: return True
@@ -69,18 +80,24 @@ def in_cache(name:str, kind:str) -> bool:
     folder = Path(HF_HUB_CACHE)/f'{kind}s--{name.replace("/", "--")}'/'snapshots'
     return folder.is_dir() and any(folder.iterdir())
 
+# %% ../nbs/1_line/03_hub.ipynb #e85b6fce
 def ask_hub(name:str, kind:str) -> str|None: # None: it is there
     "Why a repository cannot be had"
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import GatedRepoError, HFValidationError, OfflineModeIsEnabled, RepositoryNotFoundError
+    from huggingface_hub.errors import (GatedRepoError, HFValidationError, OfflineModeIsEnabled,
+                                        RepositoryNotFoundError)
     api = HfApi()
     try: (api.model_info if kind=='model' else api.dataset_info)(name, timeout=PATIENCE)
-    except GatedRepoError: return 'it wants its terms accepted on its page, and a login (hf auth login)'
-    except RepositoryNotFoundError: return 'the hub has none of this name, or it is private (hf auth login)'
+    except GatedRepoError:
+        return 'it wants its terms accepted on its page, and a login (hf auth login)'
+    except RepositoryNotFoundError:
+        return 'the hub has none of this name, or it is private (hf auth login)'
     except HFValidationError: return 'such a name cannot be on the hub'
     except OfflineModeIsEnabled: return 'HF_HUB_OFFLINE is set, and it was not downloaded before'
-    except Exception as e: return f'the hub cannot be reached ({" ".join(str(e).split())[:80] or type(e).__name__})'
+    except Exception as e:
+        return f'the hub cannot be reached ({" ".join(str(e).split())[:80] or type(e).__name__})'
 
+# %% ../nbs/1_line/03_hub.ipynb #ebcdbb44
 def find_on_hub(name:str,
                 kind:str='model', # Or "dataset"
                 known=(), # Names that may have been meant

@@ -70,7 +70,7 @@ class Rows:
         self.over = none.bool() # (b,) has it ended?
         self.out = torch.zeros(B, limit, dtype=torch.long, device=device)
         self.logps = torch.zeros(B, limit, device=device)
-        self.of_policy = self.of_filters = torch.zeros((), dtype=torch.float64, device=device) # finite as long as these were
+        self.forget()
 
     def __len__(self): return len(self.live)
 
@@ -94,14 +94,18 @@ class Rows:
         self.tokens = bent.draw(u[self.live,self.t]) if temperature else warped.argmax(-1)
         self.out[self.live,self.t] = self.tokens
         self.logps[self.live,self.t] = policy.logps(self.tokens)
-        writing = lambda x: x.masked_fill(self.over, 0.).sum(dtype=torch.float64) # rows that have ended do not count
-        self.of_policy = self.of_policy+writing(policy.logsumexp)
-        if filters: self.of_filters = self.of_filters+writing(warped.gather(1, self.tokens[:,None])[:,0])
+        writing = lambda x: x.masked_fill(self.over, 0.).sum(dtype=torch.float32) # rows that have ended do not count
+        self.of_policy.append(writing(policy.logsumexp))
+        if filters: self.of_filters.append(writing(warped.gather(1, self.tokens[:,None])[:,0]))
+
+    def forget(self): self.of_policy, self.of_filters = [], [] # What is to be finite, for each token since the last look
 
     def look(self, model) -> int: # How many have ended; raises if a token was drawn from what is no distribution
-        over, of_policy, of_filters = torch.stack([self.over.sum().double(), self.of_policy, self.of_filters]).tolist()
-        if not math.isfinite(of_policy): raise not_finite(model)
-        if not math.isfinite(of_filters): raise ValueError(NOTHING_LEFT)
+        over, *sums = torch.stack([self.over.sum(dtype=torch.float32), *self.of_policy, *self.of_filters]).tolist()
+        n = len(self.of_policy)
+        self.forget()
+        if not all(map(math.isfinite, sums[:n])): raise not_finite(model)
+        if not all(map(math.isfinite, sums[n:])): raise ValueError(NOTHING_LEFT)
         return int(over)
 
     def leave(self): # Completions that have gone, rows that stay
@@ -166,7 +170,7 @@ def check_fits(lengths:list, # Tokens of each prompt
                      f'{room} tokens: shorten or drop the prompt, or lower max_completion_length')
 
 # %% ../nbs/1_line/08_sampling.ipynb #99ce993f
-COLDEST = 1e-30 # Logits that are divided by less leave the range of float32
+COLDEST = 1e-25 # Logits that are divided by less leave the range of float32
 
 def _check_request(prompts, G, limit, temperature, columns, max_rows):
     if isinstance(prompts, str): raise ValueError('prompts is a list of prompts, not one string')

@@ -4,8 +4,9 @@ from functools import partial
 import pytest, torch
 from transformers import AutoConfig, AutoModelForCausalLM
 from grpo_lit import sampling
-from grpo_lit.fast import recording, static
-from grpo_lit.fast.recording import Camera, HostWait, Recorder, Rehearsal, drop_recordings, recorder_of
+from grpo_lit.fast import recording
+from grpo_lit.fast.recording import Camera, Recorder, drop_recordings, recorder_of
+from grpo_lit.fast.rehearsing import HostWait, Rehearsal
 from grpo_lit.fast.sharing import share_prefix
 from grpo_lit.fast.slots import rung
 from grpo_lit.fast.static import decoder
@@ -312,7 +313,10 @@ class Cuda:
                                set_stream=lambda x: setattr(self, 'now', x), synchronize=lambda device=None: None,
                                default_generators=[Generator()]).items():
             patch.setattr(torch.cuda, name, fake, raising=False)
-        patch.setattr(torch._C, '_cuda_endAllocateToPool', lambda i, pool: self.notes.append('end pool'), raising=False)
+        def end_pool(i, pool):
+            if not self.broken: raise RuntimeError('endAllocatePool: not currently recording to mempool_id')
+            self.notes.append('end pool')
+        patch.setattr(torch._C, '_cuda_endAllocateToPool', end_pool, raising=False)
         patch.setattr(torch._C, '_cuda_releasePool', lambda i, pool: self.notes.append('release'), raising=False)
         def rand(*size, device):
             if self.broken: raise RuntimeError('Offset increment outside graph capture encountered unexpectedly')
@@ -340,7 +344,8 @@ def test_a_capture_that_fails(cuda, raises, broken):
     with pytest.raises(type(raises) if raises else RuntimeError): camera.record(step)
     assert cuda.now == 'main'                           # back on the stream that was current
     assert cuda.notes.count(('end', camera.stream)) == 1
-    assert 'reset' in cuda.notes and 'end pool' in cuda.notes
+    assert 'reset' in cuda.notes
+    assert ('end pool' in cuda.notes) == ('release' in cuda.notes) == broken # else the graph itself has given it back
     assert (('state', 'fresh') in cuda.notes) == broken # the generator would go on recording
     assert cuda.notes[-1] == ('offset', 8)              # and draws what it would have drawn
 
@@ -366,3 +371,27 @@ def test_rewards_in_another_thread_get_tensors_of_the_cpu(monkeypatch):
     joined, _ = overlapped(sample, score, 3)
     assert {getattr(joined, n).device.type for n in tensors} == {'meta'}
     assert torch.equal(joined.rewards, ro.lengths.float())
+
+def test_a_copy_in_16_bits_that_follows_is_not_recorded_anew(monkeypatch):
+    from grpo_lit.run.copies import follow, half_copy
+    model = new_model()
+    copied = half_copy(model, torch.bfloat16)
+    for _ in range(2): sampled(copied, monkeypatch, True, long)
+    before = dict(recorder_of(copied).kept)
+    with torch.no_grad():
+        for p in model.parameters(): p.mul_(.5)
+    follow(copied, model)
+    plain, recorded = (sampled(copied, monkeypatch, still, long) for still in (False, True))
+    assert (plain.logps[:,0]-recorded.logps[:,0]).abs().max() < .1
+    assert before and before.items() <= dict(recorder_of(copied).kept).items()
+
+def test_a_shortage_lets_go_of_them(monkeypatch):
+    from grpo_lit.shortages import retried, times
+    model = new_model()
+    for _ in range(2): sampled(model, monkeypatch, True, long)
+    found = []
+    def attempt():
+        found.append(bool(recorder_of(model).slots))
+        if len(found) < 2: raise torch.OutOfMemoryError('full')
+    retried(attempt, times(1))
+    assert found == [True, False]

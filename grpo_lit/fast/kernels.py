@@ -11,6 +11,7 @@ __all__ = ['FLASH_CPU', 'FLASH', 'EFFICIENT', 'ASKED', 'TOLERANCE', 'best_kernel
 import itertools, warnings
 from concurrent.futures import ThreadPoolExecutor
 import torch
+from ..shortages import is_out_of_memory
 from .merging import PLAIN, Kernel, Piece, attend_merged, empty_result, two_pieces
 
 # %% ../../nbs/3_fast/00c_kernels.ipynb #d31f8fde
@@ -144,8 +145,9 @@ def _candidates(q): # Kernels for these queries, the best first
 def _why_not(kernel, q, key_heads): # What is wrong with it, or ''
     try:
         with ThreadPoolExecutor(1) as apart: error = apart.submit(_error, kernel, q, key_heads).result()
-    except torch.OutOfMemoryError: raise
-    except Exception as e: return f'{type(e).__name__}: {e}'.splitlines()[0]
+    except Exception as e:
+        if is_out_of_memory(e): raise
+        return f'{type(e).__name__}: {e}'.splitlines()[0]
     if error <= TOLERANCE[q.dtype]: return ''
     return f'it differs from the plain form by {error:.2g} of the largest number'
 

@@ -20,7 +20,7 @@ def merge(o1:torch.Tensor, l1:torch.Tensor, # (N, H, D) and (H, N): attention ov
          ) -> tuple: # The same over all of them
     "Attention over two blocks of keys from that over each"
     lse = torch.logaddexp(l1, l2)
-    w = (l2-lse).exp().T[...,None]
+    w = (l2-lse).exp().mT[...,None]
     wide = torch.promote_types(o1.dtype, torch.float32)
     return torch.lerp(o1.to(wide), o2.to(wide), w.to(wide)).to(o1.dtype), lse
 

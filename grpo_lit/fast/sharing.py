@@ -11,6 +11,7 @@ __all__ = ['HALF', 'avoid_cudnn_attention', 'share_prefix', 'share_alike', 'Fork
 import contextlib, threading, warnings, weakref
 import torch
 from transformers.cache_utils import DynamicCache
+from ..shortages import is_out_of_memory
 from ..tensors import pad, positions
 from .static import decoder
 from .prefix import NAME, Packed, shared_inputs
@@ -112,9 +113,9 @@ def _asked(model): # The gap, and how large it may be
     narrow = any(p.dtype not in wide+HALF for p in model.parameters())
     try:
         with _widened(model): return _gap(model), .05 if narrow else 1e-3
-    except (torch.OutOfMemoryError, FloatingPointError): raise
-    except Exception:
-        if not any(p.dtype in HALF for p in model.parameters()): raise
+    except FloatingPointError: raise
+    except Exception as e:
+        if is_out_of_memory(e) or not any(p.dtype in HALF for p in model.parameters()): raise
         return _gap(model), .05                        # a module that insists on its dtype
 
 def _why_not(model, base): # Switch over; what is wrong with it, or ''
@@ -125,8 +126,9 @@ def _why_not(model, base): # Switch over; what is wrong with it, or ''
         with _plainly(model): gap, most = _asked(model)
         if gap < most: return ''
         return f'packed logits differ from plain ones by {gap:.2g} of the largest'
-    except (torch.OutOfMemoryError, FloatingPointError): raise
+    except FloatingPointError: raise
     except Exception as e:
+        if is_out_of_memory(e): raise
         return f'{type(e).__name__}: {e}'.splitlines()[0]
 
 # %% ../../nbs/3_fast/03_sharing.ipynb #f5ee3e52

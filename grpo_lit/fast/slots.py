@@ -71,13 +71,13 @@ class Slots:
 # %% ../../nbs/3_fast/02c_slots.ipynb #866cbab8
 class Shape(NamedTuple):
     "What a recording depends on"
-    size:Size; full:bool; copy:bool # Is every place taken, in order? Do rows begin with a copy of their prompt?
+    size:Size; copy:bool # Do rows begin with a copy of their prompt?
 
 class Frame:
     "The front of the slots, as large as a step needs it: seats and store of its rows"
     def __init__(self, slots:Slots, shape:Shape):
         n, P, self.most, self.longest, self.tail = shape.size
-        self.slots, self.groups, self.full = slots, self, shape.full
+        self.slots, self.groups, self.routes = slots, self, {}
         self.owner, self.written, self.place = slots.owner[:n], slots.written[:n], slots.place[:n]
         self.row, self.lengths = slots.row[:P*self.most], slots.lengths[:P]
         self.tokens, self.logits, self.each = slots.tokens[:n], slots.logits[:n], slots.each[:n]
@@ -92,10 +92,20 @@ class Frame:
         table[self.each,:,written] = torch.cat(new, -1)[:,:,0]
         return self._halves(layer, table[:len(self.each),:,:wide])
 
+    def route(self, heads): # Into the rectangle of (prompt, head, place), and back; the same for all layers
+        if heads not in self.routes:
+            h, most = torch.arange(heads, device=self.row.device)[:,None], self.most
+            there = self.row.view(-1,1,most)*heads+h
+            prompt, at = self.place[:,None,None]//most, self.place[:,None,None]%most
+            self.routes[heads] = there.flatten(), ((prompt*heads+h)*most+at).flatten()
+        return self.routes[heads]
+
     def spread(self, x): # (b, Hkv, n, F) -> (P, Hkv, most*n, F)
-        if not self.full: x = x.index_select(0, self.row)
-        return x.unflatten(0, (-1,self.most)).transpose(1,2).flatten(2,3)
+        b, heads, n, F = x.shape
+        there, _ = self.route(heads)
+        return x.flatten(0,1).index_select(0, there).view(-1, heads, self.most*n, F)
 
     def gather(self, x): # and back
-        x = x.unflatten(2, (self.most,-1)).transpose(1,2).flatten(0,1)
-        return x if self.full else x.index_select(0, self.place)
+        P, heads, n, F = x.shape
+        _, back = self.route(heads)
+        return x.view(P*heads*self.most, -1, F).index_select(0, back).unflatten(0, (-1,heads))

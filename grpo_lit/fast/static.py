@@ -23,10 +23,9 @@ class Books:
         self.owner, self.begun = [], [] # of each row: slot of its prompt, step at which it would have begun to write
         self.lengths, self.steps = {}, 0 # of each prompt
         self.group = self.longest = 1
-        self.whole = True # nobody has left yet
 
     def enter(self, lengths, G, begun): # -> slots of the prompts
-        if not self.owner: self.group, self.longest, self.whole = 1, 1, True
+        if not self.owner: self.group, self.longest = 1, 1
         free = [i for i in range(len(self.lengths)+len(lengths)) if i not in self.lengths]
         slots = free[:len(lengths)]
         self.lengths |= dict(zip(slots, lengths))
@@ -38,7 +37,6 @@ class Books:
     def leave(self, rows):
         self.owner, self.begun = ([x[i] for i in rows] for x in (self.owner, self.begun))
         self.lengths = {i:self.lengths[i] for i in dict.fromkeys(self.owner)}
-        self.whole = False
 
     def close_up(self): # Prompts to the front, as many rows as they have -> where they were
         old = sorted(self.lengths)
@@ -53,10 +51,6 @@ class Books:
             found.append(i*self.group+taken.get(i, 0))
             taken[i] = taken.get(i, 0)+1
         return found
-
-    @property
-    def full(self): # Does every prompt have all its rows, in order?
-        return self.whole and self.places()==list(range((max(self.owner)+1)*self.group))
 
     @property
     def oldest(self): return self.steps-min(self.begun) # Tokens that have been written
@@ -90,6 +84,7 @@ class StaticDecoding:
         begun, known = (lengths, none) if self.copy else (none, lengths)
         at = self.books.enter(known, G, begun)
         self._prepare(new, logits)
+        at = torch.tensor(at, device=logits.device)
         for layer,kv in new.items(): self._put(layer, torch.cat(kv, -1), at, first, G)
         self._arrange()
         return logits.repeat_interleave(G, 0)
@@ -101,7 +96,7 @@ class StaticDecoding:
 
     def _need(self):
         b, prompts = self.books, max(self.books.lengths)+1
-        if not b.whole: prompts = rung(prompts) # more will enter
+        if self.slots: prompts = rung(prompts) # more than at first: there will be others
         prefix = 0 if self.copy else rung(b.longest, WIDTH)
         return Size(len(b.owner), prompts, b.group, prefix, self.room)
 
@@ -127,8 +122,7 @@ class StaticDecoding:
         self.slots.numbers.copy_(torch.tensor(b.numbers(most)))
         rows = min(rung(len(b.owner)), most.rows)
         prompts, prefix = min(most.prompts, rows), min(rung(b.longest, WIDTH), most.prefix)
-        if b.full: rows, prompts = len(b.owner), len(b.lengths)
-        self.shape = Shape(Size(rows, prompts, b.group, prefix, 0), b.full, self.copy)
+        self.shape = Shape(Size(rows, prompts, b.group, prefix, 0), self.copy)
 
     def leave(self, stay:torch.Tensor): # (n,) which rows go on, in order
         "Take out all other rows, and prompts that no row writes after"

@@ -25,6 +25,7 @@ def _put_dispatch(n):
     while torch._C._len_torch_dispatch_stack() > n:
         torch._C._pop_torch_dispatch_stack()
 
+# %% ../../nbs/2_rewards/32_process.ipynb #bda0576f
 def _saved_hooks(): return torch._C._autograd._top_saved_tensors_default_hooks(True)
 
 def _put_saved_hooks(hooks):
@@ -47,6 +48,7 @@ def _put_inference(on):
 
 _guards, _tiny = [], 5e-324
 
+# %% ../../nbs/2_rewards/32_process.ipynb #f95f8375
 def _autocast(): return [(torch.is_autocast_enabled(d), torch.get_autocast_dtype(d)) for d in ('cpu', 'cuda')]
 
 def _put_autocast(values):
@@ -57,6 +59,7 @@ def _put_autocast(values):
 def _deterministic():
     return torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
 
+# %% ../../nbs/2_rewards/32_process.ipynb #b7ad97a3
 def _cudnn():
     c = torch.backends.cudnn
     return c.enabled, c.benchmark, c.deterministic
@@ -115,6 +118,7 @@ def _put_streams(before):
             again = open(fd, 'w', encoding=stream.encoding, errors='backslashreplace', closefd=False)
             setattr(sys, name, again)
 
+# %% ../../nbs/2_rewards/32_process.ipynb #cfa1e82f
 def _umask():
     mask = os.umask(0o77)
     os.umask(mask)
@@ -148,6 +152,7 @@ def _put_limits(before):
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(getattr(resource, n), (soft, hard))
 
+# %% ../../nbs/2_rewards/32_process.ipynb #d248f6a4
 PROCESS = { # The same for Python and the system
     'working directory': (os.getcwd, os.chdir),
     'environment': (lambda: _Entries(os.environ), lambda before: before.back_into(os.environ)),
@@ -209,6 +214,7 @@ def look(table) -> dict: # name -> state
             found[name] = get()
     return found
 
+# %% ../../nbs/2_rewards/32_process.ipynb #e6be7840
 def restore(table, before:dict) -> list: # Names of what had changed
     "Make the process what it was"
     changed, now = [], look(table)
@@ -219,6 +225,7 @@ def restore(table, before:dict) -> list: # Names of what had changed
                 table[name][1](state)
     return changed
 
+# %% ../../nbs/2_rewards/32_process.ipynb #e909b19a
 leave = os._exit # The real one
 
 @contextlib.contextmanager

@@ -24,14 +24,17 @@ def listens(callback) -> bool:
     "Does it have a method for one of the moments?"
     return any(hasattr(callback, name) for name in MOMENTS)
 
+# %% ../../nbs/4_run/44_callbacks.ipynb #cfdbd8c4
 def as_callback(given):
     "A callback as it was given, or made from its class; raises `ValueError` for what is none"
     if isinstance(given, type) and listens(given):
         given = given()
     if not listens(given) and (isinstance(given, type) or not callable(given)):
-        raise ValueError(f'a callback is a function f(trainer, metrics) or a transformers.TrainerCallback, not {given!r:.60}')
+        raise ValueError('a callback is a function f(trainer, metrics) or '
+                         f'a transformers.TrainerCallback, not {given!r:.60}')
     return given
 
+# %% ../../nbs/4_run/44_callbacks.ipynb #e5af9fbb
 def callback_name(callback) -> str:
     "For messages"
     return getattr(callback, '__name__', None) or type(callback).__name__
@@ -48,7 +51,8 @@ class Callbacks:
     def __init__(self, trainer, given=()):
         self._trainer, self.control = weakly(trainer), TrainerControl()
         self.every = [as_callback(c) for c in given or ()]
-        self.logged, self.first = 0, 0 # The last step that was told of, and the row of `history` with which training began
+        # The last step that was told of, and the row of `history` with which training began
+        self.logged, self.first = 0, 0
         self.began = None # When, by `time.perf_counter`; None: it does not train
         self.late = None # An error that waits until the step is counted
 
@@ -65,7 +69,8 @@ class Callbacks:
     def pop(self, which): # An object, or a class: its first object
         "Take a callback out; None if there is none such"
         for found in self.every:
-            if found is which or found == which or (isinstance(which, type) and isinstance(found, which)):
+            if (found is which or found == which
+                or (isinstance(which, type) and isinstance(found, which))):
                 self.every.remove(found)
                 return found
 
@@ -94,13 +99,15 @@ def _is_both(callback):
     "An object with moments that can be called as well"
     return callable(callback) and not isinstance(callback, TrainerCallback)
 
+# %% ../../nbs/4_run/44_callbacks.ipynb #be1fab8e
 class named:
     "A block in which a callback is called: if it raises, the log says which one it was"
     def __init__(self, callback, moment): self.callback, self.moment = callback, moment
     def __enter__(self): pass
     def __exit__(self, kind, error, trace):
         if isinstance(error, Exception):
-            log.error('the callback %s failed (%s): the run ends with its error', visible(callback_name(self.callback)), self.moment)
+            log.error('the callback %s failed (%s): the run ends with its error',
+                      visible(callback_name(self.callback)), self.moment)
 
 # %% ../../nbs/4_run/44_callbacks.ipynb #433acfa9
 def logging_is_due(trainer) -> bool:
@@ -109,6 +116,7 @@ def logging_is_due(trainer) -> bool:
     first = args.logging_first_step and trainer.state.step == 1
     return bool(first or is_turn(trainer, args.logging_strategy, args.logging_steps))
 
+# %% ../../nbs/4_run/44_callbacks.ipynb #c0e01981
 def step_ends(trainer, **due:bool # `should_log`, `should_evaluate`, `should_save`: by the settings
              ) -> TrainerControl:
     "After a step: the callbacks are told, and may ask for more or less than is due"
@@ -121,6 +129,7 @@ def step_ends(trainer, **due:bool # `should_log`, `should_evaluate`, `should_sav
         callbacks.tell('on_epoch_end')
     return callbacks.control
 
+# %% ../../nbs/4_run/44_callbacks.ipynb #fd26be91
 def log_steps(trainer):
     "A word about the steps since the last one"
     callbacks = trainer.callbacks
@@ -128,6 +137,7 @@ def log_steps(trainer):
     if rows: trainer.log(training_only(mean_of(rows)))
     callbacks.logged = trainer.state.step
 
+# %% ../../nbs/4_run/44_callbacks.ipynb #a89fa3d0
 def training_only(row:dict) -> dict:
     "Without what an evaluation found, which had a word of its own"
     return {name: value for name, value in row.items() if not name.startswith('eval_')}
@@ -140,6 +150,7 @@ def count_moments(state, args):
         setattr(state, name, math.ceil(asked*state.total_steps) if asked < 1 else int(asked))
     state.num_train_epochs = args.num_train_epochs
 
+# %% ../../nbs/4_run/44_callbacks.ipynb #b0d8d2a8
 def training_begins(trainer):
     "Before the first step, or the first one after a stop"
     callbacks, state = trainer.callbacks, trainer.state
@@ -153,6 +164,7 @@ def training_begins(trainer):
     if trainer.args.eval_on_start and not state.step and trainer.eval_dataset is not None:
         log_evaluation(trainer, {})
 
+# %% ../../nbs/4_run/44_callbacks.ipynb #e26497e5
 def training_goes_on(trainer) -> bool:
     "Is there a step left, and does no callback object?"
     callbacks, state = trainer.callbacks, trainer.state
@@ -175,6 +187,7 @@ def train_result(trainer, seconds:float, interrupted:bool=False) -> TrainResult:
     completions = args.per_device_train_batch_size*args.gradient_accumulation_steps
     return TrainResult(last, history[trainer.callbacks.first:], seconds, completions, interrupted)
 
+# %% ../../nbs/4_run/44_callbacks.ipynb #a3881c03
 def training_ends(trainer):
     "After the last step, or after a callback has asked for the end; nothing where that was said already"
     callbacks = trainer.callbacks
@@ -192,15 +205,18 @@ def _has_own(callback, moment):
     method = getattr(type(callback), moment, None)
     return method is not None and method is not getattr(TrainerCallback, moment)
 
+# %% ../../nbs/4_run/44_callbacks.ipynb #d6b98527
 @contextlib.contextmanager
 def optimizer_is_heard(trainer):
     "A block in which callbacks are told of the optimizer's step"
     optimizer = getattr(trainer.optimizer, 'optimizer', trainer.optimizer)
-    hooks = dict(on_pre_optimizer_step='register_step_pre_hook', on_optimizer_step='register_step_post_hook')
+    hooks = dict(on_pre_optimizer_step='register_step_pre_hook',
+                 on_optimizer_step='register_step_post_hook')
     wanted = [m for m in hooks if any(_has_own(c, m) for c in trainer.callbacks)]
     callbacks = trainer.callbacks
     def about_to(*args): callbacks.tell('on_pre_optimizer_step')
-    def moved(*args): # the weights have moved already: an error waits until the step is counted, so that it can be saved
+    # The weights have moved already: an error waits until the step is counted, so that it can be saved
+    def moved(*args):
         try: callbacks.tell('on_optimizer_step')
         except BaseException as e: callbacks.late = e
     tellers = dict(on_pre_optimizer_step=about_to, on_optimizer_step=moved)

@@ -32,6 +32,7 @@ def reading_of(option) -> dict: # Arguments for `add_argument`
     several = dict(nargs='+') if takes_several(option) else {}
     return dict(type=value, metavar='N' if numeric else 'TEXT') | several
 
+# %% ../../nbs/4_run/70_cli.ipynb #dfd927e6
 TRAIN_DEFAULTS = dict( # Where `train` has another default than `GRPOConfig`
     max_steps=100,
     max_completion_length="the task's",
@@ -46,6 +47,7 @@ def help_of(option, command:str) -> str:
     shown = '' if default in (None, '', (), False, REQUIRED) or len(str(default)) > 40 else f' [{default}]'
     return (text+shown).replace('%', '%%')
 
+# %% ../../nbs/4_run/70_cli.ipynb #c4c5303d
 def add_option(group, option, command:str):
     "One option, spelt with hyphens; left out, it is absent, so that the function's default holds"
     if option.name in POSITIONAL.get(command, ()):
@@ -70,6 +72,7 @@ class Parser(argparse.ArgumentParser):
 
     def known_options(self) -> list: return sorted(o for o in self._option_string_actions if o.startswith('--'))
 
+# %% ../../nbs/4_run/70_cli.ipynb #b1a744f9
 def layout(prog) -> argparse.HelpFormatter:
     "As wide as the terminal, at most 110"
     width = min(110, shutil.get_terminal_size().columns-2)
@@ -79,6 +82,7 @@ def examples_of(command:str) -> str:
     lines = '\n'.join(f'  {line}' for line in EXAMPLES.get(command, ()))
     return f'examples:\n{lines}' if lines else ''
 
+# %% ../../nbs/4_run/70_cli.ipynb #f394adf1
 def parser_of(command:str) -> Parser:
     "The parser of a command, its options in groups"
     names = POSITIONAL.get(command, ())
@@ -133,6 +137,7 @@ def overview() -> str:
     shown = [f'  {EXAMPLES[name][0]}' for name in ('demo', 'train', 'eval', 'show')]
     return OVERVIEW.format(commands='\n'.join(lines), examples='\n'.join(shown))
 
+# %% ../../nbs/4_run/70_cli.ipynb #d172baae
 def leave_with(text:str, code:int):
     "Say it and end: help on the output, a mistake on the error stream"
     say(text, file=sys.stderr if code else None)
@@ -153,6 +158,7 @@ def parse_command(argv:list) -> tuple: # A command's name, and its options
     if missing: leave_with(f'grpo-lit {name}: missing: {", ".join(missing)} (grpo-lit {name} --help lists what there is)', 2)
     return name, options
 
+# %% ../../nbs/4_run/70_cli.ipynb #f325e054
 def with_config(options:dict) -> dict:
     "The options of `train`, with those that are settings of `GRPOConfig` in `config`"
     own = {k:v for k, v in options.items() if k in own_options('train')}
@@ -189,6 +195,7 @@ def as_process(stop:Stop):
         stop.old.clear()
         flush_or_leave()
 
+# %% ../../nbs/4_run/70_cli.ipynb #e5359cc8
 def but_not_stops(hook):
     "A hook for errors in odd places, which leaves out those that a signal made"
     def quiet_hook(error):
@@ -207,6 +214,7 @@ def function_of(name:str):
     module, function = COMMANDS[name]
     return getattr(import_module(f'grpo_lit.{module}'), function)
 
+# %% ../../nbs/4_run/70_cli.ipynb #f3f1e339
 def obeyed(command, options:dict, stop:Stop) -> int: # The exit code
     "Do it, and say what went wrong"
     done = {}
@@ -220,6 +228,7 @@ def obeyed(command, options:dict, stop:Stop) -> int: # The exit code
         return stop.code or (1 if isinstance(e, NotSaved) else 2)
     return stop.code or (1 if done.get('wrong') else 3 if done.get('hopeless') else 0)
 
+# %% ../../nbs/4_run/70_cli.ipynb #bde0cbb7
 def main(argv:list|None=None # Default: the command line
         ) -> int: # The exit code: see above
     "The command `grpo-lit`"

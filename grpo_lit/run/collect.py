@@ -10,7 +10,7 @@ __all__ = ['DataOrder', 'updates_per_rollout', 'prompts_of', 'planned_steps', 'w
            'advantages_of', 'Collector', 'replace_dead_groups', 'collect']
 
 # %% ../../nbs/4_run/35_collect.ipynb #e5524a34
-import math, time
+import math
 from dataclasses import replace
 import torch
 from ..advantages import group_advantages
@@ -26,7 +26,7 @@ from .rows import Stream, one_reader
 from .sampler import Sampler, overlapped
 from .shortage import in_portions
 from ..scoring import score_completions, whole_row
-from ..tensors import seed_for
+from ..tensors import clock, seed_for
 
 # %% ../../nbs/4_run/35_collect.ipynb #5cc58fd2
 class DataOrder:
@@ -197,14 +197,15 @@ class Collector:
 
     def sample_and_score(self, rows:list, seed:int) -> tuple: # Rollouts, seconds of sampling, of rewards alone
         "Groups for `rows` with their rewards"
-        began, G = time.perf_counter(), self.args.num_generations
+        device, G = self.accelerator.device, self.args.num_generations
+        began = clock(device)
         if self.args.overlap_rewards:
             ro, sampled = overlapped(lambda tell: self.sample(rows, G, seed, tell), self.score, len(rows))
         else:
             ro = self.sample(rows, G, seed)
-            sampled = time.perf_counter()
+            sampled = clock(device)
             ro = self.score(ro)
-        return ro, sampled-began, time.perf_counter()-sampled
+        return ro, sampled-began, clock(device)-sampled
 
     def complete(self, rollouts:Rollouts) -> Rollouts:
         "With what an update needs besides: log-probs of the reference, weights, advantages"
@@ -215,8 +216,7 @@ class Collector:
 
     def group(self, row:dict, seed:int) -> Rollouts:
         "One group for `row`, to be looked at"
-        ro, _, _ = self.sample_and_score([row], seed)
-        return self.complete(ro)
+        return self.complete(self.sample_and_score([row], seed)[0])
 
 # %% ../../nbs/4_run/35_collect.ipynb #b8a9da7f
 def replace_dead_groups(collector:Collector, rollouts:Rollouts,
@@ -227,8 +227,7 @@ def replace_dead_groups(collector:Collector, rollouts:Rollouts,
     args, asked = collector.args, 0
     for k in range(1, args.dynamic_sampling+1):
         missing = int((~informative_groups(rollouts)).sum())
-        if not missing:
-            break
+        if not missing: break
         rows = collector.prompt_rows(rollout, k)[:missing]
         extra, *spent = collector.sample_and_score(rows, seed_for(args.seed, 'rollout', rollout, k))
         seconds[:] = [a+b for a, b in zip(seconds, spent)]
@@ -242,9 +241,10 @@ def collect(collector:Collector, rollout:int) -> tuple: # Rollouts, and metrics:
     args, rows = collector.args, collector.prompt_rows(rollout)
     ro, *seconds = collector.sample_and_score(rows, seed_for(args.seed, 'rollout', rollout))
     ro, more = replace_dead_groups(collector, ro, rollout, seconds)
-    began = time.perf_counter()
+    device = collector.accelerator.device
+    began = clock(device)
     ro = collector.complete(ro)
-    metrics = {'time/sample': seconds[0], 'time/reward': seconds[1], 'time/reference': time.perf_counter()-began}
+    metrics = {'time/sample': seconds[0], 'time/reward': seconds[1], 'time/reference': clock(device)-began}
     if args.dynamic_sampling:
         metrics['dynamic_sampling/prompts'] = float(len(rows)+more)
     return ro, metrics

@@ -21,13 +21,16 @@ def once(pairs:list) -> dict: # Of (name, value)
     if twice: raise ValueError(f'{twice[0]} is given twice')
     return dict(pairs)
 
+# %% ../../nbs/4_run/69_configfile.ipynb #e79d80f0
 def read_json(text:str): return json.loads(text, object_pairs_hook=once)
 
+# %% ../../nbs/4_run/69_configfile.ipynb #fb5d5ad2
 def read_toml(text:str) -> dict:
     try: import tomllib
     except ModuleNotFoundError: import tomli as tomllib # Python 3.10
     return tomllib.loads(text)
 
+# %% ../../nbs/4_run/69_configfile.ipynb #e60677fd
 def read_yaml(text:str) -> dict:
     import yaml
     class Loader(yaml.SafeLoader): pass
@@ -41,6 +44,7 @@ def read_yaml(text:str) -> dict:
         where = f'line {mark.line+1}: ' if mark else ''
         raise ValueError(where+(getattr(e, 'problem', None) or str(e))) from e
 
+# %% ../../nbs/4_run/69_configfile.ipynb #b340ab50
 FILES = dict(toml=read_toml, yaml=read_yaml, yml=read_yaml, json=read_json) # Ending -> reader
 
 def read_config(path:str) -> dict:
@@ -50,17 +54,30 @@ def read_config(path:str) -> dict:
     if file.is_dir(): raise ValueError(f'--config {path}: this is a directory')
     if not file.exists(): raise ValueError(f'--config {path}: no such file')
     if read is None:
-        raise ValueError(f'--config {path}: settings are read from {", ".join(FILES)}, not from {file.suffix or "this"}')
+        raise ValueError(f'--config {path}: settings are read from {", ".join(FILES)}, '
+                         f'not from {file.suffix or "this"}')
     try: found = read(file.read_text(encoding='utf-8-sig')) or {}
-    except UnicodeDecodeError as e: raise ValueError(f'--config {path}: no UTF-8 text: save it as UTF-8') from e
-    except (ValueError, RecursionError) as e: raise ValueError(f'--config {path}: {" ".join(str(e).split())}') from e
-    if not isinstance(found, dict): raise ValueError(f'--config {path}: names with values are wanted, not {found!r:.40}')
+    except UnicodeDecodeError as e:
+        raise ValueError(f'--config {path}: no UTF-8 text: save it as UTF-8') from e
+    except (ValueError, RecursionError) as e:
+        raise ValueError(f'--config {path}: {" ".join(str(e).split())}') from e
+    if not isinstance(found, dict):
+        raise ValueError(f'--config {path}: names with values are wanted, not {found!r:.40}')
     return found
 
 # %% ../../nbs/4_run/69_configfile.ipynb #710672c2
 ALIASES = dict( # Names of others, and ours
-    model_name_or_path='model', dataset_name='data', dataset='data', dataset_config='config_name', dataset_train_split='split',
-    reward_funcs='reward', lora='lora_r', output_dir='out', overwrite_output_dir='overwrite', model_dtype='dtype', torch_dtype='dtype')
+    model_name_or_path='model',
+    dataset_name='data',
+    dataset='data',
+    dataset_config='config_name',
+    dataset_train_split='split',
+    reward_funcs='reward',
+    lora='lora_r',
+    output_dir='out',
+    overwrite_output_dir='overwrite',
+    model_dtype='dtype',
+    torch_dtype='dtype')
 
 def name_of(name:str, known:dict) -> str|None:
     "The option that is meant"
@@ -68,6 +85,7 @@ def name_of(name:str, known:dict) -> str|None:
     if plain in known: return plain
     return ALIASES.get(plain) if ALIASES.get(plain) in known else None
 
+# %% ../../nbs/4_run/69_configfile.ipynb #adcade54
 def flat(found:dict, known:dict, where:str='') -> list: # Of (name as written, value)
     "Names and values of all sections; raises `ValueError` for a name that is neither option nor section"
     pairs = []
@@ -76,15 +94,18 @@ def flat(found:dict, known:dict, where:str='') -> list: # Of (name as written, v
         table = isinstance(value, dict) and not (ours and 'dict' in known[ours].kind)
         if ours and not table: pairs.append((name, value))
         elif table and not where: pairs += flat(value, known, f' in section {name!r}')
-        else: raise ValueError((where and f'{where.strip()}: ')+nearest('option', str(name).replace('-', '_'), list(known)))
+        else:
+            raise ValueError((where and f'{where.strip()}: ')+nearest('option', str(name).replace('-', '_'), list(known)))
     return pairs
 
+# %% ../../nbs/4_run/69_configfile.ipynb #bd737edc
 def from_config(path:str, known:dict # Name -> `Option`
                ) -> dict: # Name -> value
     "The options that a file gives; raises `ValueError` that names the file and the setting"
     values = {}
     try: pairs = flat(read_config(path), known)
-    except ValueError as e: raise ValueError(str(e) if str(e).startswith('--config') else f'--config {path}: {e}') from e
+    except ValueError as e:
+        raise ValueError(str(e) if str(e).startswith('--config') else f'--config {path}: {e}') from e
     for written_as, value in pairs:
         name = name_of(written_as, known)
         if name in values: raise ValueError(f'--config {path}: {name} is given twice')
@@ -100,10 +121,13 @@ def from_sets(pairs:list, # Of "NAME=VALUE"
     for pair in pairs:
         name, equals, text = pair.partition('=')
         ours = name_of(name.strip(), known)
-        if not equals: raise ValueError(f'--set {pair}: write NAME=VALUE, for example learning_rate=5e-6')
-        if ours is None: raise ValueError('--set: '+nearest('option', name.strip().replace('-', '_'), list(known)))
+        if not equals:
+            raise ValueError(f'--set {pair}: write NAME=VALUE, for example learning_rate=5e-6')
+        if ours is None:
+            raise ValueError('--set: '+nearest('option', name.strip().replace('-', '_'), list(known)))
         several = takes_several(known[ours])
-        try: values[ours] = typed(known[ours], text.strip().strip('[]').replace(',', ' ').split() if several else text)
+        try:
+            values[ours] = typed(known[ours], text.strip().strip('[]').replace(',', ' ').split() if several else text)
         except ValueError as e: raise ValueError(f'--set {ours}: {e}') from e
     return values
 
@@ -124,12 +148,14 @@ def with_hyphens(argv:list) -> list:
     words = [spelt(word) for word in argv]
     return joined_signs(words)
 
+# %% ../../nbs/4_run/69_configfile.ipynb #e37f389c
 def joined_signs(words:list) -> list:
     "A number below zero belongs to the option before it, also where it is written as -1e-6"
     joined = []
     for word in words:
         below = re.fullmatch(r'-(\d|\.\d|inf|nan).*', word)
-        if below and joined and joined[-1].startswith('--') and '=' not in joined[-1]: joined[-1] += '='+word
+        if below and joined and joined[-1].startswith('--') and '=' not in joined[-1]:
+            joined[-1] += '='+word
         else: joined.append(word)
     return joined
 
@@ -137,15 +163,19 @@ def joined_signs(words:list) -> list:
 def stored_options(run:Path) -> dict:
     "How a run was asked for; raises `ValueError` if its directory does not know"
     try: stored = json.loads((run/'config.json').read_text(encoding='utf-8'))
-    except (FileNotFoundError, NotADirectoryError): raise ValueError(f'{str(run)!r} holds no run to go on with: it has no config.json') from None
-    except (OSError, ValueError) as e: raise ValueError(f'{str(run/"config.json")!r} is damaged: {e}') from e
+    except (FileNotFoundError, NotADirectoryError):
+        raise ValueError(f'{str(run)!r} holds no run to go on with: it has no config.json') from None
+    except (OSError, ValueError) as e:
+        raise ValueError(f'{str(run/"config.json")!r} is damaged: {e}') from e
     options = stored.get('options') if isinstance(stored, dict) else None
     if not isinstance(options, dict):
-        raise ValueError(f'the run in {str(run)!r} was not begun by `grpo-lit train`: go on with the script that began it, '
+        raise ValueError(f'the run in {str(run)!r} was not begun by `grpo-lit train`: '
+                         'go on with the script that began it, '
                          'trainer.train(resume_from_checkpoint=True)')
     config = options.pop('config', None) or {}
     return {k: v for k, v in (config | options).items() if v is not None}
 
+# %% ../../nbs/4_run/69_configfile.ipynb #d294ba69
 def of_run(given:dict) -> dict:
     "The options, completed by those of the run that goes on; raises `ValueError` if that is no run"
     resume, out = given.get('resume'), given.get('out')
@@ -169,6 +199,7 @@ def all_options(command:str, given:dict, # What the command line says
     file, sets = given.pop('config', None), given.pop('set', None) or []
     asked = from_sets(sets, known)
     both = [k for k in asked if k in given and asked[k]!=given[k]]
-    if both: raise ValueError(f'{both[0]} is given twice, by --set and by --{both[0].replace("_", "-")}')
+    if both:
+        raise ValueError(f'{both[0]} is given twice, by --set and by --{both[0].replace("_", "-")}')
     found = (from_config(file, known) if file else {}) | asked | given
     return of_run(found) if command=='train' else found

@@ -21,6 +21,7 @@ def no_signal(metrics:dict) -> bool:
     "Was there nothing to learn from?"
     return bool(metrics['skipped']) and math.isfinite(metrics['grad_norm'])
 
+# %% ../../nbs/4_run/37_divergence.ipynb #bd231a9c
 def odd_figures(metrics:dict) -> dict: # Name -> value
     "The figures of a step that are not finite or absurdly large"
     if no_signal(metrics): return {}
@@ -32,6 +33,7 @@ def is_calibrating(metrics:dict, state:RunState) -> bool:
     "Is it the loss scaler that skipped this update, on its way to a scale that fits?"
     return state.scaler is not None and math.isfinite(metrics['loss']) and state.scaler.get_scale() >= 1
 
+# %% ../../nbs/4_run/37_divergence.ipynb #fdf1bd10
 def not_well(metrics:dict, state:RunState) -> dict: # Name -> value
     "The odd figures of a step, without a gradient that overflowed because of the loss scale"
     found = odd_figures(metrics)
@@ -48,16 +50,19 @@ def usual_causes(args) -> str: # `args` is a `GRPOConfig`
     if not args.beta: causes.append('no leash (beta=0)')
     return 'The usual cause is ' + ', or '.join(causes)
 
+# %% ../../nbs/4_run/37_divergence.ipynb #a0c00b1b
 def figures(found:dict) -> str:
     "As text"
     return ', '.join(f'{name} {value:.3g}' for name, value in found.items())
 
+# %% ../../nbs/4_run/37_divergence.ipynb #f3e1443e
 def warn_of(found:dict, metrics:dict, args):
     "One sentence about a step that is not well"
     skipped = ', so the update is skipped' if metrics['skipped'] else ''
     part = metrics.get('nonfinite_parts', 1)
     where = '' if part == 1 else f' in {part:.0%} of its micro-batches'
-    warnings.warn(f'the run diverges at step {metrics["step"]}: {figures(found)}{where}{skipped}. {usual_causes(args)}: '
+    warnings.warn(f'the run diverges at step {metrics["step"]}: '
+                  f'{figures(found)}{where}{skipped}. {usual_causes(args)}: '
                   'lower it and go on from an earlier checkpoint')
 
 # %% ../../nbs/4_run/37_divergence.ipynb #02febc57
@@ -69,6 +74,7 @@ def count(metrics:dict, bad:bool, # Was the gradient not finite?
     state.nonfinite_updates += bad
     if not no_signal(metrics): state.nonfinite_in_a_row = (state.nonfinite_in_a_row+1)*bad
 
+# %% ../../nbs/4_run/37_divergence.ipynb #dfb26a77
 FEW = 3 # Updates in a row
 
 def is_worth_saying(found:dict, state:RunState) -> bool:
@@ -76,6 +82,7 @@ def is_worth_saying(found:dict, state:RunState) -> bool:
     state.far_in_a_row = (state.far_in_a_row+1)*bool(found)
     return any(not math.isfinite(value) for value in found.values()) or state.far_in_a_row >= FEW
 
+# %% ../../nbs/4_run/37_divergence.ipynb #a2ee6ffb
 def watch_divergence(metrics:dict, # Of a step; `nonfinite_updates` is added once there are any
                      state:RunState, args):
     "Count what was skipped, and say when figures are not well"
@@ -90,7 +97,10 @@ def watch_divergence(metrics:dict, # Of a step; `nonfinite_updates` is added onc
 def check_alive(metrics:dict, state:RunState, args):
     "Raise `FloatingPointError` if the run cannot recover"
     broken = None if metrics['skipped'] else first_nonfinite(state.model)
-    if broken: raise FloatingPointError(f'step {metrics["step"]} made weights that are not finite ({broken}). {usual_causes(args)}')
+    if broken:
+        raise FloatingPointError(f'step {metrics["step"]} made weights that are not finite '
+                                 f'({broken}). {usual_causes(args)}')
     if state.nonfinite_in_a_row < MANY: return
-    raise FloatingPointError(f'the gradient was not finite in {MANY} updates in a row, up to step {metrics["step"]}, and all were '
+    raise FloatingPointError(f'the gradient was not finite in {MANY} updates in a row, '
+                             f'up to step {metrics["step"]}, and all were '
                              f'skipped: nothing is learned any more. {usual_causes(args)}')

@@ -159,18 +159,21 @@ class OlderAnyway:
     vllm_max_model_len:int|None=None # ...
     vllm_enable_prefix_caching:bool|None=None # ...
 
+# %% ../../nbs/4_run/09_from_trl.ipynb #f25a7cb9
 @dataclass
 class OlderNotNeeded:
     "Fields of older versions that are taken and not needed"
     max_prompt_length:int|None=None # Prompts are never cut, and one that leaves no room is refused
     logging_dir:str|None=None # Trackers write below output_dir
 
+# %% ../../nbs/4_run/09_from_trl.ipynb #b5d0a41a
 @dataclass
 class OlderNotHere:
     "Fields of older versions that are refused"
     vllm_guided_decoding_regex:str|None=None # Reward the shape instead, with a reward function
     vllm_sampling_params:str|None=None # Unsloth's: give temperature, top_p, top_k, min_p and stop as settings
 
+# %% ../../nbs/4_run/09_from_trl.ipynb #a27a96cd
 @dataclass
 class OlderNames:
     "Names of older versions, and what they are now"

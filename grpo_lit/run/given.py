@@ -27,7 +27,12 @@ from ..tasks import encode_prompt
 from ..tensors import pad
 
 # %% ../../nbs/4_run/58_given.ipynb #fd4c90c5
-LISTS = dict(completions='completion', rewards='reward', logps='logps', completion_ids='completion_ids', finished='finished')
+LISTS = dict( # Column of lists -> column of single values
+    completions='completion',
+    rewards='reward',
+    logps='logps',
+    completion_ids='completion_ids',
+    finished='finished')
 
 def _flat(rows):
     "One row per completion"
@@ -37,11 +42,13 @@ def _flat(rows):
     for i, row in enumerate(rows):
         n, given = len(row['completions'] or ()), {c: row[c] for c in LISTS if row.get(c) is not None}
         for name, values in given.items():
-            if len(values) != n: raise ValueError(f'row {i}: {n} completions, but {len(values)} {name}')
+            if len(values) != n:
+                raise ValueError(f'row {i}: {n} completions, but {len(values)} {name}')
         rest = {c: v for c, v in row.items() if c not in LISTS}
         flat += [rest | dict(group=i, step=0) | {LISTS[c]: v[j] for c, v in given.items()} for j in range(n)]
     return as_dataset(flat)
 
+# %% ../../nbs/4_run/58_given.ipynb #fbb89324
 @dataclass
 class Given:
     "A group of completions that somebody wrote"
@@ -66,21 +73,28 @@ def _tokens(row, i, tokenizer, known):
     logps = [math.nan if lp is None else float(lp) for lp in logps]
     if ended and len(logps) == len(ids)-1: logps.append(math.nan) # that of the EOS was not kept
     if len(logps) != len(ids):
-        raise ValueError(f'row {i}: {len(logps)} log-probs for {len(ids)} tokens; give completion_ids, the tokens that they belong to')
-    if any(lp > 1e-3 for lp in logps): raise ValueError(f'row {i}: a log-prob of {max(logps):g}; log-probs are not above 0')
+        raise ValueError(f'row {i}: {len(logps)} log-probs for {len(ids)} tokens; '
+                         'give completion_ids, the tokens that they belong to')
+    if any(lp > 1e-3 for lp in logps):
+        raise ValueError(f'row {i}: a log-prob of {max(logps):g}; log-probs are not above 0')
     return text, list(ids), ended, logps
 
+# %% ../../nbs/4_run/58_given.ipynb #d821ad90
 def _pieces(rows, groups, G):
     "Row numbers of groups of G; what is left over is said"
     pieces = [at[k:k+G] for at in groups.values() for k in range(0, len(at)-G+1, G)]
     left = len(rows)-G*len(pieces)
     sizes = Counter(map(len, groups.values()))
     said = ', '.join(f'{n} of {size}' for size, n in sorted(sizes.items()))
-    if not pieces: raise ValueError(f'no group has num_generations={G} completions; the groups of the file: {said}')
-    if left: log.warning('%d of %d completions are left out: groups of num_generations=%d are made of those there are (%s)',
-                         left, len(rows), G, said)
+    if not pieces:
+        raise ValueError(f'no group has num_generations={G} completions; the groups of the file: {said}')
+    if left:
+        log.warning('%d of %d completions are left out: '
+                    'groups of num_generations=%d are made of those there are (%s)',
+                    left, len(rows), G, said)
     return pieces
 
+# %% ../../nbs/4_run/58_given.ipynb #c883d8a1
 def given_groups(rollouts, # A `datasets.Dataset`, or what `load_rollouts` takes
                  tokenizer, model,
                  num_generations:int|None=None # Completions of a group; None: those of the smallest group
@@ -116,7 +130,8 @@ class GivenSampler:
         ids, mask = pad(flat('ids'), fill)
         logps = torch.full(ids.shape, 0.)
         for lp, row in zip(flat('logps'), logps): row[:len(lp)] = torch.tensor(lp)
-        return Rollouts(*pad(prompts, fill, 'left'), ids, mask, logps, len(some[0].texts), torch.tensor(flat('finished')),
+        return Rollouts(*pad(prompts, fill, 'left'), ids, mask, logps,
+                        len(some[0].texts), torch.tensor(flat('finished')),
                         [g.prompt for g in some], flat('texts'), columns_of_rows(rows))
 
     def __call__(self, rows:list, G:int, seed:int, on_group=None) -> Rollouts:
@@ -126,6 +141,7 @@ class GivenSampler:
             for i in range(len(rows)): on_group(i, ro.take(slice(i*G, (i+1)*G)))
         return ro
 
+# %% ../../nbs/4_run/58_given.ipynb #af1118f5
 def given_rewards(groups:list): # A reward function
     "The rewards of the file, as a reward function"
     def given_reward(prompts, completions, completion_ids, given, **columns) -> list:
@@ -137,6 +153,7 @@ def given_rewards(groups:list): # A reward function
         return [None if r != r else r for r in found]
     return given_reward
 
+# %% ../../nbs/4_run/58_given.ipynb #cdf04662
 def fill_logps(trainer, sampler:GivenSampler):
     "Where nothing is known of a token's log-prob, that of the policy as it is now"
     groups, n = sampler.groups, max(1, 64//len(sampler.groups[0].texts))
@@ -160,13 +177,15 @@ def _settings(args, groups, scored):
     G = len(groups[0].texts)
     if args is None: args = GRPOConfig(num_generations=G, max_completion_length=longest)
     if longest > args.max_completion_length:
-        raise ValueError(f'a completion has {longest} tokens, more than max_completion_length={args.max_completion_length}: '
+        raise ValueError(f'a completion has {longest} tokens, '
+                         f'more than max_completion_length={args.max_completion_length}: '
                          'raise it, or leave long ones out of the file')
     args = copy.copy(args)
     if args.importance_sampling_mode is None: args.importance_sampling_mode = 'token_truncate'
     if scored: args.gold_check = 0 # the rewards are in the file
     return args
 
+# %% ../../nbs/4_run/58_given.ipynb #e93d9a8d
 def trainer_from_rollouts(model, # A causal LM, or what `load_policy` takes
                           rollouts, # A dataset, or what `load_rollouts` takes: a run, or a file
                           args:GRPOConfig|None=None, # With num_generations; None: the groups' size, and defaults
@@ -179,14 +198,17 @@ def trainer_from_rollouts(model, # A causal LM, or what `load_policy` takes
     model, tokenizer = policy_and_tokenizer(model, processing_class, args or GRPOConfig(), peft)
     groups = given_groups(rollouts, tokenizer, model, args and args.num_generations)
     if reward_funcs is None and groups[0].rewards is None:
-        raise ValueError('the file has no column reward, and no reward function was given to judge its completions')
+        raise ValueError('the file has no column reward, '
+                         'and no reward function was given to judge its completions')
     settings = _settings(args, groups, reward_funcs is None)
     rows = [dict(prompt=g.prompt, given=i) | g.columns for i, g in enumerate(groups)]
-    trainer = GRPOTrainer(model, reward_funcs or given_rewards(groups), settings, rows, processing_class=tokenizer, **kwargs)
+    trainer = GRPOTrainer(model, reward_funcs or given_rewards(groups), settings, rows,
+                          processing_class=tokenizer, **kwargs)
     trainer.collector.sample = GivenSampler(groups, trainer.collector.sample, tokenizer)
     fill_logps(trainer, trainer.collector.sample)
     return trainer
 
+# %% ../../nbs/4_run/58_given.ipynb #c2320d37
 def train_from_rollouts(model, rollouts, # As for `trainer_from_rollouts`
                         args:GRPOConfig|None=None, reward_funcs=None, processing_class=None, **kwargs
                        ) -> GRPOTrainer: # It has been trained

@@ -39,26 +39,31 @@ def broken_json(path, e:json.JSONDecodeError, line:int|None=None) -> ValueError:
     end = ': one object a line, without commas between them' if line and e.msg=='Extra data' else ''
     return ValueError(f'{str(path)!r}, line {line or e.lineno}: no valid JSON at {where} ({e.msg}){end}')
 
+# %% ../../nbs/4_run/03_jsonrows.ipynb #f67a431d
 def parsed(path, text:str, line:int|None=None): # `line`: of the file, where it is not the first
     "JSON as Python; raises `ValueError` that names file and line"
     where = f'{str(path)!r}, line {line}' if line else repr(str(path))
     try: value = json.loads(text, parse_constant=missing)
     except json.JSONDecodeError as e: raise broken_json(path, e, line) from e
     except RecursionError as e: raise ValueError(f'{where}: nested too deeply') from e
-    except ValueError as e: raise ValueError(f'{where}: a number with too many digits: put it into quotation marks') from e
+    except ValueError as e:
+        raise ValueError(f'{where}: a number with too many digits: put it into quotation marks') from e
     if re.search(r'\\u[dD][89a-fA-F]', text) and not is_text(value):
-        raise ValueError(f'{where}: half a character (a lone surrogate such as \\ud800), which no text has')
+        raise ValueError(f'{where}: half a character (a lone surrogate such as \\ud800), '
+                         'which no text has')
     return value
 
 def missing(constant:str): # NaN is how pandas writes what is missing
     return None if constant=='NaN' else float(constant.replace('Infinity', 'inf'))
 
+# %% ../../nbs/4_run/03_jsonrows.ipynb #cb2a284e
 def is_text(value) -> bool:
     "Can all of it be written as UTF-8?"
     try: json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError: return False
     return True
 
+# %% ../../nbs/4_run/03_jsonrows.ipynb #e1778580
 def json_lines(path, text:str) -> tuple: # Rows, and their lines
     "One row a line"
     rows, numbers = [], []
@@ -68,6 +73,7 @@ def json_lines(path, text:str) -> tuple: # Rows, and their lines
         numbers.append(n)
     return rows, numbers
 
+# %% ../../nbs/4_run/03_jsonrows.ipynb #f9996859
 def json_document(path, text:str):
     "The one value that a file holds"
     return parsed(path, text)
@@ -77,9 +83,11 @@ def _is_message(o): return isinstance(o, dict) and bool({'role','from'} & set(o)
 
 def lists_inside(document:dict) -> dict: # Name -> list of rows
     "The values of an object that are lists of rows; messages are no rows"
-    found = {k:v for k, v in document.items() if isinstance(v, list) and v and isinstance(v[0], dict)}
+    found = {k:v for k, v in document.items()
+             if isinstance(v, list) and v and isinstance(v[0], dict)}
     return {k:v for k, v in found.items() if not _is_message(v[0])}
 
+# %% ../../nbs/4_run/03_jsonrows.ipynb #ae2e9631
 def is_columns(document:dict) -> bool:
     "An object of columns of the same length, as `DataFrame.to_dict('list')` makes it"
     values = list(document.values())
@@ -87,6 +95,7 @@ def is_columns(document:dict) -> bool:
     plain = not any(isinstance(o, dict) for v in values for o in v[:1])
     return plain and len(values) > 1 and len(set(map(len, values)))==1
 
+# %% ../../nbs/4_run/03_jsonrows.ipynb #c5c862df
 def of_pandas(document:dict) -> list|None: # None: it is none of its forms
     "The rows that `DataFrame.to_json` wrote by column, by index, or in parts"
     values = list(document.values())
@@ -96,13 +105,16 @@ def of_pandas(document:dict) -> list|None: # None: it is none of its forms
     numbered = all(str(key).isdigit() for v in values for key in v)
     alike = len({tuple(v) for v in values})==1
     if alike and all(str(key).isdigit() for key in document): return values
-    if alike and numbered: return [dict(zip(document, row)) for row in zip(*(v.values() for v in values))]
+    if alike and numbered:
+        return [dict(zip(document, row)) for row in zip(*(v.values() for v in values))]
 
+# %% ../../nbs/4_run/03_jsonrows.ipynb #f17ba4aa
 def holder(document:dict) -> dict:
     "The object inside that holds the lists of rows, where this one only wraps it"
     inner = [v for v in document.values() if isinstance(v, dict) and lists_inside(v)]
     return inner[0] if len(inner)==1 and not lists_inside(document) else document
 
+# %% ../../nbs/4_run/03_jsonrows.ipynb #bdb6cebf
 def unwrapped(path, document:dict, part:str|None) -> list:
     "The rows inside an object; raises `ValueError` where it is not clear which"
     if (rows := of_pandas(document)) is not None: return rows
@@ -114,7 +126,8 @@ def unwrapped(path, document:dict, part:str|None) -> list:
         log.warning('%s: the rows are those in its list %r', path, name)
         return rows
     if len(inside) > 1:
-        raise ValueError(f'{str(path)!r} holds several lists of rows: choose one with --split, of {", ".join(inside)}')
+        raise ValueError(f'{str(path)!r} holds several lists of rows: '
+                         f'choose one with --split, of {", ".join(inside)}')
     if is_columns(document):
         return [dict(zip(document, row)) for row in zip(*document.values())]
     sizes = {k: len(v) for k, v in document.items() if isinstance(v, list)}
@@ -122,8 +135,8 @@ def unwrapped(path, document:dict, part:str|None) -> list:
         said = ', '.join(f'{k!r} {n}' for k, n in sizes.items())
         raise ValueError(f'{str(path)!r}: the columns have different lengths ({said})')
     keys = ', '.join(map(str, list(document)[:8]))
-    raise ValueError(f'{str(path)!r} holds one object with {keys or "nothing in it"}: a list of rows is wanted, '
-                     'or one row a line')
+    raise ValueError(f'{str(path)!r} holds one object with {keys or "nothing in it"}: '
+                     'a list of rows is wanted, or one row a line')
 
 # %% ../../nbs/4_run/03_jsonrows.ipynb #08d4bef6
 def one_value(text:str) -> bool:
@@ -132,16 +145,22 @@ def one_value(text:str) -> bool:
     if first.lstrip().startswith('['): return True
     if not rest: return False
     try: json.loads(first)
-    except ValueError: return re.fullmatch(r'\s*\{\s*("[^"]*"\s*:\s*[\[{]?)?\s*', first) is not None
+    except ValueError:
+        return re.fullmatch(r'\s*\{\s*("[^"]*"\s*:\s*[\[{]?)?\s*', first) is not None
     return False
 
+# %% ../../nbs/4_run/03_jsonrows.ipynb #f8bfb199
 def holds_rows(alone:dict) -> bool:
     "Is an object that stands alone a whole table, and no row?"
-    if of_pandas(alone) is not None or lists_inside(holder(alone)) or is_columns(alone): return True
+    if of_pandas(alone) is not None or lists_inside(holder(alone)) or is_columns(alone):
+        return True
     lists = [v for v in alone.values() if isinstance(v, list)]
     return len(lists)==len(alone) > 1 and not any(_is_message(v[0]) for v in lists if v)
 
-def json_rows(path, text:str, part:str|None=None) -> Rows: # `part`: which list, where there are several
+# %% ../../nbs/4_run/03_jsonrows.ipynb #efd09916
+def json_rows(path, text:str,
+              part:str|None=None # Which list, where there are several
+             ) -> Rows:
     "The rows of a JSON file of any of these forms"
     if one_value(text): rows, numbers, unit = json_document(path, text), None, 'item'
     else: (rows, numbers), unit = json_lines(path, text), 'line'
@@ -149,7 +168,8 @@ def json_rows(path, text:str, part:str|None=None) -> Rows: # `part`: which list,
     if isinstance(alone, dict) and (unit=='item' or holds_rows(alone)):
         rows, numbers, unit = unwrapped(path, alone, part), None, 'item'
     elif isinstance(rows, dict): rows = [rows]
-    if not isinstance(rows, list): raise ValueError(f'{str(path)!r} holds {rows!r:.40}: a list of rows is wanted')
+    if not isinstance(rows, list):
+        raise ValueError(f'{str(path)!r} holds {rows!r:.40}: a list of rows is wanted')
     found = Rows(rows, str(path), numbers or range(1, len(rows)+1), unit)
     for i, row in enumerate(rows):
         if not isinstance(row, dict):

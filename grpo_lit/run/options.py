@@ -27,7 +27,6 @@ COMMANDS = dict( # Name -> module of the package and function in it
     show=('run.looking', 'show'),
     plot=('run.commands', 'plot'))
 
-# %% ../../nbs/4_run/68_options.ipynb #bb404c2f
 @cache
 def source_of(module:str) -> str:
     "The text of a module of this package"
@@ -186,7 +185,6 @@ def whole(text:str) -> int:
         raise ValueError(f'{text!r} is not a whole number')
     return int(number)
 
-# %% ../../nbs/4_run/68_options.ipynb #df17c6fe
 def number(text:str) -> float:
     "A number"
     try: return float(text)
@@ -206,7 +204,6 @@ def kinds_of(option:Option) -> list: # For example ["int", "None"]
 
 def takes_several(option:Option) -> bool: return bool({'tuple','list'} & set(kinds_of(option)))
 
-# %% ../../nbs/4_run/68_options.ipynb #db680067
 def single(option:Option, text:str):
     "One value of an option, from text; raises `ValueError`"
     kinds = kinds_of(option)
@@ -241,7 +238,6 @@ def settings_of(command:str) -> dict: # Title -> list of `Option`
     found = {title: [o for o in options if o.name not in SETTINGS_OF_THE_COMMAND] for title, options in sections().items()}
     return {title: options for title, options in found.items() if options}
 
-# %% ../../nbs/4_run/68_options.ipynb #f7ff68c0
 @cache
 def own_options(command:str) -> dict: # Name -> `Option`
     "The parameters of its function"

@@ -29,10 +29,12 @@ PLACES = { # Class of fields -> place
     NotHere: 'not here',
     OlderNotHere: 'not here'}
 
+# %% ../../nbs/4_run/10_placing.ipynb #c9ec70f2
 def section_of(name:str): # None: there is no such field
     "The class in which a field of TRL or a setting of ours stands"
     return next((section for section in PLACES if name in section.__dataclass_fields__), None)
 
+# %% ../../nbs/4_run/10_placing.ipynb #e21b49b4
 def place_of(name:str) -> str|None: # None: there is no such field
     "Its place, in words"
     return PLACES.get(section_of(name))
@@ -43,10 +45,12 @@ def as_written(value):
     if is_dataclass(value): return None if value == type(value)() else value
     return value.value if isinstance(value, Enum) else value
 
+# %% ../../nbs/4_run/10_placing.ipynb #e332ad7a
 def fields_set(settings) -> dict: # Name -> value
     "The fields of `FromTRL` that are not as TRL has them by default"
     given = {f.name: (as_written(getattr(settings, f.name)), f.default) for f in fields(FromTRL)}
-    return {name: value for name, (value, default) in given.items() if value != default and (value or default)}
+    return {name: value for name, (value, default) in given.items()
+            if value != default and (value or default)}
 
 # %% ../../nbs/4_run/10_placing.ipynb #95b4b1d9
 def our_setting(name:str, value) -> tuple: # Name and value
@@ -55,6 +59,7 @@ def our_setting(name:str, value) -> tuple: # Name and value
     if name=='vllm_importance_sampling_correction': return 'importance_sampling_mode', None
     return setting_comments(section_of(name))[name], value
 
+# %% ../../nbs/4_run/10_placing.ipynb #d7370077
 def rename(settings):
     "Put what stands in renamed fields where it belongs; raises `ValueError` where both names are used"
     for name, value in fields_set(settings).items():
@@ -62,7 +67,8 @@ def rename(settings):
         ours, value = our_setting(name, value)
         default, now = AllSettings.__dataclass_fields__[ours].default, getattr(settings, ours)
         if now not in (default, value):
-            raise ValueError(f'{name} is called {ours} here, and both are given: {value!r} and {now!r}')
+            raise ValueError(f'{name} is called {ours} here, '
+                             f'and both are given: {value!r} and {now!r}')
         setattr(settings, ours, value)
         setattr(settings, name, FromTRL.__dataclass_fields__[name].default)
 
@@ -73,17 +79,20 @@ log = logging.getLogger('grpo_lit')
 def say_once(line:str):
     log.warning(line)
 
+# %% ../../nbs/4_run/10_placing.ipynb #a0985319
 def with_reasons(given:dict, # Name -> value
                  joint:str) -> list: # Of half sentences
     "Each field with its value and its comment"
     reasons = setting_comments(FromTRL)
     return [f'{name}={value!r:.60}{joint}{reasons[name]}' for name, value in given.items()]
 
+# %% ../../nbs/4_run/10_placing.ipynb #bce4e91c
 def refusal(given:dict) -> str: # Empty: nothing is refused
     "One sentence about all fields that are not here"
     wrong = {name: value for name, value in given.items() if place_of(name)=='not here'}
     return 'not here: '*bool(wrong) + '; '.join(with_reasons(wrong, ' - '))
 
+# %% ../../nbs/4_run/10_placing.ipynb #e335ef87
 def take(settings):
     "Place the fields of TRL that are set; raises `ValueError` for those that are not here, all of them at once"
     rename(settings)

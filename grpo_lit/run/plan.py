@@ -23,6 +23,7 @@ def in_words(seconds:float) -> str:
     if seconds < 5400: return f'{seconds/60:.0f} minutes'
     return f'{seconds/3600:.1f} hours' if seconds < 172_800 else f'{seconds/86_400:.1f} days'
 
+# %% ../../nbs/4_run/65_plan.ipynb #e5dba27c
 def as_asked(prompt, tokenizer, longest:int=1200 # Characters
             ) -> str:
     "A question with everything that the template puts around it, as the model reads it"
@@ -39,13 +40,16 @@ def model_lines(trainer) -> list:
     share = 'all of them trained' if trained==total else f'{trained/1e6:.2f} million of them trained'
     name = getattr(model.config, '_name_or_path', '') or type(model).__name__
     return [f'model      {name}: {total/1e6:.1f} million parameters, {share}',
-            f'device     {model.device}, weights in {dtype}, computing in {trainer.accelerator.mixed_precision}'.replace(' in no', f' in {dtype}')]
+            f'device     {model.device}, weights in {dtype}, '
+            f'computing in {trainer.accelerator.mixed_precision}'.replace(' in no', f' in {dtype}')]
 
+# %% ../../nbs/4_run/65_plan.ipynb #f61135ce
 def question_lengths(trainer, rows) -> list: # Of at most about 200 of them
     "Tokens of questions"
     some = [rows[i] for i in range(0, len(rows), max(1, len(rows)//200))]
     return [len(encode_prompt(r['prompt'], trainer.tokenizer)) for r in some]
 
+# %% ../../nbs/4_run/65_plan.ipynb #b9450358
 def data_lines(trainer, task, lengths:list) -> list: # `lengths` from `question_lengths`
     "Questions, rewards and lengths"
     names = trainer.config['rewards']
@@ -56,12 +60,14 @@ def data_lines(trainer, task, lengths:list) -> list: # `lengths` from `question_
             f'answers of at most {trainer.args.max_completion_length}',
             f'rewards    {rewards}']
 
+# %% ../../nbs/4_run/65_plan.ipynb #fc163213
 def step_lines(trainer) -> list:
     "How many steps of what size"
     a, total, rows = trainer.args, trainer.total_steps, len(trainer.train_dataset)
     prompts = prompts_of(a)
     epochs = total*prompts/rows/updates_per_rollout(a)
-    return [f'steps      {total} of {prompts} questions x {a.num_generations} answers: {epochs:.2g} passes over the questions']
+    return [f'steps      {total} of {prompts} questions x {a.num_generations} answers: '
+            f'{epochs:.2g} passes over the questions']
 
 # %% ../../nbs/4_run/65_plan.ipynb #23464038
 def measured(trainer, steps:int=3) -> tuple: # Seconds of a step, and the metrics of the last
@@ -72,14 +78,17 @@ def measured(trainer, steps:int=3) -> tuple: # Seconds of a step, and the metric
         if len(rows)==steps: break
     return median(m['step_time'] for m in rows), rows[-1]
 
+# %% ../../nbs/4_run/65_plan.ipynb #d7c75825
 def memory_lines(trainer, longest:int # Tokens of the longest prompt
                 ) -> list:
     "Memory by its parts, and the peak that was measured, where that can be"
     model = trainer.accelerator.unwrap_model(trainer.model)
     lines = str(memory_plan(model, trainer.args, longest)).splitlines()
     if model.device.type!='cuda': return lines
-    return [*lines, f'  measured in these steps: {torch.cuda.max_memory_allocated()/2**30:.2f} GiB at most']
+    return [*lines, '  measured in these steps: '
+                    f'{torch.cuda.max_memory_allocated()/2**30:.2f} GiB at most']
 
+# %% ../../nbs/4_run/65_plan.ipynb #de46b72b
 def time_lines(trainer, questions:int # Evaluated before and after
               ) -> list:
     "What three steps say of the whole run"
@@ -87,9 +96,11 @@ def time_lines(trainer, questions:int # Evaluated before and after
     written = m['tokens_per_second']
     answers = trainer.args.generation_batch_size
     looks = 2*questions/answers*m.get('time/sample', 0.)
-    return [f'time       {seconds:.2f} s a step ({written:.0f} tokens/s): {in_words(seconds*trainer.total_steps)} of training'
+    return [f'time       {seconds:.2f} s a step ({written:.0f} tokens/s): '
+            f'{in_words(seconds*trainer.total_steps)} of training'
             + (f', {in_words(looks)} of evaluation' if questions else '')]
 
+# %% ../../nbs/4_run/65_plan.ipynb #a01c1f69
 def plan_of(trainer, task, # A `GRPOTrainer` that writes nothing, and its questions
             questions:int=0 # Evaluated before and after
            ) -> str:

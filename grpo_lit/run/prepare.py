@@ -6,7 +6,7 @@ Docs: https://grpo-lit.github.io/grpo-lit/4_run/prepare.html.md"""
 
 # %% auto #0
 __all__ = ['has_unknown', 'check_columns', 'check_rows', 'check_run', 'policy_and_tokenizer', 'without_dropout',
-           'always_in_order', 'RunAccelerator', 'new_accelerator', 'place', 'new_state']
+           'always_in_order', 'RunAccelerator', 'new_accelerator', 'place', 'reference_dtype', 'new_state']
 
 # %% ../../nbs/4_run/32_prepare.ipynb #4b002d61
 import contextlib, os
@@ -17,6 +17,7 @@ from accelerate.state import AcceleratorState
 from transformers import AutoTokenizer, get_scheduler
 from ..fast.batches import checkpoint_activations
 from ..fast.sharing import share_alike, share_prefix
+from ..frozen import is_there, stays
 from ..policy import Reference, check_tokenizer, has_adapter, load_policy
 from .files import log
 from .fitness import check_ids, check_model, check_vocabulary, has_quantized, trainable, vocabulary
@@ -26,7 +27,7 @@ from .rows import Stream
 from ..rewards.audit import check_gold
 from .checkpoints import RunState
 from .optimizers import new_optimizer
-from .precision import float32_masters, loading_options, on_cpu, precision
+from .precision import HALF, computing_dtype, float32_masters, loading_options, on_cpu, precision
 from .config import GRPOConfig
 from ..sampling import check_fits
 from ..scoring import check_rewards, whole_row
@@ -192,10 +193,15 @@ def new_accelerator(args:GRPOConfig) -> RunAccelerator:
 # %% ../../nbs/4_run/32_prepare.ipynb #148c05fe
 def place(model, device:torch.device):
     "Move a model to the device of the run, if it can be moved"
-    spread = len(set((getattr(model, 'hf_device_map', None) or {}).values())) > 1
-    if not (spread or has_quantized(model)): model.to(device)
+    if not (stays(model) or has_quantized(model) or is_there(model, device)): model.to(device)
 
 # %% ../../nbs/4_run/32_prepare.ipynb #ec737d3c
+def reference_dtype(args:GRPOConfig) -> torch.dtype|None: # None: as the policy
+    "What the matrices of a reference are kept in"
+    dtype = computing_dtype(args)
+    return dtype if dtype in HALF and not args.sync_ref_model else None
+
+# %% ../../nbs/4_run/32_prepare.ipynb #b7f9a5fa
 def new_state(model, args:GRPOConfig,
               accelerator:Accelerator,
               total_steps:int, # Updates of the whole run
@@ -212,7 +218,7 @@ def new_state(model, args:GRPOConfig,
     place(model, accelerator.device)
     share_prefix(model)
     with phase('copying the reference', args.disable_tqdm):
-        reference = Reference(model, args.offload_reference) if args.beta else None
+        reference = Reference(model, args.offload_reference, reference_dtype(args)) if args.beta else None
     if reference and reference.frozen is not None:
         share_alike(reference.frozen, model)
     optimizer = optimizer or new_optimizer(parameters, args, model)

@@ -29,13 +29,15 @@ def usual_column(there:list, usual:tuple) -> str|None:
     lower = {c.strip().lower(): c for c in reversed(there)}
     return next((lower[name] for name in usual if name in lower), None)
 
+# %% ../../nbs/4_run/05_questions.ipynb #f3e91974
 def column_named(there:list, name:str|None, usual:tuple, what:str) -> str:
     "The column that holds `what`; raises `ValueError` if there is none"
     if name is None:
         name = usual_column(there, usual)
     if name is None:
         shown = ' or '.join(usual[:4])
-        raise ValueError(f'which column holds the {what}? None is called {shown}; name one of: {", ".join(there)}, '
+        raise ValueError(f'which column holds the {what}? None is called {shown}; '
+                         f'name one of: {", ".join(there)}, '
                          f'with --{"prompt" if what=="question" else what}-column')
     if name not in there: raise ValueError(no_such('column', name, there))
     return name
@@ -54,11 +56,13 @@ def content_of(content) -> str:
         raise ValueError('a message holds more than text (pictures, sound), which a language model cannot read')
     raise ValueError(f'a message without text: {content!r:.60}')
 
+# %% ../../nbs/4_run/05_questions.ipynb #f5f32aca
 def message_of(m) -> dict:
     "A message with role and content, from either dialect; what else it has stays"
     if not isinstance(m, dict): raise ValueError(f'{m!r:.60} is no message with role and content')
     who, says = ('role','content') if 'role' in m else ('from','value')
-    if who not in m or says not in m: raise ValueError(f'a message has role and content, this one {", ".join(map(str, m))}')
+    if who not in m or says not in m:
+        raise ValueError(f'a message has role and content, this one {", ".join(map(str, m))}')
     role = ROLES.get(str(m[who]).lower())
     if role is None: raise ValueError(no_such('role', m[who], list(ROLES)[:7]))
     if who=='role' and role==m['role'] and isinstance(m['content'], str): return m
@@ -68,7 +72,8 @@ def message_of(m) -> dict:
 # %% ../../nbs/4_run/05_questions.ipynb #b3548f2b
 def question_and_answer(messages:list) -> tuple: # Messages, and a text or None
     "A conversation cut where the last answer begins"
-    if not isinstance(messages, list) or not messages: raise ValueError('the conversation is empty')
+    if not isinstance(messages, list) or not messages:
+        raise ValueError('the conversation is empty')
     said = [message_of(m) for m in messages]
     asked = [i for i, m in enumerate(said) if m['role']=='user']
     if not asked: raise ValueError('in this conversation the user says nothing')
@@ -81,10 +86,12 @@ def number_text(x) -> str:
     "A number as one writes it: without `.0`"
     return str(int(x)) if isinstance(x, float) and x.is_integer() else str(x)
 
+# %% ../../nbs/4_run/05_questions.ipynb #a3bc4041
 def question_of(value): # A text, or messages
     "What a cell holds, as a prompt; raises `ValueError` where it is none"
     if isinstance(value, float) and math.isnan(value): value = None
-    if value is None or isinstance(value, str) and not value.strip(): raise ValueError('the question is missing')
+    if value is None or isinstance(value, str) and not value.strip():
+        raise ValueError('the question is missing')
     if isinstance(value, str): return value
     if isinstance(value, (bool, int, float)): return number_text(value)
     if isinstance(value, dict): value = [value]
@@ -112,23 +119,27 @@ def _asks(text): return text.rstrip().endswith('?')
 def _bare(text): return re.fullmatch(r'[-+$]?[\d.,/]+%?', text.strip()) is not None
 def _wordy(text): return len(text.split()) > 2
 
+# %% ../../nbs/4_run/05_questions.ipynb #d000b7b8
 def surely_asks(prompts, answers) -> bool:
     "Do the texts say that `prompts` are asked and `answers` answer?"
     marks = _share(prompts, _asks) > .5 and _share(answers, _asks) < .1
     numbers = _share(answers, _bare) > .9 and _share(prompts, _wordy) > .9
     return marks or numbers
 
+# %% ../../nbs/4_run/05_questions.ipynb #ce66a8f9
 def check_order(prompts, answers, names:tuple, named:bool):
     "Raise `ValueError` if questions and answers are swapped"
     p, a = names
-    contrary = p.lower() in ANSWER_COLUMNS and a.lower() in PROMPT_COLUMNS and not surely_asks(prompts, answers)
+    contrary = (p.lower() in ANSWER_COLUMNS and a.lower() in PROMPT_COLUMNS
+                and not surely_asks(prompts, answers))
     if not contrary and (named or not surely_asks(answers, prompts)): return
     raise ValueError(f'questions and answers seem to be swapped: {p!r} would be the question '
                      f'({str(prompts[0])[:40]!r}), {a!r} the answer ({str(answers[0])[:40]!r}). '
                      f'Give --prompt-column {a} --answer-column {p}, or rename the columns')
 
 # %% ../../nbs/4_run/05_questions.ipynb #376fe11e
-def find_columns(there:list, prompt_column, answer_column, answers:bool) -> tuple: # Names; the answer's may be None
+def find_columns(there:list, prompt_column, answer_column, answers:bool
+                ) -> tuple: # Names; the answer's may be None
     "Which columns hold question and answer"
     if prompt_column is None and usual_column(there, PROMPT_COLUMNS) is None:
         prompt_column = usual_column(there, CONVERSATIONS)
@@ -139,12 +150,15 @@ def find_columns(there:list, prompt_column, answer_column, answers:bool) -> tupl
     if a is None and (not answers or set(NO_GOLD) & set(there)): return p, None
     return p, a
 
+# %% ../../nbs/4_run/05_questions.ipynb #e4b78843
 def _answers(rows, p, a):
     "The gold answers: a column, or what the assistant says"
-    if a is not None: return list(rows.data[column_named(rows.data.column_names, a, ANSWER_COLUMNS, 'answer')])
+    if a is not None:
+        return list(rows.data[column_named(rows.data.column_names, a, ANSWER_COLUMNS, 'answer')])
     def last(value): return question_and_answer(value)[1] if isinstance(value, list) else None
     return each(rows, rows.data[p], last)
 
+# %% ../../nbs/4_run/05_questions.ipynb #da921d20
 @contextlib.contextmanager
 def of_source(source:str):
     "Errors of this block name the file"
@@ -153,6 +167,7 @@ def of_source(source:str):
         if str(e).startswith(repr(source)): raise
         raise ValueError(f'{source!r}: {e}') from e
 
+# %% ../../nbs/4_run/05_questions.ipynb #f22474e6
 def as_questions(rows:Rows, # With a `datasets.Dataset`
                  prompt_column:str|None=None, # None: by its usual names
                  answer_column:str|None=None, # None: by its usual names, or what the assistant says
@@ -160,20 +175,27 @@ def as_questions(rows:Rows, # With a `datasets.Dataset`
                 ) -> Rows: # With `prompt` and, where there are some, `answer`
     "Rows as they are asked; raises `ValueError` with the place of a row that cannot be"
     there = rows.data.column_names
-    with of_source(rows.source): p, a = find_columns(there, prompt_column, answer_column, answers)
+    with of_source(rows.source):
+        p, a = find_columns(there, prompt_column, answer_column, answers)
     prompts = each(rows, rows.data[p], question_of)
     with of_source(rows.source): golds = _answers(rows, p, a)
-    none = all(g is None or isinstance(g, str) and not g.strip() or isinstance(g, float) and math.isnan(g) for g in golds)
+    none = all(g is None or isinstance(g, str) and not g.strip()
+               or isinstance(g, float) and math.isnan(g) for g in golds)
     if none and a is None and answers and p in CONVERSATIONS:
-        raise ValueError(f'{rows.source!r}: the conversations end with the user, so there is no answer: add what the assistant says, or a column answer')
-    if none and a is not None and answers: raise ValueError(f'{rows.source!r}: the column {a!r} is empty in every row')
+        raise ValueError(f'{rows.source!r}: the conversations end with the user, so there is no '
+                         'answer: add what the assistant says, or a column answer')
+    if none and a is not None and answers:
+        raise ValueError(f'{rows.source!r}: the column {a!r} is empty in every row')
     with of_source(rows.source):
-        if none and answers and not set(NO_GOLD) & set(there): column_named([c for c in there if c!=p], None, ANSWER_COLUMNS, 'answer')
-        if a is not None: check_order(prompts, golds, (p, a), None not in (prompt_column, answer_column))
+        if none and answers and not set(NO_GOLD) & set(there):
+            column_named([c for c in there if c!=p], None, ANSWER_COLUMNS, 'answer')
+        if a is not None:
+            check_order(prompts, golds, (p, a), None not in (prompt_column, answer_column))
     rest = rows.data.remove_columns([c for c in there if c in (p, a, 'prompt', 'answer')])
     ours = dict(prompt=prompts) | ({} if none and a is None else dict(answer=golds))
     new = as_dataset([dict(zip(ours, values)) for values in zip(*ours.values())])
-    for name in rest.column_names: new = new.add_column(name, rest[name], feature=rest.features[name])
+    for name in rest.column_names:
+        new = new.add_column(name, rest[name], feature=rest.features[name])
     return replace(rows, data=new)
 
 # %% ../../nbs/4_run/05_questions.ipynb #f2e1c945
@@ -182,25 +204,30 @@ def one_text(prompt):
     alone = not isinstance(prompt, str) and len(prompt)==1 and prompt[0].get('role')=='user'
     return prompt[0]['content'] if alone else prompt
 
+# %% ../../nbs/4_run/05_questions.ipynb #b5aaaf03
 def in_text(rows) -> list:
     "The same rows; conversations of one question as text"
     return [{**r, 'prompt': one_text(r['prompt'])} for r in rows]
 
+# %% ../../nbs/4_run/05_questions.ipynb #d2ae7ef0
 def bytes_of(prompt) -> int:
     "Bytes of a question, and room for a template around each message"
     if isinstance(prompt, str): return len(prompt.encode())+8
     return sum(len(str(m.get('content')).encode())+64 for m in prompt)+512
 
+# %% ../../nbs/4_run/05_questions.ipynb #dfe5ddcc
 def tokens_of(prompt, tokenizer) -> int: # 0: it cannot be asked at all, which the trainer will say
     "Tokens of a question"
     try: return len(encode_prompt(prompt, tokenizer))
     except ValueError: return 0
 
+# %% ../../nbs/4_run/05_questions.ipynb #c7db6b26
 def answer_room(rows, tokenizer, model,
                 wanted:int # Tokens of an answer, where there is room
                ) -> int:
     "Tokens that an answer may have: what is wanted, or what the longest question leaves of the context, at least a quarter of it"
     context = getattr(model.config, 'max_position_embeddings', None)
     if not context: return wanted
-    longest = max((tokens_of(r['prompt'], tokenizer) for r in rows if bytes_of(r['prompt']) > context-wanted), default=0)
+    longest = max((tokens_of(r['prompt'], tokenizer) for r in rows
+                   if bytes_of(r['prompt']) > context-wanted), default=0)
     return min(wanted, max(context-longest, context//4))

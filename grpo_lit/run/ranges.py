@@ -122,6 +122,7 @@ def as_python(value): # A scalar array or tensor as a number of Python, a member
     if isinstance(value, Enum): return value.value
     return value.item() if getattr(value, 'ndim', None)==0 and hasattr(value, 'item') else value
 
+# %% ../../nbs/4_run/11_ranges.ipynb #e18844d0
 def as_number(text:str): # `text` itself, where it is none
     "The number that is written there"
     for kind in (int, float):
@@ -131,11 +132,13 @@ def as_number(text:str): # `text` itself, where it is none
 
 def is_number(value) -> bool: return isinstance(value, Real) and not isinstance(value, bool)
 
+# %% ../../nbs/4_run/11_ranges.ipynb #b20c1f00
 def is_finite(value:Real) -> bool:
     "Neither NaN nor infinite, and no whole number beyond all floats"
     try: return math.isfinite(value)
     except OverflowError: return False
 
+# %% ../../nbs/4_run/11_ranges.ipynb #b94a4109
 def read_number(name:str, value, where:Range):
     "A finite number within `where`; raises `ValueError` for everything else"
     number = as_python(value)
@@ -144,6 +147,7 @@ def read_number(name:str, value, where:Range):
     if not is_finite(number) or number not in where: refuse(name, value, str(where))
     return number if isinstance(number, (int, float)) else float(number)
 
+# %% ../../nbs/4_run/11_ranges.ipynb #bcceea38
 def read_count(name:str, value, where:Range) -> int:
     "The same for a whole number"
     value = read_number(name, value, where)
@@ -173,6 +177,7 @@ def read_text(name:str, value) -> str:
     if not isinstance(value, str): refuse(name, value, 'a text')
     return value
 
+# %% ../../nbs/4_run/11_ranges.ipynb #fc4ba51b
 def read_list(name:str, value) -> list:
     "Numbers, none of them NaN, and finite where `name` is not reward_clip"
     if hasattr(value, 'tolist'): value = value.tolist()
@@ -183,6 +188,7 @@ def read_list(name:str, value) -> list:
         if not is_number(v) or not (endless or is_finite(v)): refuse(name, value, 'a list of finite numbers')
     return found
 
+# %% ../../nbs/4_run/11_ranges.ipynb #faf37374
 def read_texts(name:str, value) -> tuple:
     "Texts, none of them empty: an empty one would end every completion at once"
     texts = (value,) if isinstance(value, str) else value
@@ -194,6 +200,7 @@ def read_names(name:str, value) -> list:
     "Names as a list, which is empty for None and \"none\""
     return [text for text in read_texts(name, value or 'none') if text != 'none']
 
+# %% ../../nbs/4_run/11_ranges.ipynb #d623b63e
 def plain_value(text:str):
     "What is written after an equals sign: a number, True, a list, or else a text"
     try: return ast.literal_eval(text.strip())
@@ -224,6 +231,7 @@ def reader_of(name:str, kinds:tuple):
     if name=='report_to': return read_names
     return BY_KIND[kinds[0]]
 
+# %% ../../nbs/4_run/11_ranges.ipynb #d50effe9
 def read_setting(name:str, value, annotation):
     "A setting as it is declared; raises `ValueError` if it is not"
     kinds = typing.get_args(annotation) if annotation not in BY_KIND else (annotation,)
@@ -233,6 +241,7 @@ def read_setting(name:str, value, annotation):
     ranges = [RANGES[name]] if name in RANGES else []
     return reader_of(name, kinds)(name, value, *ranges)
 
+# %% ../../nbs/4_run/11_ranges.ipynb #afce6981
 DECLARED = typing.get_type_hints(AllSettings) # Name -> annotation
 
 def check_numbers(settings:AllSettings):

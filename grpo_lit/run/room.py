@@ -12,6 +12,7 @@ import warnings
 import torch
 from ..core import Rollouts
 from ..fast.batches import all_logps, next_divisor, token_portions
+from ..fast.recording import drop_recordings
 from ..shortages import retried
 
 # %% ../../nbs/4_run/31c_room.ipynb #54ea14c1
@@ -29,7 +30,8 @@ class Room:
         return retried(lambda: draw(self.rows), lambda: self.fewer_rows(prompts*G, G))
 
     def fewer_rows(self, rows:int, G:int) -> bool: # Could they be made fewer?
-        "Half as many completions of `rows` at once, but a group at least"
+        "Half as many completions of `rows` at once, but a group at least; what is kept of earlier rollouts goes first"
+        if drop_recordings(): return True
         now = min(self.rows or rows, rows)
         if now <= G: return False
         self.rows = max(G, now//2)

@@ -8,19 +8,18 @@ Docs: https://grpo-lit.github.io/grpo-lit/4_run/sampler.html.md"""
 __all__ = ['Sampler', 'once_each', 'overlapped']
 
 # %% ../../nbs/4_run/34_sampler.ipynb #9c191cde
-import contextlib, queue, threading, time, warnings
+import contextlib, queue, threading, time
 from dataclasses import replace
 import torch
 from ..core import Rollouts
 from ..fast.fused import refresh, release
 from ..fast.products import worth_packing
-from ..fast.recording import drop_recordings
 from ..policy import has_adapter
 from .checkpoints import RunState
 from .copies import can_be_merged, follow, follow_merged, half_copy, merged_copy, packed_copy, without_autocast
+from .room import Room
 from ..sampling import sample_groups
 from ..scoring import columns_of_rows
-from ..shortages import retried
 
 # %% ../../nbs/4_run/34_sampler.ipynb #74efcf46
 class Sampler:
@@ -68,34 +67,24 @@ class Sampler:
         "The policy in the precision of the training"
         with self.accelerator.autocast(): yield self.state.model
 
-    def most(self, rows:int, G:int) -> int|None: # None: all of them
+    def most(self, G:int) -> int|None: # None: all of them
         "Completions to write at once: as set, and as memory turned out to allow"
-        limits = [n for n in (self.args.max_rows, self.state.max_rows) if n]
-        most = max(G, min(limits, default=rows*G))
-        return most if most < rows*G else None
-
-    def fewer(self, rows:int, G:int) -> bool: # Is there anything left to try?
-        "After a shortage of memory: half as many completions at once, from now on"
-        if drop_recordings(): return True
-        now = self.most(rows, G) or rows*G
-        if now <= G: return False
-        self.state.max_rows = max(G, now//2)
-        warnings.warn(f'out of memory while sampling: {self.state.max_rows} completions are written at once from now '
-                      f'on, not {now}, which changes none of them (max_rows={self.state.max_rows} begins with that)')
-        return True
+        limits = [max(n, G) for n in (self.args.max_rows, self.state.max_rows) if n]
+        return min(limits, default=None)
 
     def __call__(self, rows:list, G:int, seed:int, on_group=None) -> Rollouts:
         "G completions for each row"
-        tell = on_group and once_each(on_group)
-        return retried(lambda: self.sample(rows, G, seed, tell), lambda: self.fewer(len(rows), G))
+        tell, room = on_group and once_each(on_group), Room(self.most(G))
+        ro = room.sample(lambda most: self.sample(rows, G, seed, tell, most), len(rows), G)
+        if room.rows != self.most(G): self.state.max_rows = room.rows
+        return ro
 
-    def sample(self, rows, G, seed, on_group): # One attempt
+    def sample(self, rows, G, seed, on_group, most): # One attempt
         a, columns = self.args, columns_of_rows(rows)
         with self.model() as model:
             return sample_groups(model, self.tokenizer, [r['prompt'] for r in rows], G,
                                  a.max_completion_length, a.temperature, a.top_p, a.top_k, a.min_p,
-                                 a.stop, seed, columns, self.most(len(rows), G), on_group,
-                                 a.repetition_penalty, a.generation_kwargs)
+                                 a.stop, seed, columns, most, on_group, a.repetition_penalty, a.generation_kwargs)
 
 def once_each(on_group):
     "Tells of each group once, however often it is sampled"

@@ -27,10 +27,12 @@ def shares_of(result:EvalResult,
     if 'maj' in between: shares[f'maj@{n}'] = found['maj_at_k'], between['maj']
     return shares
 
+# %% ../../nbs/4_run/61_scorecard.ipynb #b0dd4302
 def columns_of(result:EvalResult) -> list: # Of graders; [None] where there are no two readings
     "The graders whose shares are shown side by side"
     return list(result.graders) or [None]
 
+# %% ../../nbs/4_run/61_scorecard.ipynb #a25194ab
 def scores_of(result:EvalResult, greedy:EvalResult|None=None # The same questions at temperature 0
              ) -> dict: # Name of a share -> name of a grader -> (share, (low, high))
     "All that is reported of a benchmark"
@@ -47,6 +49,7 @@ def _cell(share):
     value, (low, high) = share
     return '-' if value != value else f'{value:.3f} [{low:.3f}, {high:.3f}]'
 
+# %% ../../nbs/4_run/61_scorecard.ipynb #d6502a0f
 def _footnote(name, result):
     "What else there is to say of a benchmark"
     n, cut = len(result.rows), result.clipped_ratio
@@ -55,6 +58,7 @@ def _footnote(name, result):
     if result.unjudged: said += f', {result.unjudged} completions not judged'
     return f'{visible(name)}: {said}'
 
+# %% ../../nbs/4_run/61_scorecard.ipynb #d6c0f675
 def score_table(results:dict, # Name of a benchmark -> `EvalResult`
                 greedy:dict|None=None # The same at temperature 0
                ) -> str: # At most 80 columns wide, as long as names are short
@@ -80,6 +84,7 @@ def figures(result:EvalResult, greedy:EvalResult|None=None) -> dict:
     if greedy is not None: found['greedy'] = figures(greedy)
     return found
 
+# %% ../../nbs/4_run/61_scorecard.ipynb #c2e568b1
 COLORS = dict(strict=BLUE, lenient=GREEN, right=BLUE)
 
 def plot_scores(results:dict, # Name of a benchmark -> `EvalResult`
@@ -88,7 +93,8 @@ def plot_scores(results:dict, # Name of a benchmark -> `EvalResult`
     "Shares with their intervals, one picture for each benchmark"
     scores = {name: scores_of(r, (greedy or {}).get(name)) for name, r in results.items()}
     most = max(map(len, scores.values()))
-    axes = panels(len(scores), height=.9+.32*most, per_row=min(3, len(scores)), width=min(3.6*len(scores)+1, 10))
+    axes = panels(len(scores), height=.9+.32*most, per_row=min(3, len(scores)),
+                  width=min(3.6*len(scores)+1, 10))
     for ax, (name, shares) in zip(axes, scores.items()):
         for c in dict.fromkeys(c for found in shares.values() for c in found):
             _points(ax, shares, c)
@@ -98,6 +104,7 @@ def plot_scores(results:dict, # Name of a benchmark -> `EvalResult`
         if len(shares and next(iter(shares.values()))) > 1: ax.legend(frameon=False, fontsize=8)
     return axes[0].figure
 
+# %% ../../nbs/4_run/61_scorecard.ipynb #a27bcf56
 def _points(ax, shares, grader):
     "The shares by one grader, with error bars"
     graders = list(dict.fromkeys(c for found in shares.values() for c in found))
@@ -106,5 +113,6 @@ def _points(ax, shares, grader):
              if grader in found and found[grader][0] == found[grader][0]]
     if not known: return
     y, x, between = zip(*known)
-    around = [[max(0., v-low) for v, (low, _) in zip(x, between)], [max(0., high-v) for v, (_, high) in zip(x, between)]]
+    around = [[max(0., v-low) for v, (low, _) in zip(x, between)],
+              [max(0., high-v) for v, (_, high) in zip(x, between)]]
     ax.errorbar(x, y, xerr=around, fmt='o', ms=4, capsize=2, color=COLORS.get(grader, GREY), label=grader)

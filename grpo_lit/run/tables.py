@@ -39,14 +39,17 @@ def csv_lines(path, text:str, separator:str): # Yields the first line of a row, 
         why = 'a quotation mark that is opened here is never closed' if 'end of data' in str(e) else str(e)
         raise ValueError(f'{str(path)!r}, line {begin}: {why}') from e
 
+# %% ../../nbs/4_run/04_tables.ipynb #fbc91f30
 def check_header(path, names:list):
     "Raise `ValueError` unless the first line names the columns, each once"
     twice = [n for n, times in Counter(names).items() if times > 1]
     if twice: raise ValueError(f'{str(path)!r}: two columns are called {twice[0]!r}: rename one')
     data = [n for n in names if re.fullmatch(r'[-+]?[\d.,]+', n)]
-    if data: raise ValueError(f'{str(path)!r}, line 1: the first line names the columns, and {data[0]!r} is no name: '
-                              'add a line such as question,answer')
+    if data:
+        raise ValueError(f'{str(path)!r}, line 1: the first line names the columns, '
+                         f'and {data[0]!r} is no name: add a line such as question,answer')
 
+# %% ../../nbs/4_run/04_tables.ipynb #fe3173cf
 def csv_rows(path, text:str) -> Rows:
     "The rows of a CSV file, with all values as text"
     separator = separator_of(text)
@@ -54,7 +57,8 @@ def csv_rows(path, text:str) -> Rows:
         log.warning('%s: columns are separated by %s', path, SEPARATORS[separator])
     records = csv_lines(path, text, separator)
     _, names = next(records, (0, None))
-    if names is None: raise ValueError(f'{str(path)!r} is empty: there are only {SEPARATORS[separator]} in it')
+    if names is None:
+        raise ValueError(f'{str(path)!r} is empty: there are only {SEPARATORS[separator]} in it')
     names = [n.strip() or f'column {i}' for i, n in enumerate(names, 1)]
     check_header(path, names)
     rows, numbers = [], []
@@ -73,12 +77,14 @@ def _whole(text): # 007 and 1_000 stay as they are
     if str(number)!=text: raise ValueError(text)
     return number
 
+# %% ../../nbs/4_run/04_tables.ipynb #d18bba41
 def _decimal(text):
     if not re.fullmatch(r'-?\d+\.\d+(e[-+]?\d+)?', text, re.I): return _whole(text)
     return float(text)
 
 def _truth(text): return {'true': True, 'false': False}[text.lower()]
 
+# %% ../../nbs/4_run/04_tables.ipynb #fd66f7c8
 def as_kind(values:list) -> list:
     "Texts as whole numbers, decimals or truths, where all are; empty ones are None"
     given = [v for v in values if v!='']
@@ -94,6 +100,7 @@ def format_of(path:Path) -> str|None: # None: by its name it is no table
     ending = re.sub(r'\.(gz|bz2|xz)$', '', path.name).rpartition('.')[2]
     return FORMATS.get(ending.lower())
 
+# %% ../../nbs/4_run/04_tables.ipynb #db6e5b7e
 def _reason(e): return (str(e).strip() or type(e).__name__).splitlines()[0]
 
 def parquet_rows(path:Path) -> Rows:
@@ -107,6 +114,7 @@ def parquet_rows(path:Path) -> Rows:
         raise ValueError(f'{str(path)!r} cannot be read as Parquet: {_reason(e.__cause__ or e)}') from e
     return Rows(data, str(path), range(1, len(data)+1))
 
+# %% ../../nbs/4_run/04_tables.ipynb #c8cc3e6b
 def saved_rows(path:Path, part:str|None) -> Rows:
     "The rows of a directory; raises `ValueError` that names what can be read in it"
     from datasets import DatasetDict, load_from_disk
@@ -115,25 +123,31 @@ def saved_rows(path:Path, part:str|None) -> Rows:
         hint = f'give one of its files: {", ".join(inside[:6])}' if inside else 'with no file of rows in it'
         raise ValueError(f'{str(path)!r} is a directory: {hint}')
     try: data = load_from_disk(str(path))
-    except Exception as e: raise ValueError(f'{str(path)!r} cannot be read as a saved dataset: {_reason(e)}') from e
+    except Exception as e:
+        raise ValueError(f'{str(path)!r} cannot be read as a saved dataset: {_reason(e)}') from e
     if isinstance(data, DatasetDict):
         part = part or 'train'
-        if part not in data: raise ValueError(f'{str(path)!r} has no split {part!r}: it has {", ".join(data)}')
+        if part not in data:
+            raise ValueError(f'{str(path)!r} has no split {part!r}: it has {", ".join(data)}')
         data = data[part]
     return Rows(data, str(path), range(1, len(data)+1))
 
+# %% ../../nbs/4_run/04_tables.ipynb #a15f7370
 def rows_of_file(path:Path, encoding:str|None=None, # None: UTF-8
                  part:str|None=None # Which list, where a JSON file holds several
                 ) -> Rows:
     "The rows of a file; raises `ValueError` with file and line where there are none"
     if path.is_dir(): return saved_rows(path, part)
-    if not path.is_file(): raise ValueError(f'{str(path)!r} is no file but a pipe or a device: write the rows into a file first')
+    if not path.is_file():
+        raise ValueError(f'{str(path)!r} is no file but a pipe or a device: '
+                         'write the rows into a file first')
     kind = format_of(path)
     if kind=='parquet' or path.read_bytes()[:4]==b'PAR1': return parquet_rows(path)
     text = text_of(path, encoding)
     if not kind: raise ValueError(f'{str(path)!r} is none of {", ".join(FORMATS)}')
     found = json_rows(path, text, part) if kind=='json' else csv_rows(path, text)
-    if not len(found): raise ValueError(f'{str(path)!r} has no rows' + ', only a header'*(kind=='csv'))
+    if not len(found):
+        raise ValueError(f'{str(path)!r} has no rows' + ', only a header'*(kind=='csv'))
     return replace(found, data=as_dataset(found.data, kind=='csv'))
 
 # %% ../../nbs/4_run/04_tables.ipynb #701ff52e
@@ -142,6 +156,7 @@ def as_text(value) -> str|None:
     if value is None or isinstance(value, str): return value
     return json.dumps(value, ensure_ascii=False)
 
+# %% ../../nbs/4_run/04_tables.ipynb #b3354aa1
 def as_dataset(rows:list, # Dicts
                texts:bool=False # All values are texts, as in CSV
               ): # A `datasets.Dataset`
