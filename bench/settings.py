@@ -142,7 +142,7 @@ def add_numbers(parser, numbers):
         parser.add_argument('--'+n.replace('_','-'), type=type(default), default=default)
 
 def in_a_process(script, who, flags, checkout=root):
-    "Run `script` for one trainer, with the package of a checkout, alone, so that its peak memory is its own: the JSON of its last line"
+    "Run `script` for one trainer with the package of a checkout, alone: its peak memory is its own; the JSON of its last line"
     environment = os.environ | dict(PYTHONPATH=str(checkout))
     command = [sys.executable, script, '--only', who, *flags]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)

@@ -16,7 +16,8 @@ def run(*flags):
 def small(tmp_path_factory):
     "The results of a small run of what is quickest"
     out = tmp_path_factory.mktemp('gpu')/'found.json'
-    quick = 'environment', 'same', 'graphs', 'attention', 'two steps: plain', 'two steps: fp16', 'step', 'top', 'learning: bf16', 'cells'
+    quick = ['environment', 'same', 'graphs', 'attention', 'two steps: plain', 'two steps: fp16', 'step', 'top',
+             'learning: bf16', 'cells']
     done = run('--small', '--cpu', '--out', out, '--only', *quick)
     return done, json.loads(out.read_text()), out
 
@@ -138,8 +139,8 @@ def test_all_of_it(tmp_path):
 def test_cells_that_a_marked_one_builds_on(runner):
     "And no others"
     from gpu_checks.cells import needed
-    cells = ['import math', 'def f(x): return x+shift', 'shift = 1', 'other = f(2)', 'shift = 2', 'y = [x for x in range(3)]',
-             '#| slow\nz = 1', '#| cuda\nassert f(1) == 3', 'z = 2']
+    cells = ['import math', 'def f(x): return x+shift', 'shift = 1', 'other = f(2)', 'shift = 2',
+             'y = [x for x in range(3)]', '#| slow\nz = 1', '#| cuda\nassert f(1) == 3', 'z = 2']
     kept = needed(list(enumerate(cells)))
     assert [i for i, _ in kept] == [1, 4, 7]
     space = {}

@@ -70,7 +70,8 @@ def planned(place, **settings):
     work = size_of(place, Work(8, 8, 256, 128, 32, '135M'))
     figures = trained(place, work, **settings)
     ratio = figures['planned_gb']/figures['memory_gb']
-    assert place.small or .8 < ratio < 1.25, f'planned {figures["planned_gb"]:.2f} GB, measured {figures["memory_gb"]:.2f}'
+    said = f'planned {figures["planned_gb"]:.2f} GB, measured {figures["memory_gb"]:.2f}'
+    assert place.small or .8 < ratio < 1.25, said
     return dict(planned_gb=figures['planned_gb'], memory_gb=figures['memory_gb'], ratio=ratio)
 
 @check('memory plan: all weights', order=48, seconds=10)
