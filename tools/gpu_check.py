@@ -165,13 +165,14 @@ def run(a):
     a.out, a.until = a.out.absolute(), began+a.seconds
     found = dict(title='small sizes' if a.small else 'a GPU', date=time.strftime('%Y-%m-%d'), checks={})
     def keep(name, result):
+        trace = result.pop('trace', '') # it names folders of this machine: shown, not kept
         found['checks'][name] = result
         found['seconds'] = round(time.time()-began, 1)
         found['title'] = result.get('figures', {}).get('title', found['title'])
         a.out.write_text(json.dumps(found, indent=1))
         print(f'{found["seconds"]:6.1f} s  {result["state"]:8} {name}: {cell(result)}', flush=True)
-        if 'trace' in result:
-            print(result['trace'], file=sys.stderr, flush=True)
+        if trace:
+            print(trace, file=sys.stderr, flush=True)
     a.out.write_text(json.dumps(found))
     follow(a, chosen(a), keep)
     print('\n'+table(found), flush=True)
