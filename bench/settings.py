@@ -2,8 +2,11 @@
 
 Each run is a process of its own, so that its peak memory is its own and no trainer warms the other's caches.
 """
-import json, os, statistics, subprocess, sys, time
+import json, os, re, statistics, subprocess, sys, time
 from importlib.metadata import version
+from pathlib import Path
+
+root = Path(__file__).resolve().parent.parent
 
 # --- a model of a real shape with random weights, so that nothing is downloaded
 
@@ -28,11 +31,11 @@ def word_tokenizer(size):
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return PreTrainedTokenizerFast(tokenizer_object=words, pad_token='t0', eos_token='</s>', padding_side='left')
 
-def forbid_end(head):
-    "Give a model's head a frozen bias, with which the last token, the EOS, is never drawn"
+def forbid_end(head, ends=(-1,)):
+    "Give a model's head a frozen bias, with which these tokens, the EOS, are never drawn"
     import torch
     bias = torch.zeros(len(head.weight), dtype=head.weight.dtype, device=head.weight.device)
-    bias[-1] = -1e4
+    bias[list(ends)] = -1e4
     head.bias = torch.nn.Parameter(bias, requires_grad=False)
 
 def random_model(name, seed, device='cpu'):
@@ -49,6 +52,22 @@ def random_model(name, seed, device='cpu'):
         model = AutoModelForCausalLM.from_config(config)
     forbid_end(model.get_output_embeddings())
     return model, tokenizer
+
+def real_model(folder):
+    "A model and its tokenizer from a folder, in float32; it never ends early"
+    import torch
+    from grpo_lit.policy import load_policy
+    model, tokenizer = load_policy(str(folder), device='cpu', dtype=torch.float32)
+    asked = getattr(model.generation_config, 'eos_token_id', None)
+    ends = {tokenizer.eos_token_id, *(asked if isinstance(asked, list) else [asked])}-{None}
+    forbid_end(model.get_output_embeddings(), ends)
+    return model, tokenizer
+
+def plain_words(tokenizer):
+    "Words that are one token each behind a blank"
+    known = sorted(tokenizer.get_vocab())
+    words = [o[1:] for o in known if re.fullmatch('[Ġ▁ ][a-z]{3,}', o)]
+    return [w for w in words if len(tokenizer(' '+w, add_special_tokens=False).input_ids) == 1]
 
 # --- the policy of the package and what it is asked
 
@@ -122,9 +141,11 @@ def add_numbers(parser, numbers):
     for n,default in numbers.items():
         parser.add_argument('--'+n.replace('_','-'), type=type(default), default=default)
 
-def in_a_process(script, who, flags):
-    "Run `script` for one trainer, alone, so that its peak memory is its own; returns the JSON of its last line"
-    done = subprocess.run([sys.executable, script, '--only', who, *flags], capture_output=True, text=True)
+def in_a_process(script, who, flags, checkout=root):
+    "Run `script` for one trainer with the package of a checkout, alone: its peak memory is its own; the JSON of its last line"
+    environment = os.environ | dict(PYTHONPATH=str(checkout))
+    command = [sys.executable, script, '--only', who, *flags]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
         sys.exit(f'{who} failed:\n{done.stderr[-3000:]}')
     return json.loads(done.stdout.strip().splitlines()[-1])

@@ -4,15 +4,17 @@
     python bench/speed.py --prompts 1 --prompt-tokens 1024
     python bench/speed.py --sweep prompt   # step time against prompt length; also: completion, group, size
     python bench/speed.py --who ours trl trl-cb --out FILE.json
+    python bench/speed.py --weights DIR    # a real model, as load_policy takes it
+    python bench/speed.py --against DIR    # beside an older checkout of this project, "before"
 
-Weights are random, of real shapes, so nothing is downloaded; both trainers get the same model, prompts, group size,
-batch, leash and update. Lengths are forced: the logit of the EOS is so low that it is never drawn. Each
+Weights are random, of real shapes, so nothing is downloaded, unless real ones are given; all trainers get the same model,
+prompts, group size, batch, leash and update. Lengths are forced: the logit of the EOS is so low that it is never drawn. Each
 measurement is a process of its own, so that its peak memory is its own.
 """
 import argparse, json, statistics, tempfile, time
 from pathlib import Path
 from settings import SHAPES, add_numbers, arguments, clock, flags_for, in_a_process, our_trainer, prepare
-from settings import random_model, taking_turns, trl_trainer, versions, wait_for
+from settings import plain_words, random_model, real_model, root, taking_turns, trl_trainer, versions, wait_for
 
 NUMBERS = dict(
     prompts=2,
@@ -42,14 +44,25 @@ def arguments_of(a, out):
                      per_device_train_batch_size=rows, gradient_accumulation_steps=B//rows,
                      max_completion_length=a.completion_tokens, learning_rate=1e-6)
 
-def random_prompts(a):
-    "Rows for every step, and for one more that warms up"
+def random_prompts(a, words=None):
+    "Rows of so many random words for every step, and for one more that warms up"
     import torch
     g = torch.Generator().manual_seed(a.seed)
+    words = words or [f't{i}' for i in range(2, SHAPES[a.model]['vocab_size']-1)]
     def prompt():
-        ids = torch.randint(2, SHAPES[a.model]['vocab_size']-1, (a.prompt_tokens,), generator=g)
-        return ' '.join(f't{i}' for i in ids.tolist())
+        chosen = torch.randint(len(words), (a.prompt_tokens,), generator=g)
+        return ' '.join(words[i] for i in chosen.tolist())
     return [dict(prompt=prompt()) for _ in range(a.prompts*(a.steps+1))]
+
+def model_and_rows(a):
+    "A model, its tokenizer and prompts of exactly so many tokens"
+    if not a.weights:
+        return *random_model(a.model, a.seed), random_prompts(a)
+    model, tokenizer = real_model(a.weights)
+    rows = [dict(prompt=' '+r['prompt']) for r in random_prompts(a, plain_words(tokenizer))]
+    lengths = {len(tokenizer(r['prompt']).input_ids) for r in rows}
+    assert lengths == {a.prompt_tokens}, f'prompts have {lengths} tokens'
+    return model, tokenizer, rows
 
 def reward(prompts, completions, completion_ids, **kw):
     "Some of each value, and no work"
@@ -112,13 +125,12 @@ def one(a):
     import torch
     if not a.cuda:
         torch.set_num_threads(a.threads)
-    model, tokenizer = random_model(a.model, a.seed)
-    rows = random_prompts(a)
+    model, tokenizer, rows = model_and_rows(a)
     if a.cuda:
         model.cuda()
         torch.cuda.reset_peak_memory_stats()
     with tempfile.TemporaryDirectory() as out:
-        train = ours if a.only == 'ours' else theirs
+        train = ours if a.only in ('ours', 'before') else theirs
         steps = train(a, model, tokenizer, rows, Path(out))
     print(json.dumps(dict(steps=steps[1:], memory=peak_memory(a.cuda)))) # the first step warms up
 
@@ -127,9 +139,11 @@ def one(a):
 def compare(a):
     "All of `a.who` in turn, `a.rounds` times: medians of each"
     flags = flags_for(a, ('steps', 'seed', 'threads', *WORK)) + ['--cuda']*a.cuda
+    flags += ['--weights', str(a.weights)] if a.weights else []
     found = {w:[] for w in a.who}
     for _,w in taking_turns(a.who, a.rounds):
-        found[w].append(in_a_process(__file__, w, flags))
+        checkout = a.against if w == 'before' else root
+        found[w].append(in_a_process(__file__, w, flags, checkout))
     return {w:medians(runs) for w,runs in found.items()}
 
 def medians(runs):
@@ -148,9 +162,15 @@ def print_found(title, found):
     for w,f in found.items():
         if w != 'ours':
             line('', f'ours/{w}', ''.join(f'{mine[k]/f[k]:{width}.3f}' for k,width in COLUMNS.items()))
-    floors = {k:mine.get(f'floor/{k}') for k in COLUMNS}
+    for w in ('ours', 'before'):
+        if w in found:
+            line('', 'of floor', of_floor(found[w])+('' if w == 'ours' else '  before'))
+
+def of_floor(f):
+    "Which share of each phase's time the machine could not have done without"
+    floors = {k:f.get(f'floor/{k}') for k in COLUMNS}
     known = [f'{v:{COLUMNS[k]}.2f}' for k,v in floors.items() if v is not None]
-    line('', 'of floor', ' '*COLUMNS['step'] + ''.join(known))
+    return ' '*COLUMNS['step'] + ''.join(known)
 
 def flags():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -160,8 +180,18 @@ def flags():
     p.add_argument('--sweep', choices=SWEEPS)
     p.add_argument('--cuda', action='store_true')
     p.add_argument('--out', default='')
+    p.add_argument('--weights', type=Path, help='a folder with a model, in place of random weights')
+    p.add_argument('--against', type=Path, help='a checkout of this project that is measured too, as "before"')
     p.add_argument('--only', help=argparse.SUPPRESS)
-    return p.parse_args()
+    a = p.parse_args()
+    if a.against:
+        if not (a.against/'grpo_lit').is_dir():
+            p.error(f'--against: there is no grpo_lit in {a.against}')
+        a.against = a.against.resolve()
+        a.who = [*a.who, 'before']
+    if a.weights:
+        a.weights = a.weights.resolve()
+    return a
 
 def main():
     a = flags()
@@ -174,10 +204,12 @@ def main():
     for v in values:
         setattr(a, name, v)
         found = compare(a)
-        print_found(f'{name} {v}', found)
+        title = a.weights.name[:15] if a.weights and name == 'model' else f'{name} {v}'
+        print_found(title, found)
         table.append({name:v, **found})
     work = {n:getattr(a, n) for n in WORK}
-    print(f'{work}; {versions(a.threads)}' + ', CUDA'*a.cuda)
+    weights = f'weights of {a.weights.name}; ' if a.weights else ''
+    print(f'{weights}{work}; {versions(a.threads)}' + ', CUDA'*a.cuda)
     if a.out:
         Path(a.out).write_text(json.dumps(dict(work=work, found=table), indent=1))
 

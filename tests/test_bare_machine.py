@@ -66,7 +66,8 @@ again.load_checkpoint(trainer.run.path/'checkpoint-1')
 for _ in again.steps(): pass
 model, _ = load_policy(str(out/'model'), device='cpu')
 pairs = zip(trainer.model.parameters(), again.model.parameters())
-print(json.dumps(dict(same=all(bool((a == b).all()) for a, b in pairs), numbers=sum(p.numel() for p in model.parameters()))))
+same = all(bool((a == b).all()) for a, b in pairs)
+print(json.dumps(dict(same=same, numbers=sum(p.numel() for p in model.parameters()))))
 '''
 
 def test_checkpoint_resume_and_saved_model():
@@ -78,7 +79,8 @@ from grpo_lit import GRPOConfig
 from grpo_lit.run.from_trl import Renamed, OlderNames
 from grpo_lit.run.settings import AllSettings, setting_comments
 args = GRPOConfig(**small(per_device_eval_batch_size=4))
-print(json.dumps(dict(comments=setting_comments(AllSettings), renamed=setting_comments(Renamed) | setting_comments(OlderNames))))
+renamed = setting_comments(Renamed) | setting_comments(OlderNames)
+print(json.dumps(dict(comments=setting_comments(AllSettings), renamed=renamed)))
 '''
 
 def test_comments_of_settings_are_read_without_fastcore():

@@ -16,7 +16,8 @@ def run(*flags):
 def small(tmp_path_factory):
     "The results of a small run of what is quickest"
     out = tmp_path_factory.mktemp('gpu')/'found.json'
-    quick = 'environment', 'same', 'graphs', 'attention', 'two steps: plain', 'two steps: fp16', 'step', 'top', 'learning: bf16', 'cells'
+    quick = ['environment', 'same', 'graphs', 'attention', 'two steps: plain', 'two steps: fp16', 'step', 'top',
+             'learning: bf16', 'cells']
     done = run('--small', '--cpu', '--out', out, '--only', *quick)
     return done, json.loads(out.read_text()), out
 
@@ -35,7 +36,7 @@ def test_nothing_fails_and_nothing_is_left_out(small):
 
 def test_what_a_cpu_cannot_answer_says_so(small):
     _, found, _ = small
-    for name in ('two steps: fp16', 'graphs against eager', 'top kernels of a step', 'cells: 3_fast/04_tiles'):
+    for name in ('two steps: fp16', 'graphs against eager', 'cells: 3_fast/04_tiles'):
         assert found['checks'][name]['why'] == 'needs a GPU', name
 
 def test_figures_of_a_step(small):
@@ -134,3 +135,14 @@ def test_all_of_it(tmp_path):
     checks = json.loads((tmp_path/'o.json').read_text())['checks']
     assert list(checks) == names()
     assert [n for n, r in checks.items() if r['state'] == 'FAILED'] == [], done.stderr[-3000:]
+
+def test_cells_that_a_marked_one_builds_on(runner):
+    "And no others"
+    from gpu_checks.cells import needed
+    cells = ['import math', 'def f(x): return x+shift', 'shift = 1', 'other = f(2)', 'shift = 2',
+             'y = [x for x in range(3)]', '#| slow\nz = 1', '#| cuda\nassert f(1) == 3', 'z = 2']
+    kept = needed(list(enumerate(cells)))
+    assert [i for i, _ in kept] == [1, 4, 7]
+    space = {}
+    for _, source in kept:
+        exec(source, space)

@@ -1,4 +1,4 @@
-"""Everything that only a GPU can answer, in one command of less than ten minutes; a table, and JSON for the next reader.
+"""Everything that only a GPU can answer, in one command of less than ten minutes: a table, and JSON to keep.
 
     python tools/gpu_check.py                            # all checks, the most telling first
     python tools/gpu_check.py --seconds 150              # those that fit into this time
@@ -52,7 +52,8 @@ def work(a):
         for name in a.names:
             check, left = by_name[name], a.until-time.time()
             if check.seconds > left:
-                tell(name=name, state='skipped', why=f'out of time: takes about {check.seconds:.0f} s, {max(left, 0):.0f} s are left')
+                why = f'out of time: takes about {check.seconds:.0f} s, {max(left, 0):.0f} s are left'
+                tell(name=name, state='skipped', why=why)
                 continue
             tell(begins=name, seconds=check.seconds)
             result = made(check, place)
@@ -66,8 +67,8 @@ def work(a):
 def started(a, names):
     "A process for these checks, and the end of the pipe that it writes to"
     here, there = os.pipe()
-    command = [sys.executable, __file__, '--pipe', str(there), '--until', str(a.until), '--out', str(a.out), '--names', *names]
-    command += ['--small']*a.small + ['--cpu']*a.cpu
+    command = [sys.executable, __file__, '--pipe', str(there), '--until', str(a.until), '--out', str(a.out)]
+    command += ['--names', *names] + ['--small']*a.small + ['--cpu']*a.cpu
     environment = os.environ | dict(PYTHONPATH=os.pathsep.join([str(root), os.environ.get('PYTHONPATH', '')]),
                                     TOKENIZERS_PARALLELISM='false', HF_HUB_OFFLINE='1')
     process = subprocess.Popen(command, pass_fds=[there], env=environment, stdout=sys.stderr, start_new_session=True)
@@ -84,7 +85,8 @@ def lines_of(process, pipe, until):
             if not ready:
                 os.killpg(process.pid, signal.SIGKILL)
             code = process.wait()
-            yield dict(ended=waiting, why='took too long and was ended' if not ready else f'the process died (exit code {code})')
+            why = f'the process died (exit code {code})' if ready else 'took too long and was ended'
+            yield dict(ended=waiting, why=why)
             return
         *lines, text = (text+piece).split(b'\n')
         for line in map(json.loads, lines):
@@ -126,7 +128,7 @@ def cell(result):
 
 def table(found):
     "A run as a table in Markdown"
-    lines = [f'{found["title"]}, {found["date"]}', '', '| check | | seconds | peak GB | |', '| --- | --- | --- | --- | --- |']
+    lines = [f'{found["title"]}, {found["date"]}', '', '| check | | seconds | peak GB | |', '| --- '*5+'|']
     for name, r in found['checks'].items():
         lines.append(f'| {name} | {r["state"]} | {r.get("seconds", "")} | {r.get("peak_gb", "")} | {cell(r)} |')
     states = [r['state'] for r in found['checks'].values()]
@@ -163,13 +165,14 @@ def run(a):
     a.out, a.until = a.out.absolute(), began+a.seconds
     found = dict(title='small sizes' if a.small else 'a GPU', date=time.strftime('%Y-%m-%d'), checks={})
     def keep(name, result):
+        trace = result.pop('trace', '') # it names folders of this machine: shown, not kept
         found['checks'][name] = result
         found['seconds'] = round(time.time()-began, 1)
         found['title'] = result.get('figures', {}).get('title', found['title'])
         a.out.write_text(json.dumps(found, indent=1))
         print(f'{found["seconds"]:6.1f} s  {result["state"]:8} {name}: {cell(result)}', flush=True)
-        if 'trace' in result:
-            print(result['trace'], file=sys.stderr, flush=True)
+        if trace:
+            print(trace, file=sys.stderr, flush=True)
     a.out.write_text(json.dumps(found))
     follow(a, chosen(a), keep)
     print('\n'+table(found), flush=True)

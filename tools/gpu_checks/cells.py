@@ -1,5 +1,5 @@
 "The notebooks' cells that are marked for a GPU, with the cells before them that they build on."
-import ast, json
+import json, symtable
 from . import check, need, need_gpu, root
 
 LEFT_OUT = '#| slow', '#| hub', '#| default_exp', '#| eval: false'
@@ -11,29 +11,41 @@ def code_of(path):
 
 def marked(source): return '#| cuda' in source
 
+def inside(table):
+    "A table of symbols and those of the functions and classes in it"
+    yield table
+    for child in table.get_children():
+        yield from inside(child)
+
 def names(source):
-    "Names that a cell makes, and those that it looks up"
+    "Names that a cell makes, and those of other cells that it looks up"
     lines = [o for o in source.splitlines() if not o.startswith(('%', '!'))]
-    made, used = set(), set()
-    for node in ast.walk(ast.parse('\n'.join(lines))):
-        if isinstance(node, ast.Name):
-            (made if isinstance(node.ctx, ast.Store) else used).add(node.id)
-        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-            made.add(node.name)
-        elif isinstance(node, (ast.Import, ast.ImportFrom)):
-            made |= {(o.asname or o.name).partition('.')[0] for o in node.names}
+    whole = symtable.symtable('\n'.join(lines), 'cell', 'exec')
+    made = {s.get_name() for s in whole.get_symbols() if s.is_assigned() or s.is_imported()}
+    used = {s.get_name() for t in inside(whole) for s in t.get_symbols()
+            if s.is_referenced() and (t is whole or s.is_global())}
     return made, used
+
+def all_wanted(parts):
+    "Names that the marked cells look up, and those that the cells which make them look up in turn"
+    known = [(marked(source), *names(source)) for _, source in parts]
+    wanted, before = set(), None
+    while wanted != before:
+        before = set(wanted)
+        for is_marked, made, used in known:
+            if is_marked or made & wanted:
+                wanted |= used
+    return wanted
 
 def needed(cells):
     "The marked cells, and those before that make what they use"
     last = max(i for i, source in cells if marked(source))
     parts = [(i, s) for i, s in cells if i <= last and not any(o in s for o in LEFT_OUT)]
-    wanted, kept = set(), []
+    wanted, kept = all_wanted(parts), []
     for i, source in reversed(parts):
         made, used = names(source)
-        patched = '@patch' in source
-        if marked(source) or made & wanted or patched:
-            wanted |= used
+        if marked(source) or made & wanted or '@patch' in source:
+            wanted = wanted-made | used # what was made last is what counts
             kept.append((i, source))
     return kept[::-1]
 

@@ -23,7 +23,8 @@ def environment(place):
     if place.cuda:
         card = torch.cuda.get_device_properties(0)
         major, minor = torch.cuda.get_device_capability()
-        figures |= dict(card=card.name, sm=f'{major}{minor}', memory_gb=card.total_memory/2**30, cuda=torch.version.cuda)
+        figures |= dict(card=card.name, sm=f'{major}{minor}', cuda=torch.version.cuda)
+        figures['memory_gb'] = card.total_memory/2**30
     for dtype in (torch.float32, torch.bfloat16, torch.float16) if place.cuda else (torch.float32,):
         here = machine(place.device, dtype)
         figures[f'{str(dtype)[6:]} TFLOP/s'] = here.flops/1e12

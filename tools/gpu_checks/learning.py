@@ -12,7 +12,8 @@ def learned(place, **precision):
     small = dict(max_steps=2, per_device_train_batch_size=16) if place.small else {}
     trainer, task = tiny_trainer(place, **SETTINGS | small | precision), addition_task(seed=0)
     test = list(task.test)[:8 if place.small else 100]
-    def accuracy(): return evaluate(trainer.model, trainer.tokenizer, test, num_generations=4, max_completion_length=64, seed=0).accuracy
+    asked = dict(num_generations=4, max_completion_length=64, seed=0)
+    def accuracy(): return evaluate(trainer.model, trainer.tokenizer, test, **asked).accuracy
     before = accuracy()
     trainer.train()
     figures = dict(before=before, after=accuracy(), seconds_a_step=trainer.history[-1]['step_time'])

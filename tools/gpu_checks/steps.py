@@ -99,13 +99,14 @@ def sampled_by(model, work, how):
     last = SHAPES[work.model]['vocab_size']-1
     tokenizer = word_tokenizer(last+1)
     ids = [tokenizer(r['prompt']).input_ids for r in prompts_of(work) for _ in range(work.group)]
-    asked = GenerationConfig(do_sample=True, max_new_tokens=work.completion_tokens, eos_token_id=last, pad_token_id=0, top_k=0)
+    tokens = dict(max_new_tokens=work.completion_tokens, eos_token_id=last, pad_token_id=0)
+    asked = GenerationConfig(do_sample=True, top_k=0, **tokens)
     if how == 'generate':
         rows = torch.tensor(ids, device=model.device)
         return model.generate(rows, attention_mask=torch.ones_like(rows), generation_config=asked)
     answers = model.generate_batch(ids, generation_config=asked)
-    order = sorted(answers, key=lambda name: int(name.rpartition('_')[2]))
-    return torch.tensor([p+answers[n].generated_tokens for p, n in zip(ids, order)], device=model.device)
+    rows = [p+a.generated_tokens for p, a in zip(ids, answers.values())] # which is whose does not matter here
+    return torch.tensor(rows, device=model.device)
 
 def plain_logps(model, ids, T):
     "Log-probs of the last T tokens, from their logits"
