@@ -6,7 +6,9 @@
 #
 # On a GPU machine that has torch, in its own environment, the notebooks' `slow` and `cuda` cells too:
 #     make test-gpu
-# and in a Colab or Kaggle cell:
+# and what only a GPU can answer, as a table in less than ten minutes; nothing is installed:
+#     make gpu-check ARGS='--seconds 150'
+# In a Colab or Kaggle cell:
 #     !git clone https://github.com/grpo-lit/grpo-lit && make -C grpo-lit test-gpu
 
 PYTHON ?= python3
@@ -16,7 +18,7 @@ bin = $(VENV)/bin
 pip = $(bin)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 sources = settings.ini setup.py pyproject.toml constraints.txt
 
-.PHONY: help demo test test-gpu docs readme clean
+.PHONY: help demo test test-gpu gpu-check docs readme clean
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
 
@@ -49,6 +51,10 @@ test-gpu:
 	$(PYTHON) -m pip install -qq -c .torch-here -e '.[dev]'
 	@rm -f .torch-here
 	$(PYTHON) tools/check.py notebooks tests --flags "slow cuda" $(ARGS)
+
+# with the Python that is there, and nothing installed
+gpu-check:
+	$(PYTHON) tools/gpu_check.py $(ARGS)
 
 docs: $(VENV)/.docs
 	$(bin)/python tools/build_docs.py

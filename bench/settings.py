@@ -31,12 +31,12 @@ def word_tokenizer(size):
 def forbid_end(head):
     "Give a model's head a frozen bias, with which the last token, the EOS, is never drawn"
     import torch
-    bias = torch.zeros(len(head.weight))
+    bias = torch.zeros(len(head.weight), dtype=head.weight.dtype, device=head.weight.device)
     bias[-1] = -1e4
     head.bias = torch.nn.Parameter(bias, requires_grad=False)
 
-def random_model(name, seed):
-    "A model of one of the `SHAPES` that never ends early, and its tokenizer"
+def random_model(name, seed, device='cpu'):
+    "A model of one of the `SHAPES` that never ends early, and its tokenizer; made where it is wanted"
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
     sizes = SHAPES[name]
@@ -45,7 +45,8 @@ def random_model(name, seed):
     kind = 'qwen2' if name == '0.5B' else 'llama'
     config = AutoConfig.for_model(kind, **sizes, tie_word_embeddings=True, max_position_embeddings=8192,
                                   pad_token_id=0, bos_token_id=1, eos_token_id=None)
-    model = AutoModelForCausalLM.from_config(config)
+    with torch.device(device):
+        model = AutoModelForCausalLM.from_config(config)
     forbid_end(model.get_output_embeddings())
     return model, tokenizer
 

@@ -1,15 +1,13 @@
 # made by tools/stubs.py: edit the source, then run it
-__all__ = ['TOKEN_FIELDS', 'ROW_FIELDS', 'Rollouts', 'four_answers', 'completion_text', 'prompt_text', 'in_line']
+__all__ = ['TOKEN_FIELDS', 'ROW_FIELDS', 'Rollouts', 'patch', 'four_answers', 'completion_text', 'prompt_text', 'in_line']
 
-import html
+import functools, html
 
 from collections import Counter
 
 from dataclasses import dataclass, field, replace
 
 import torch
-
-from fastcore.basics import patch
 
 from .tensors import below, pad, piece_size, question_text, some_rows, visible
 
@@ -89,6 +87,10 @@ class Rollouts:
     def to(self, device) -> Rollouts:
         """The same with every tensor on `device`"""
         ...
+
+def patch(f=None, *, cls_method: bool=False):
+    """Make a function a method of the class that its first argument is annotated with"""
+    ...
 
 def four_answers(tokenizer) -> Rollouts:
     """The running example of the book: worked out, blurted wrong, blurted right, right but without tags"""

@@ -10,8 +10,8 @@ __all__ = ['BETA_SCHEDULES', 'kl_penalized_rewards', 'scheduled_beta', 'adapted_
 # %% ../nbs/1_line/14_leash.ipynb #24f2f29d
 import math
 import torch
-from fastcore.basics import patch
 from .tensors import no_such
+from .core import patch
 from .logprobs import kl_estimate
 from .policy import Reference
 
@@ -66,4 +66,6 @@ def move(self:Reference,
                          'train all weights, or leave the reference where it is')
     if not 0 <= alpha <= 1: raise ValueError(f'alpha is a share between 0 and 1, not {alpha}')
     with torch.no_grad():
-        for r, p in zip(self.frozen.parameters(), self.policy.parameters()): r.lerp_(p.to(r), alpha)
+        for r, p in zip(self.frozen.parameters(), self.policy.parameters()):
+            if r.dtype == p.dtype: r.lerp_(p.to(r), alpha)
+            else: r.copy_(r.to(p.dtype).lerp(p.to(r.device), alpha)) # rounded once

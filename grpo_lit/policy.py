@@ -6,11 +6,11 @@ Docs: https://grpo-lit.github.io/grpo-lit/1_line/policy.html.md"""
 
 # %% auto #0
 __all__ = ['TINY', 'PICKLES', 'HUB', 'tiny_tokenizer', 'new_tiny', 'check_tokenizer', 'eos_ids', 'unmark_quantized',
-           'refuse_pickles', 'base_of', 'borrow_eos', 'load_policy', 'has_adapter', 'lent', 'Reference', 'add_lora']
+           'refuse_pickles', 'base_of', 'borrow_eos', 'load_policy', 'has_adapter', 'Reference', 'add_lora']
 
 # %% ../nbs/1_line/05_policy.ipynb #d7c8a9fc
-import copy, json, struct
-from contextlib import contextmanager
+import json, struct
+from contextlib import contextmanager, nullcontext
 from importlib.resources import files
 from pathlib import Path
 import torch
@@ -20,6 +20,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 from transformers.utils import find_adapter_config_file, logging as notices
 from .hub import find_on_hub, is_path, model_directory, no_directory
 from .finite import first_nonfinite, not_finite # others find them here
+from .frozen import frozen_copy, half_copy_of, is_there, lent, put_away, stays
+from .shortages import is_out_of_memory
 from .tensors import seed_for
 
 # %% ../nbs/1_line/05_policy.ipynb #510de156
@@ -156,8 +158,9 @@ def borrow_eos(tokenizer, model): # The tokenizer is changed in place
 # %% ../nbs/1_line/05_policy.ipynb #067714c3
 def _on(model, device): # Where it is to be
     "Move a model that can be moved"
-    fixed = getattr(model, 'is_quantized', False) or getattr(model, 'hf_device_map', None)
-    return model if fixed else model.to(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
+    device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
+    placed = stays(model) or getattr(model, 'hf_device_map', None) or is_there(model, device)
+    return model if placed else model.to(device)
 
 def load_policy(name_or_path:str='tiny', # "tiny", a hub name, a directory, a .gguf file, or an adapter
                 dtype:torch.dtype|str=torch.float32, # Of the weights; train in float32
@@ -182,8 +185,8 @@ def load_policy(name_or_path:str='tiny', # "tiny", a hub name, a directory, a .g
         try:
             tokenizer = tokenizer or AutoTokenizer.from_pretrained(where, **both, **hub)
             model = AutoModelForCausalLM.from_pretrained(where, dtype=dtype, **both, **kwargs)
-        except torch.OutOfMemoryError: raise
         except (OSError, ValueError, KeyError, IndexError, RuntimeError, ImportError, SafetensorError, struct.error) as e:
+            if is_out_of_memory(e): raise
             raise _not_loaded(name_or_path, where, e) from e
     if gguf: unmark_quantized(model)
     borrow_eos(tokenizer, model)
@@ -191,16 +194,6 @@ def load_policy(name_or_path:str='tiny', # "tiny", a hub name, a directory, a .g
 
 # %% ../nbs/1_line/05_policy.ipynb #62759062
 def has_adapter(model) -> bool: return hasattr(model, 'disable_adapter')
-
-@contextmanager
-def lent(model, device):
-    "A model whose weights are on another device for a while; what they become there is lost"
-    home = {x: x.data for x in (*model.parameters(), *model.buffers())}
-    try:
-        for x, data in home.items(): x.data = data.to(device)
-        yield model
-    finally:
-        for x, data in home.items(): x.data = data
 
 def _trained_adapter(model) -> dict: # Parameter -> numbers
     "The weights of an adapter that says something already; a new one says nothing"
@@ -211,20 +204,25 @@ def _trained_adapter(model) -> dict: # Parameter -> numbers
 class Reference:
     "The policy as it was when this was made: a frozen copy, or, for a LoRA policy, its base weights"
     def __init__(self, model,
-                 offload:bool=False # Keep the copy in the memory of the CPU while it is not asked
+                 offload:bool=False, # Keep the copy in the memory of the CPU while it is not asked
+                 half:torch.dtype|None=None # Of autocast, under which it will be asked: its matrices are kept in that
                 ):
-        self.policy = model
-        self.frozen = None if has_adapter(model) else copy.deepcopy(model).eval().requires_grad_(False)
-        if offload and self.frozen is not None: self.frozen.to('cpu')
+        self.policy, self.half, self.frozen = model, None, None
         self.start = _trained_adapter(model) if has_adapter(model) else {}
+        if has_adapter(model): return
+        if half and (found := half_copy_of(model, half)) is not None: self.frozen, self.half = found, half
+        else: self.frozen = frozen_copy(model)
+        if offload: put_away(self.frozen)
 
     @contextmanager
     def __call__(self):
         "Yields the reference model, where the policy is"
         if self.frozen is not None:
-            with lent(self.frozen, self.policy.device) as frozen: yield frozen
+            with lent(self.frozen, self.policy) as frozen, self.precision(): yield frozen
             return
         with self.as_it_began(): yield self.policy
+
+    def precision(self): return torch.autocast(self.policy.device.type, self.half) if self.half else nullcontext()
 
     @contextmanager
     def as_it_began(self):

@@ -6,10 +6,10 @@ Docs: https://grpo-lit.github.io/grpo-lit/1_line/tensors.html.md"""
 
 # %% auto #0
 __all__ = ['SHAPELESS', 'pad', 'mask_after_eos', 'masked_mean', 'positions', 'below', 'some_rows', 'piece_size', 'seed_for',
-           'visible', 'question_text', 'did_you_mean', 'no_such']
+           'visible', 'question_text', 'wait', 'clock', 'did_you_mean', 'no_such']
 
 # %% ../nbs/1_line/01_tensors.ipynb #0f277be5
-import difflib, hashlib, logging, re
+import difflib, hashlib, logging, re, time
 from unicodedata import category
 import torch
 import torch.nn.functional as F
@@ -140,6 +140,16 @@ def question_text(prompt # A string, or a list of chat messages
     if isinstance(prompt, str): return prompt
     asked = [m for m in prompt if m['role'] == 'user'] or prompt
     return str(asked[-1]['content']) if asked else ''
+
+# %% ../nbs/1_line/01_tensors.ipynb #581ed6e2
+def wait(device):
+    "Until a GPU has done what it was asked for"
+    if torch.device(device).type == 'cuda': torch.cuda.synchronize(device)
+
+def clock(device) -> float: # Seconds from somewhere
+    "What `time.perf_counter` says when everything is done"
+    wait(device)
+    return time.perf_counter()
 
 # %% ../nbs/1_line/01_tensors.ipynb #92fa1b0c
 def did_you_mean(name, options, # Strings

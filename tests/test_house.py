@@ -12,7 +12,7 @@ nbs, lib = root/'nbs', root/'grpo_lit'
 # A chapter of part I that uses a fast path of part III, or another part, does so through a small door.
 # These are all of them: (module, what it imports although that comes later in the book).
 AGAINST_THE_ORDER = {
-    ('sampling', 'fast.decoding'),
+    ('sampling', 'fast.static'),
     ('sampling', 'fast.sharing'),
     ('scoring', 'rewards.calls'),
     ('logprobs', 'fast.prefix'),

@@ -19,6 +19,7 @@ class Machine:
     "Two ceilings"
     flops:float # Floating-point operations per second
     bandwidth:float # Bytes per second from memory
+    dtype:torch.dtype|None=None # In which they were measured: weights are read in it; None: in their own
 
 # %% ../../nbs/3_fast/07_speed.ipynb #cc2ba28a
 def _best(f, sync, seconds=.4): # Seconds of the fastest run
@@ -43,7 +44,7 @@ def machine(device:str='cpu', dtype:torch.dtype=torch.float32) -> Machine:
         a, b, out = (torch.randn(n, n, device=device, dtype=dtype) for _ in range(3))
         long = torch.ones(length, device=device)
         product = _best(lambda: torch.mm(a, b, out=out), sync)
-        return Machine(flops=2*n**3/product, bandwidth=4*length/_best(long.sum, sync))
+        return Machine(2*n**3/product, 4*length/_best(long.sum, sync), dtype)
 
 # %% ../../nbs/3_fast/07_speed.ipynb #f368dd84
 @dataclass(frozen=True)
@@ -56,7 +57,9 @@ class Sizes:
     queries:int # Width of all query heads together
     keys:int # Width of all key heads together
 
-def model_sizes(model) -> Sizes: # Any causal LM of `transformers`
+def model_sizes(model, # Any causal LM of `transformers`
+                dtype:torch.dtype|None=None # In which its products are made; None: in that of its weights
+               ) -> Sizes:
     "Count a model's weights; tables that are only looked up do not count"
     c = getattr(model.config, 'get_text_config', lambda: model.config)()
     heads = c.num_attention_heads
@@ -65,7 +68,8 @@ def model_sizes(model) -> Sizes: # Any causal LM of `transformers`
     head = model.get_output_embeddings().weight
     tables = {id(m.weight) for m in model.modules() if isinstance(m, torch.nn.Embedding)} | {id(head)}
     inner = sum(p.numel() for p in model.parameters() if p.ndim > 1 and id(p) not in tables)
-    return Sizes(inner, head.numel(), head.element_size(), c.num_hidden_layers, heads*d, kv_heads*d)
+    wide = min(head.element_size(), (dtype or head.dtype).itemsize)
+    return Sizes(inner, head.numel(), wide, c.num_hidden_layers, heads*d, kv_heads*d)
 
 # %% ../../nbs/3_fast/07_speed.ipynb #f19ded5f
 def forward_work(s:Sizes, ro:Rollouts) -> float: # Operations
@@ -101,7 +105,7 @@ def phase_floors(m:Machine, model, # Any causal LM of `transformers`
                  part:Rollouts|None=None # The rows of the update; None: all
                 ) -> dict: # Least seconds of sample, reference and update
     "What each phase takes at least; counts as in Kaplan et al. (arXiv 2001.08361), section 2.1"
-    s = model_sizes(model)
+    s = model_sizes(model, m.dtype)
     return dict(sample=sampling_floor(m, s, rollouts),
                 reference=forward_work(s, rollouts)/m.flops,
                 update=3*forward_work(s, part or rollouts)/m.flops)

@@ -12,6 +12,7 @@ import warnings, weakref
 from typing import NamedTuple
 import torch
 from torch.utils.checkpoint import checkpoint
+from .trials import Trials, kernel_of_trl, logps_example
 
 # %% ../../nbs/3_fast/04_tiles.ipynb #2a3be27d
 ROWS, COLUMNS = 512, 8192 # Of a tile: 16 MB of float32
@@ -115,11 +116,19 @@ class _HeadLogps(torch.autograd.Function):
         return gh, like(gW, W), like(gb, b), None, None, None
 
 # %% ../../nbs/3_fast/04_tiles.ipynb #2695da01
-def _kernel():
-    "TRL's Triton kernel for the same, or None"
-    try: from trl.kernels import ChunkedLogProbFunction
-    except ImportError: return None
-    return ChunkedLogProbFunction
+def _ours(h, W, b, ids, T, columns, softcap, scale, wanted): # Called like TRL's
+    return _HeadLogps.apply(h, W, b, ids, _Finish(T, softcap, scale), bool(wanted))
+
+_trials = Trials("TRL's kernel for log-probs", 'tiles of torch do it')
+
+def _kernel(h, W, b, finish, wanted):
+    "TRL's kernel, if it is here and does as ours"
+    theirs, mixed = kernel_of_trl(h.device), torch.is_autocast_enabled(h.device.type)
+    if theirs is None: return _ours
+    kind = h.dtype, W.dtype, h.shape[1], b is None, finish.softcap is None, wanted, mixed
+    tried = [lambda k=k: logps_example(k, h, W, b, finish, wanted) for k in (theirs, _ours)]
+    most = 2e-2 if mixed or h.dtype.itemsize < 4 else 2e-3
+    return theirs if _trials.passes(h.device, kind, *tried, most) else _ours
 
 # %% ../../nbs/3_fast/04_tiles.ipynb #9e001d89
 def head_logps(hidden:torch.Tensor, # (N, H), what the output layer reads
@@ -132,10 +141,9 @@ def head_logps(hidden:torch.Tensor, # (N, H), what the output layer reads
                return_entropy:bool=False
               ) -> tuple: # Log-probs of `ids` and, or None, entropies: (N,) each, float32 or wider, with gradient
     "Log-probs from hidden states, tile by tile; the (N, V) logits never exist"
-    if hidden.is_cuda and (kernel := _kernel()) is not None:
-        wanted = ('entropy',) if return_entropy else ()
-        return kernel.apply(hidden, weight, bias, ids, temperature, COLUMNS, softcap, scale, wanted)[:2]
-    return _HeadLogps.apply(hidden, weight, bias, ids, _Finish(temperature, softcap, scale), return_entropy)
+    finish, wanted = _Finish(temperature, softcap, scale), ('entropy',) if return_entropy else ()
+    kernel = _kernel(hidden, weight, bias, finish, wanted)
+    return kernel(hidden, weight, bias, ids, temperature, COLUMNS, softcap, scale, wanted)[:2]
 
 # %% ../../nbs/3_fast/04_tiles.ipynb #499de512
 def _before_head(model, inputs):

@@ -6,7 +6,7 @@ Docs: https://grpo-lit.github.io/grpo-lit/2_rewards/calls.html.md"""
 
 # %% auto #0
 __all__ = ['log', 'reward_arguments', 'reward_name', 'reward_parameters', 'not_taken', 'begin_call', 'outcome', 'row_calls',
-           'child_outcomes', 'RewardCaller', 'call_rewards', 'by_hand']
+           'child_outcomes', 'forget_frames', 'RewardCaller', 'call_rewards', 'by_hand']
 
 # %% ../../nbs/2_rewards/35_calls.ipynb #017f63ef
 import contextlib, inspect, logging, math, os, signal, threading, traceback
@@ -138,6 +138,12 @@ def _traceback(error):
     if len(text) > 4000: text = text[:1500] + '\n…\n' + text[-2500:]
     return visible(text, '\n\t')
 
+def forget_frames(error:BaseException):
+    "An error that is kept holds the frames it came through, and with them a whole trainer: let them go"
+    while error is not None and error.__traceback__ is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
+
 @dataclass
 class RewardCaller:
     "Calls reward functions for the length of one run, and remembers which of them hung or failed"
@@ -163,6 +169,7 @@ class RewardCaller:
         changed = []
         with self.apart(changed):
             found = outcome(answer or begin_call(f, args, timeout, partial(self.give_up, f)))
+        if self.quiet and isinstance(found, BaseException): forget_frames(found)
         self.tell(f, 'changed', 'reward %s changed %s; it was put back (said once)', ', '.join(changed), changed)
         return found
 
@@ -175,6 +182,7 @@ class RewardCaller:
             if isinstance(found, RewardTimeout): self.hung.add(name)
             if isinstance(found, RewardStuck) and hasattr(os, 'fork'): self.unruly.add(name)
             if B == 1: return self._marked(f, [found])
+            forget_frames(found)
         return self._marked(f, self._each(f, args, timeout))
 
     def _each(self, f, args, timeout):
@@ -189,7 +197,9 @@ class RewardCaller:
     def _marked(self, f, found):
         "Values and errors of rows, the errors shown and made NaN"
         errors = [o for o in found if isinstance(o, BaseException)]
-        for e in errors: self.show(f, e)
+        for e in errors:
+            self.show(f, e)
+            forget_frames(e)
         return [math.nan if isinstance(o, BaseException) else o for o in found], len(errors)
 
     def tell(self, f, kind, text, what, wanted=True):

@@ -150,12 +150,15 @@ def in_main(call, # Without arguments
                 sys.settrace(trace)
     except BaseException as e:
         error = e
-    if alarm.insisted or alarm.rings > 1:
-        raise RewardStuck(alarm.text) from error
-    if alarm.rings and not isinstance(error, RewardTimeout):
-        raise RewardTimeout(alarm.text) from error
-    if error is not None:
-        raise error
+    try:
+        if alarm.insisted or alarm.rings > 1:
+            raise RewardStuck(alarm.text) from error
+        if alarm.rings and not isinstance(error, RewardTimeout):
+            raise RewardTimeout(alarm.text) from error
+        if error is not None:
+            raise error
+    finally:
+        alarm.base = error = None # both hold this frame and all that called it: a whole trainer
     return value
 
 # %% ../../nbs/2_rewards/33_limits.ipynb #09de47de

@@ -10,12 +10,12 @@ __all__ = ['DataOrder', 'updates_per_rollout', 'prompts_of', 'planned_steps', 'w
            'advantages_of', 'Collector', 'replace_dead_groups', 'collect']
 
 # %% ../../nbs/4_run/35_collect.ipynb #e5524a34
-import math, time
+import math
 from dataclasses import replace
 import torch
 from ..advantages import group_advantages
 from ..core import Rollouts
-from ..fast.batches import all_logps, portions, trained_mask
+from ..fast.batches import all_logps, trained_mask
 from ..fast.offpolicy import importance_weights
 from ..leash import kl_penalized_rewards, scheduled_beta
 from ..logprobs import high_entropy_mask
@@ -24,8 +24,9 @@ from .checkpoints import RunState
 from .graders import RewardNotes
 from .rows import Stream, one_reader
 from .sampler import Sampler, overlapped
+from .shortage import in_portions
 from ..scoring import score_completions, whole_row
-from ..tensors import seed_for
+from ..tensors import clock, seed_for
 
 # %% ../../nbs/4_run/35_collect.ipynb #5cc58fd2
 class DataOrder:
@@ -37,8 +38,7 @@ class DataOrder:
 
     def __getitem__(self, n:int) -> int:
         epoch, i = divmod(n, self.rows)
-        if not self.shuffle:
-            return i
+        if not self.shuffle: return i
         if epoch != self.epoch:
             generator = torch.Generator().manual_seed(seed_for(self.seed, 'order', epoch))
             self.order = torch.randperm(self.rows, generator=generator).tolist()
@@ -116,11 +116,11 @@ def with_replacements(rollouts:Rollouts, extra:Rollouts) -> Rollouts:
 # %% ../../nbs/4_run/35_collect.ipynb #b3285585
 def add_reference(rollouts:Rollouts, state:RunState, args, accelerator):
     "Fill in `ref_logps`, if the run has a reference"
-    if state.reference is None:
-        return
-    batches = portions(state.model, rollouts, args, state.memory_divisor)
-    with state.reference() as reference, accelerator.autocast():
-        rollouts.ref_logps = all_logps(reference, rollouts, batches, args.temperature)
+    if state.reference is None: return
+    def read(batches):
+        with state.reference() as reference, accelerator.autocast():
+            return all_logps(reference, rollouts, batches, args.temperature)
+    rollouts.ref_logps = in_portions(read, state, rollouts, args)
 
 # %% ../../nbs/4_run/35_collect.ipynb #33fdf345
 def add_weights(rollouts:Rollouts, state:RunState, args, accelerator):
@@ -128,11 +128,11 @@ def add_weights(rollouts:Rollouts, state:RunState, args, accelerator):
     mode = args.importance_sampling_mode or ('token_truncate' if state.correct_mismatch else None)
     weighed = mode or args.top_entropy_quantile < 1
     too_coarse = (args.bf16 or args.fp16) and updates_per_rollout(args) > 1
-    if not (weighed or too_coarse):
-        return
-    batches = portions(state.model, rollouts, args, state.memory_divisor)
-    with accelerator.autocast():
-        rollouts.old_logps, entropy = all_logps(state.model, rollouts, batches, args.temperature, return_entropy=True)
+    if not (weighed or too_coarse): return
+    def read(batches):
+        with accelerator.autocast():
+            return all_logps(state.model, rollouts, batches, args.temperature, return_entropy=True)
+    rollouts.old_logps, entropy = in_portions(read, state, rollouts, args)
     if weighed:
         rollouts.token_weights = token_weights(rollouts, entropy, args, mode)
 
@@ -197,14 +197,15 @@ class Collector:
 
     def sample_and_score(self, rows:list, seed:int) -> tuple: # Rollouts, seconds of sampling, of rewards alone
         "Groups for `rows` with their rewards"
-        began, G = time.perf_counter(), self.args.num_generations
+        device, G = self.accelerator.device, self.args.num_generations
+        began = clock(device)
         if self.args.overlap_rewards:
             ro, sampled = overlapped(lambda tell: self.sample(rows, G, seed, tell), self.score, len(rows))
         else:
             ro = self.sample(rows, G, seed)
-            sampled = time.perf_counter()
+            sampled = clock(device)
             ro = self.score(ro)
-        return ro, sampled-began, time.perf_counter()-sampled
+        return ro, sampled-began, clock(device)-sampled
 
     def complete(self, rollouts:Rollouts) -> Rollouts:
         "With what an update needs besides: log-probs of the reference, weights, advantages"
@@ -215,8 +216,7 @@ class Collector:
 
     def group(self, row:dict, seed:int) -> Rollouts:
         "One group for `row`, to be looked at"
-        ro, _, _ = self.sample_and_score([row], seed)
-        return self.complete(ro)
+        return self.complete(self.sample_and_score([row], seed)[0])
 
 # %% ../../nbs/4_run/35_collect.ipynb #b8a9da7f
 def replace_dead_groups(collector:Collector, rollouts:Rollouts,
@@ -227,8 +227,7 @@ def replace_dead_groups(collector:Collector, rollouts:Rollouts,
     args, asked = collector.args, 0
     for k in range(1, args.dynamic_sampling+1):
         missing = int((~informative_groups(rollouts)).sum())
-        if not missing:
-            break
+        if not missing: break
         rows = collector.prompt_rows(rollout, k)[:missing]
         extra, *spent = collector.sample_and_score(rows, seed_for(args.seed, 'rollout', rollout, k))
         seconds[:] = [a+b for a, b in zip(seconds, spent)]
@@ -242,9 +241,10 @@ def collect(collector:Collector, rollout:int) -> tuple: # Rollouts, and metrics:
     args, rows = collector.args, collector.prompt_rows(rollout)
     ro, *seconds = collector.sample_and_score(rows, seed_for(args.seed, 'rollout', rollout))
     ro, more = replace_dead_groups(collector, ro, rollout, seconds)
-    began = time.perf_counter()
+    device = collector.accelerator.device
+    began = clock(device)
     ro = collector.complete(ro)
-    metrics = {'time/sample': seconds[0], 'time/reward': seconds[1], 'time/reference': time.perf_counter()-began}
+    metrics = {'time/sample': seconds[0], 'time/reward': seconds[1], 'time/reference': clock(device)-began}
     if args.dynamic_sampling:
         metrics['dynamic_sampling/prompts'] = float(len(rows)+more)
     return ro, metrics

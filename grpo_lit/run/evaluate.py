@@ -15,7 +15,7 @@ import torch
 from ..answers import as_numbers, extract_answer
 from ..rewards.comparing import accuracy_reward, strict_accuracy_reward
 from ..tensors import no_such, seed_for
-from ..logprobs import kl_estimate, token_logps
+from ..logprobs import kl_estimate
 from ..sampling import sample_groups
 from ..rewards.calls import RewardCaller, reward_name
 from ..scoring import check_rewards, columns_of_rows, score_completions, whole_row
@@ -23,6 +23,7 @@ from .intervals import mean_interval, pass_at_k, seed_interval, wilson_interval
 from .kept import Answers, weights_mark
 from .logs import plain
 from .pairs import Paired, paired
+from .room import Room
 
 # %% ../../nbs/4_run/55_evaluate.ipynb #f696b7a5
 def _ballot(answer):
@@ -129,10 +130,9 @@ def result_of(rows:list, # As in `EvalResult.rows`: of an evaluation, or of a pa
                       unjudged=sum(row['scores'].count(None) for row in rows))
 
 # %% ../../nbs/4_run/55_evaluate.ipynb #cdffa3c2
-def _kls(ro, reference, temperature):
+def _kls(ro, reference, temperature, room):
     "Sum over its tokens of the k3 to the reference, for each row"
-    with torch.no_grad(), reference() as ref:
-        k = kl_estimate(ro.logps, token_logps(ref, ro, temperature or 1.))
+    k = kl_estimate(ro.logps, room.read(reference, ro, temperature or 1.))
     return (k*ro.completion_mask).sum(1)
 
 def _questions(task, limit, batch_size):
@@ -148,10 +148,12 @@ def _questions(task, limit, batch_size):
         if 'prompt' not in r: raise ValueError('a question has ' + no_such('column', 'prompt', list(r)))
     return asked
 
-def _asked(model, tokenizer, part, G, length, temperature, seed, sampling):
+def _asked(model, tokenizer, part, G, length, temperature, seed, sampling, room):
     "Answers to a batch"
-    return sample_groups(model, tokenizer, [r['prompt'] for r in part], G, length, temperature,
-                         seed=seed, columns=columns_of_rows(part), **sampling)
+    prompts, columns = [r['prompt'] for r in part], columns_of_rows(part)
+    def draw(rows):
+        return sample_groups(model, tokenizer, prompts, G, length, temperature, seed=seed, columns=columns, **sampling | dict(max_rows=rows))
+    return room.sample(draw, len(part), G)
 
 def _scored(ro, part, reward, graders, judged):
     "Rows of a batch, by all graders; `judged` is how they are called"
@@ -183,14 +185,14 @@ def evaluate(model, tokenizer, task, # A `Task` (its test rows), or rows with `p
                batch_size=batch_size, seed=seed, reward=reward_name(reward), graders=list(graders)) | sampling
     if out: how['weights'] = weights_mark(model)
     answers = Answers(out, how, questions, batch_size)
-    judged = dict(isolate=True, timeout=reward_timeout, caller=RewardCaller())
+    judged, room = dict(isolate=True, timeout=reward_timeout, caller=RewardCaller()), Room(sampling.get('max_rows'))
     try:
         for i in range(len(answers.rows), len(questions), batch_size):
             part = questions[i:i+batch_size]
-            ro = _asked(model, tokenizer, part, G, length, temperature, seed_for(seed, 'evaluate', i), sampling)
+            ro = _asked(model, tokenizer, part, G, length, temperature, seed_for(seed, 'evaluate', i), sampling, room)
             rows = _scored(ro, part, reward, graders, judged)
             if reference is not None:
-                kls = _kls(ro, reference, temperature).view(-1, G).sum(1).tolist()
+                kls = _kls(ro, reference, temperature, room).view(-1, G).sum(1).tolist()
                 rows = [row | dict(kl=kl) for row, kl in zip(rows, kls)]
             answers.add(rows)
             if progress: progress(len(answers.rows), len(questions))

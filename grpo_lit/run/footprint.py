@@ -14,8 +14,10 @@ from dataclasses import dataclass
 import torch
 from transformers import AutoModelForCausalLM
 from ..core import Rollouts
+from ..fast.prefix import LONG, pieces_from
 from ..fast.speed import model_sizes
 from ..logprobs import token_logps
+from ..frozen import product_weights
 from ..policy import add_lora, has_adapter
 from .precision import HALF, computing_dtype
 
@@ -67,10 +69,11 @@ def tokens_in(ro:Rollouts) -> int:
 def kept_by(model, prompt:int, completion:int, G:int, compute:torch.dtype) -> tuple: # Bytes per token; bytes for all
     "What a small model keeps in an update"
     found = []
+    start = 0 if prompt >= LONG else LONG # as the long prompt that this one stands for
+    half = torch.autocast('cpu', compute) if compute in HALF else contextlib.nullcontext()
     for tokens in (120, 240):
         ro = some_rollouts(prompt, completion, G, tokens)
-        half = torch.autocast('cpu', compute) if compute in HALF else contextlib.nullcontext()
-        with half: kept = kept_bytes(model, lambda: token_logps(model, ro, return_entropy=True))
+        with pieces_from(start), half: kept = kept_bytes(model, lambda: token_logps(model, ro, return_entropy=True))
         found.append((tokens_in(ro), kept))
     (n, few), (m, many) = found
     each = (many-few)/(m-n)
@@ -85,6 +88,7 @@ class Footprint:
     trained:int # How many of them are trained
     embedded:int # How many of these are rows of an embedding
     largest:int # Numbers of the largest tensor that is trained
+    products:int # How many are read by matrix products alone, as `product_weights` finds them
     adapter:bool # Is the base frozen?
     layers:int # How many
     hidden:int # Width of the hidden states
@@ -113,7 +117,8 @@ def counted(model) -> dict: # For `Footprint`
                 numbers=sum(p.numel() for p in parameters),
                 trained=sum(p.numel() for p in trained),
                 embedded=sum(p.numel() for p in trained if p in rows),
-                largest=max((p.numel() for p in trained), default=0))
+                largest=max((p.numel() for p in trained), default=0),
+                products=sum(p.numel() for p in product_weights(model)))
 
 def footprint(model, # A causal language model, or a configuration of one
               args, # A `GRPOConfig` whose precision is settled

@@ -6,10 +6,10 @@ Docs: https://grpo-lit.github.io/grpo-lit/4_run/prepare.html.md"""
 
 # %% auto #0
 __all__ = ['has_unknown', 'check_columns', 'check_rows', 'check_run', 'policy_and_tokenizer', 'without_dropout',
-           'always_in_order', 'new_accelerator', 'place', 'new_state']
+           'always_in_order', 'RunAccelerator', 'new_accelerator', 'place', 'reference_dtype', 'new_state']
 
 # %% ../../nbs/4_run/32_prepare.ipynb #4b002d61
-import os
+import contextlib, os
 from pathlib import Path
 import torch
 from accelerate import Accelerator
@@ -17,6 +17,7 @@ from accelerate.state import AcceleratorState
 from transformers import AutoTokenizer, get_scheduler
 from ..fast.batches import checkpoint_activations
 from ..fast.sharing import share_alike, share_prefix
+from ..frozen import is_there, stays
 from ..policy import Reference, check_tokenizer, has_adapter, load_policy
 from .files import log
 from .fitness import check_ids, check_model, check_vocabulary, has_quantized, trainable, vocabulary
@@ -26,7 +27,7 @@ from .rows import Stream
 from ..rewards.audit import check_gold
 from .checkpoints import RunState
 from .optimizers import new_optimizer
-from .precision import float32_masters, loading_options, on_cpu, precision
+from .precision import HALF, computing_dtype, float32_masters, loading_options, on_cpu, precision
 from .config import GRPOConfig
 from ..sampling import check_fits
 from ..scoring import check_rewards, whole_row
@@ -135,12 +136,12 @@ def policy_and_tokenizer(model, processing_class,
 
 # %% ../../nbs/4_run/32_prepare.ipynb #ef5e4cbd
 def without_dropout(model):
-    "Switch dropout off, in layers and in attention; an earlier trainer's precision goes as well"
-    from trl.trainer import disable_dropout_in_model
+    "Switch dropout off, in layers and in attention; the precision that `accelerate` has written into a model goes as well"
     if '_original_forward' in vars(model):
         model.forward = vars(model).pop('_original_forward')
-    disable_dropout_in_model(model)
     for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.
         for name, value in list(vars(module).items()):
             if 'dropout' in name and isinstance(value, float):
                 setattr(module, name, 0.)
@@ -151,15 +152,40 @@ def always_in_order():
     os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
     torch.use_deterministic_algorithms(True, warn_only=True)
 
-# %% ../../nbs/4_run/32_prepare.ipynb #d61d280b
-def new_accelerator(args:GRPOConfig) -> Accelerator:
+# %% ../../nbs/4_run/32_prepare.ipynb #90bb7833
+class RunAccelerator(Accelerator):
+    "An `Accelerator` whose device and precision are its own, however many there are"
+    own = None # Its device and what `accelerate` calls its precision; None: it is being made
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.own = super().device, super().mixed_precision
+
+    @property
+    def device(self): return self.own[0] if self.own else super().device
+
+    @property
+    def mixed_precision(self): return self.own[1] if self.own else super().mixed_precision
+
+    @contextlib.contextmanager
+    def autocast(self, autocast_handler=None):
+        "A block that computes in the precision of this run"
+        handler = autocast_handler or self.autocast_handler
+        options = handler.to_kwargs() if handler else {}
+        half = dict(bf16=torch.bfloat16, fp16=torch.float16).get(self.mixed_precision)
+        with contextlib.ExitStack() as stack:
+            if self.native_amp: stack.enter_context(torch.autocast(self.device.type, half, **options))
+            yield
+
+# %% ../../nbs/4_run/32_prepare.ipynb #1a29576f
+def new_accelerator(args:GRPOConfig) -> RunAccelerator:
     "Device and precision; a notebook may train twice, with different ones"
     AcceleratorState._reset_state(reset_partial_state=True)
     if args.full_determinism:
         always_in_order()
     if args.tf32 is not None:
         torch.set_float32_matmul_precision('high' if args.tf32 else 'highest')
-    accelerator = Accelerator(cpu=on_cpu(args), mixed_precision=precision(args))
+    accelerator = RunAccelerator(cpu=on_cpu(args), mixed_precision=precision(args))
     if accelerator.num_processes > 1:
         raise ValueError('this version trains in one process')
     return accelerator
@@ -167,10 +193,15 @@ def new_accelerator(args:GRPOConfig) -> Accelerator:
 # %% ../../nbs/4_run/32_prepare.ipynb #148c05fe
 def place(model, device:torch.device):
     "Move a model to the device of the run, if it can be moved"
-    spread = len(set((getattr(model, 'hf_device_map', None) or {}).values())) > 1
-    if not (spread or has_quantized(model)): model.to(device)
+    if not (stays(model) or has_quantized(model) or is_there(model, device)): model.to(device)
 
 # %% ../../nbs/4_run/32_prepare.ipynb #ec737d3c
+def reference_dtype(args:GRPOConfig) -> torch.dtype|None: # None: as the policy
+    "What the matrices of a reference are kept in"
+    dtype = computing_dtype(args)
+    return dtype if dtype in HALF and not args.sync_ref_model else None
+
+# %% ../../nbs/4_run/32_prepare.ipynb #b7f9a5fa
 def new_state(model, args:GRPOConfig,
               accelerator:Accelerator,
               total_steps:int, # Updates of the whole run
@@ -187,13 +218,12 @@ def new_state(model, args:GRPOConfig,
     place(model, accelerator.device)
     share_prefix(model)
     with phase('copying the reference', args.disable_tqdm):
-        reference = Reference(model, args.offload_reference) if args.beta else None
+        reference = Reference(model, args.offload_reference, reference_dtype(args)) if args.beta else None
     if reference and reference.frozen is not None:
         share_alike(reference.frozen, model)
     optimizer = optimizer or new_optimizer(parameters, args, model)
     warmup = args.get_warmup_steps(total_steps)
     schedule = schedule or get_scheduler(args.lr_scheduler_type, optimizer, warmup, total_steps,
                                          args.lr_scheduler_kwargs)
-    model, optimizer = accelerator.prepare(model, optimizer)
-    return RunState(accelerator.unwrap_model(model), optimizer, schedule, reference, accelerator.scaler,
+    return RunState(model, optimizer, schedule, reference, accelerator.scaler,
                     args.sync_ref_model, total_steps, beta=args.beta)

@@ -9,9 +9,8 @@ __all__ = ['OutputSettings', 'OptimizerSettings', 'MachineSettings', 'RunningSet
            'LoggingSettings', 'HubSettings', 'AllSettings', 'setting_comments']
 
 # %% ../../nbs/4_run/08_settings.ipynb #c7932dff
-import functools
+import functools, inspect, re
 from dataclasses import dataclass, is_dataclass
-from fastcore.docments import docments
 from .objective import BatchSettings, LeashSettings, LossSettings
 from .objective import RewardSettings, SamplingSettings, TokenSettings
 
@@ -127,11 +126,25 @@ class AllSettings(HubSettings, LoggingSettings, SavingSettings, EvaluationSettin
     "Every setting, as it was given"
 
 # %% ../../nbs/4_run/08_settings.ipynb #1e759184
+_FIELD = re.compile(r""" \s* (?P<name>\w+) : (?: '[^']*' | "[^"]*" | [^'"\#] )* (?P<comment>\#.*)? """, re.X)
+
+def _field_comments(section) -> dict: # Of one class: beside a field, or in lines of their own above it
+    comments, above = {}, []
+    for line in inspect.getsource(section).splitlines():
+        if line.lstrip().startswith('#'):
+            above.append(line)
+            continue
+        found = _FIELD.fullmatch(line)
+        if found and found['name'] in section.__dataclass_fields__:
+            said = [*above, found['comment'] or '']
+            comments[found['name']] = ' '.join(' '.join(o.strip(' #') for o in said).split())
+        above = []
+    return comments
+
 @functools.cache
 def setting_comments(cls) -> dict: # Name of the setting -> its comment
     "The comments beside the fields of a dataclass and of all that it inherits from"
     comments = {}
     for section in filter(is_dataclass, reversed(cls.__mro__)):
-        said = docments(section, returns=False)
-        comments |= {name:' '.join(text.split()) for name, text in said.items() if text}
+        comments |= {name:text for name, text in _field_comments(section).items() if text}
     return comments

@@ -14,6 +14,7 @@ from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 from transformers import TrainerCallback
 from transformers.integrations import rewrite_logs
 from ..core import Rollouts, prompt_text
+from .callbacks import weakly
 from .files import log
 from .logs import plain
 from ..tensors import no_such, visible
@@ -120,8 +121,11 @@ def begin_tracker(name:str, trainer, known:dict # Identifiers of an earlier part
 class Trackers(TrainerCallback):
     "Tells trackers of a run; what goes wrong with them is said, and the run goes on"
     def __init__(self, trainer, names:list): # From `trackers_named`
-        self.trainer, self.names = trainer, names
+        self._trainer, self.names = weakly(trainer), names
         self.there, self.failures, self.shown = {}, {}, None
+
+    @property
+    def trainer(self): return self._trainer()
 
     def __repr__(self): return f"Trackers({', '.join(self.names)})"
 

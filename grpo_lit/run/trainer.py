@@ -14,6 +14,7 @@ from pathlib import Path
 from ..core import Rollouts
 from ..policy import add_lora
 from ..tasks import with_template
+from ..tensors import clock
 from .around import Around, checkpoint_is_kept, need, refuse, run_config_is_kept, warn_of_lengths, with_quantization
 from .callbacks import Callbacks, log_steps, logging_is_due, optimizer_is_heard, step_ends
 from .callbacks import train_result, training_begins, training_ends, training_goes_on
@@ -135,17 +136,18 @@ class GRPOTrainer(Around):
 
     def step(self) -> dict: # Metrics
         "One update, with a new rollout where the last one is used up"
-        state, began, times = self.state, time.perf_counter(), {}
+        state, device, times = self.state, self.accelerator.device, {}
+        began = clock(device)
         if state.rollouts is None:
             state.rollouts, times = collect(self.collector, state.rollout)
         ro, first = state.rollouts, state.update == 0
         part = rows_of_update(ro, state.update, self.args)
-        updating = time.perf_counter()
+        updating = clock(device)
         stats = self.updater.gradients(part, first)
         watch_mismatch(stats, state, self.args)
         with uninterrupted(): # the step and its record, or neither
             stats |= self.updater.apply(stats.pop('signal_there'), stats.get('kl', math.nan))
-            now = time.perf_counter()
+            now = clock(device)
             times['time/update'] = now-updating
             if first:
                 state.num_tokens += tokens_read(ro)

@@ -6,18 +6,21 @@ Docs: https://grpo-lit.github.io/grpo-lit/4_run/update.html.md"""
 
 # %% auto #0
 __all__ = ['pulling_groups', 'take_groups', 'micro_batch_loss', 'mismatch', 'Averages', 'update_parts', 'update_items',
-           'add_gradients', 'save_memory', 'advance', 'objective', 'Updater']
+           'backward', 'add_gradients', 'advance', 'objective', 'Updater']
 
 # %% ../../nbs/4_run/36_update.ipynb #677f8bad
 import math, warnings
 import torch
 from ..core import Rollouts
-from ..fast.batches import checkpoint_activations, portions, trained_mask
+from ..fast.batches import trained_mask
 from ..leash import adapted_beta
 from ..logprobs import kl_estimate, token_logps
 from ..loss import average_terms, grpo_loss, loss_items
 from .checkpoints import RunState
 from .collect import add_reference, advantages_of, current_beta, updates_per_rollout
+from .shortage import portions_now, save_memory
+from .stepping import clipped, step_wholly
+from ..shortages import retried
 from ..tensors import masked_mean
 
 # %% ../../nbs/4_run/36_update.ipynb #3985a7ae
@@ -103,7 +106,7 @@ def update_parts(rollouts:Rollouts, # The rows of an update
     if not pulling.any():
         return []
     rollouts = take_groups(rollouts, pulling)
-    batches = portions(state.model, rollouts, args, state.memory_divisor)
+    batches = portions_now(state, rollouts, args)
     parts = [rollouts.take(rows) for rows in batches]
     for part in parts:
         part.completion_mask = trained_mask(part, args.mask_truncated_completions)
@@ -117,6 +120,12 @@ def update_items(rollouts:Rollouts, args, accelerator) -> torch.Tensor: # Scalar
     return accelerator.reduce(items).clamp(min=1)/accelerator.num_processes
 
 # %% ../../nbs/4_run/36_update.ipynb #fa77beda
+def backward(loss:torch.Tensor, scaler): # A `GradScaler`, or None
+    "Add the gradients of a loss, multiplied by the scale"
+    if scaler is not None: loss = scaler.scale(loss)
+    loss.backward()
+
+# %% ../../nbs/4_run/36_update.ipynb #a465b44e
 def add_gradients(rollouts:Rollouts, first:bool, state:RunState, args, accelerator) -> dict: # Statistics
     "Add up the gradients of all micro-batches of an update"
     price = current_beta(state, args)
@@ -131,7 +140,7 @@ def add_gradients(rollouts:Rollouts, first:bool, state:RunState, args, accelerat
     for part, n in zip(parts, tokens):
         with accelerator.autocast():
             loss, stats, logps = micro_batch_loss(state.model, part, args, first, beta, items)
-        accelerator.backward(loss)
+        backward(loss, state.scaler)
         total += loss.item()
         policy += float(stats.pop('policy_loss', 0.))
         bad += not loss.isfinite()
@@ -144,24 +153,6 @@ def add_gradients(rollouts:Rollouts, first:bool, state:RunState, args, accelerat
     if args.entropy_coef:
         found |= dict(policy_loss=policy, entropy_coef=args.entropy_coef)
     return found | dict(beta=price) if args.beta else found
-
-# %% ../../nbs/4_run/36_update.ipynb #7131fdc3
-def save_memory(state:RunState, args) -> bool: # Was there anything left to try?
-    "After running out of memory: recompute activations in the backward pass, then halve the micro-batches"
-    model = state.model
-    already = args.gradient_checkpointing or getattr(model, 'is_activation_checkpointing', False)
-    if not already and model.supports_gradient_checkpointing:
-        checkpoint_activations(model, args.gradient_checkpointing_kwargs)
-        what = 'gradient checkpointing is switched on'
-    elif state.memory_divisor < 64:
-        state.memory_divisor *= 2
-        what = f'micro-batches are {state.memory_divisor} times smaller from now on'
-    else:
-        return False
-    warnings.warn(f'out of memory: {what}, which changes no gradient')
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    return True
 
 # %% ../../nbs/4_run/36_update.ipynb #36e1c8d1
 def advance(state:RunState, args,
@@ -201,12 +192,8 @@ class Updater:
                   first:bool # Is it the first update since these rows were sampled?
                  ) -> dict: # Statistics, and whether there was anything to learn from (`signal_there`)
         "Gradients of an update; when memory runs out, try again with less"
-        while True:
-            try:
-                return add_gradients(rollouts, first, self.state, self.args, self.accelerator)
-            except torch.OutOfMemoryError:
-                if not save_memory(self.state, self.args):
-                    raise
+        def attempt(): return add_gradients(rollouts, first, self.state, self.args, self.accelerator)
+        return retried(attempt, lambda: save_memory(self.state, rollouts, self.args))
 
     def objective(self, rollouts:Rollouts) -> float: # With rewards
         "The loss of answers that are evaluated"
@@ -219,11 +206,10 @@ class Updater:
         state, args = self.state, self.args
         rate, norm = state.schedule.get_last_lr()[0], 0.
         if signal_there:
-            weights, most = state.model.parameters(), args.max_grad_norm or math.inf
-            norm = float(self.accelerator.clip_grad_norm_(weights, most))
+            norm = clipped(state, args.max_grad_norm or math.inf)
         finite = math.isfinite(norm)
         if signal_there and (finite or state.scaler is not None): # with fp16 the loss scaler decides
-            state.optimizer.step()
+            step_wholly(state)
         state.optimizer.zero_grad()
         with warnings.catch_warnings():
             warnings.filterwarnings('ignore', 'Detected call of `lr_scheduler.step') # a skipped update is no mistake

@@ -1,0 +1,136 @@
+"""`tools/gpu_check.py` in its small mode: every check that a CPU can make, the table, and what survives a crash."""
+import importlib.util, json, os, subprocess, sys, time
+from pathlib import Path
+import pytest
+
+root = Path(__file__).resolve().parent.parent
+script = root/'tools/gpu_check.py'
+pytestmark = pytest.mark.skipif(not script.exists(), reason='only in a clone')
+
+def run(*flags):
+    "The command, on the CPU"
+    command = [sys.executable, str(script), *map(str, flags)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=root, timeout=300)
+
+@pytest.fixture(scope='module')
+def small(tmp_path_factory):
+    "The results of a small run of what is quickest"
+    out = tmp_path_factory.mktemp('gpu')/'found.json'
+    quick = 'environment', 'same', 'graphs', 'attention', 'two steps: plain', 'two steps: fp16', 'step', 'top', 'learning: bf16', 'cells'
+    done = run('--small', '--cpu', '--out', out, '--only', *quick)
+    return done, json.loads(out.read_text()), out
+
+def names(*flags):
+    "Those that --list names"
+    return [line.split(' s  ', 1)[1] for line in run('--list', *flags).stdout.splitlines()]
+
+def test_nothing_fails_and_nothing_is_left_out(small):
+    done, found, _ = small
+    assert done.returncode == 0, done.stderr[-3000:]
+    states = {name: r['state'] for name, r in found['checks'].items()}
+    assert 'FAILED' not in states.values(), found
+    quick = [n for n in names() if not n.startswith(('two steps', 'LoRA', 'memory', 'as on', 'a prompt', 'learning'))]
+    assert set(quick) <= set(states)
+    assert states['step of ours, 8 x 8, 256 + 256'] == states['two steps: plain'] == 'ok'
+
+def test_what_a_cpu_cannot_answer_says_so(small):
+    _, found, _ = small
+    for name in ('two steps: fp16', 'graphs against eager', 'top kernels of a step', 'cells: 3_fast/04_tiles'):
+        assert found['checks'][name]['why'] == 'needs a GPU', name
+
+def test_figures_of_a_step(small):
+    _, found, _ = small
+    ours = found['checks']['step of ours, 8 x 8, 256 + 256']['figures']
+    assert 0 < ours['sample'] < ours['step']
+    assert ours['tokens/s'] == pytest.approx(64/ours['step'])
+    theirs = found['checks']['step with generate, 8 x 8, 256 + 256']['figures']
+    assert theirs['ours/theirs'] == pytest.approx(ours['step']/theirs['step'])
+
+def test_the_table_has_a_line_for_each(small):
+    done, found, out = small
+    lines = run('--table', out).stdout.splitlines()
+    rows = [line for line in lines if line.startswith('| ')][2:]
+    assert [row.split(' | ')[0][2:] for row in rows] == list(found['checks'])
+    assert '\n'.join(lines) in done.stdout
+
+def test_too_little_time(tmp_path):
+    done = run('--small', '--cpu', '--seconds', 4, '--out', tmp_path/'o.json', '--only', 'learning', 'same')
+    checks = json.loads((tmp_path/'o.json').read_text())['checks']
+    assert checks['learning: bf16']['state'] == 'skipped'
+    assert 'out of time' in checks['learning: bf16']['why']
+    assert done.returncode == 0
+
+def test_unknown_names_are_refused():
+    done = run('--only', 'nonsense')
+    assert done.returncode and 'no check begins with nonsense' in done.stderr
+
+# --- a process that dies or hangs costs one row
+
+@pytest.fixture
+def runner(monkeypatch):
+    monkeypatch.syspath_prepend(str(script.parent))
+    spec = importlib.util.spec_from_file_location('gpu_check', script)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+FAKE = '''
+import json, os, sys, time
+pipe, *names = sys.argv[1:]
+with os.fdopen(int(pipe), 'w', buffering=1) as pipe:
+    for name in names:
+        print(json.dumps(dict(begins=name, seconds=0)), file=pipe)
+        if name == 'dies': os._exit(9)
+        if name == 'hangs': time.sleep(100)
+        if name == 'broken':
+            print(json.dumps(dict(name=name, state='FAILED', why='left broken')), file=pipe)
+            break
+        print(json.dumps(dict(name=name, state='ok', figures=dict(process=os.getpid()))), file=pipe)
+'''
+
+def followed(runner, monkeypatch, tmp_path, names, seconds=60):
+    "What is written down when these are made by a process of `FAKE`"
+    def started(a, names):
+        here, there = os.pipe()
+        command = [sys.executable, '-c', FAKE, str(there), *names]
+        process = subprocess.Popen(command, pass_fds=[there], start_new_session=True)
+        os.close(there)
+        return process, here
+    monkeypatch.setattr(runner, 'started', started)
+    monkeypatch.setattr(runner, 'chosen', lambda a: names)
+    monkeypatch.setattr(sys, 'argv', ['gpu_check', '--seconds', str(seconds), '--out', str(tmp_path/'o.json')])
+    runner.run(runner.flags())
+    return json.loads((tmp_path/'o.json').read_text())['checks']
+
+@pytest.mark.parametrize('ill', ['dies', 'broken'])
+def test_the_checks_behind_a_crash_are_made(runner, monkeypatch, tmp_path, ill):
+    checks = followed(runner, monkeypatch, tmp_path, ['first', ill, 'last'])
+    assert [checks[n]['state'] for n in ('first', ill, 'last')] == ['ok', 'FAILED', 'ok']
+    assert checks['first']['figures'] != checks['last']['figures']
+
+def test_a_check_that_hangs_is_ended(runner, monkeypatch, tmp_path):
+    monkeypatch.setattr(runner, 'PATIENCE', 1)
+    began = time.time()
+    checks = followed(runner, monkeypatch, tmp_path, ['first', 'hangs', 'last'])
+    assert [checks[n]['state'] for n in ('first', 'hangs', 'last')] == ['ok', 'FAILED', 'ok']
+    assert 'too long' in checks['hangs']['why'] and time.time()-began < 40
+
+def test_a_process_that_never_begins(runner, monkeypatch, tmp_path):
+    def started(a, names):
+        here, there = os.pipe()
+        process = subprocess.Popen([sys.executable, '-c', ''], pass_fds=[there], start_new_session=True)
+        os.close(there)
+        return process, here
+    checks = followed(runner, monkeypatch, tmp_path, [])
+    monkeypatch.setattr(runner, 'started', started)
+    monkeypatch.setattr(runner, 'chosen', lambda a: ['one', 'two'])
+    runner.run(runner.flags())
+    checks = json.loads((tmp_path/'o.json').read_text())['checks']
+    assert {r['state'] for r in checks.values()} == {'FAILED'} and len(checks) == 2
+
+@pytest.mark.slow
+def test_all_of_it(tmp_path):
+    done = run('--small', '--cpu', '--out', tmp_path/'o.json')
+    checks = json.loads((tmp_path/'o.json').read_text())['checks']
+    assert list(checks) == names()
+    assert [n for n, r in checks.items() if r['state'] == 'FAILED'] == [], done.stderr[-3000:]

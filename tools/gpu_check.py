@@ -1,0 +1,189 @@
+"""Everything that only a GPU can answer, in one command of less than ten minutes; a table, and JSON for the next reader.
+
+    python tools/gpu_check.py                            # all checks, the most telling first
+    python tools/gpu_check.py --seconds 150              # those that fit into this time
+    python tools/gpu_check.py --only environment learning       # checks whose names begin so
+    python tools/gpu_check.py --list
+    python tools/gpu_check.py --table FILE.json          # the table of a run that is stored
+    python tools/gpu_check.py --small                    # tiny sizes, on a CPU too: tries the checks themselves
+
+Needs torch, transformers, accelerate and numpy, and nothing to be installed: the package is taken from this clone.
+The checks are made in a process of their own; one that crashes, hangs or leaves the card broken costs its own row only.
+"""
+import argparse, json, math, os, select, signal, subprocess, sys, time, traceback
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from gpu_checks import Place, Skipped, all_checks, clear, peak, root
+
+MARGIN, PATIENCE = 6, 60 # A check may take so many times as long as expected, and so many seconds, before it is ended
+GRACE = 20 # Seconds after the time given in which the last check may end
+
+# --- the process that makes the checks
+
+def made(check, place):
+    "One check, and how it went"
+    import torch
+    clear(place)
+    began = time.perf_counter()
+    try:
+        result = dict(state='ok', figures=check.function(place) or {})
+    except Skipped as e:
+        result = dict(state='skipped', why=str(e))
+    except Exception as e:
+        result = dict(state='FAILED', why=f'{type(e).__name__}: {e}'[:600], trace=traceback.format_exc()[-3000:])
+    if place.cuda and result['state'] != 'skipped':
+        try:
+            torch.cuda.synchronize()
+            result['peak_gb'] = round(peak(place), 2)
+        except Exception as e:
+            result |= dict(state='FAILED', why=f'the card is left broken: {e}'[:600], broken=True)
+    return result | dict(seconds=round(time.perf_counter()-began, 1))
+
+def work(a):
+    "Make the named checks and write a line of JSON about each to the pipe"
+    import torch
+    cuda = torch.cuda.is_available() and not a.cpu
+    found = json.loads(a.out.read_text())['checks'] if a.out.exists() else {}
+    place = Place('cuda' if cuda else 'cpu', a.small, found)
+    by_name = {c.name: c for c in all_checks()}
+    with os.fdopen(a.pipe, 'w', buffering=1) as pipe:
+        def tell(**line): pipe.write(json.dumps(line, default=str)+'\n')
+        for name in a.names:
+            check, left = by_name[name], a.until-time.time()
+            if check.seconds > left:
+                tell(name=name, state='skipped', why=f'out of time: takes about {check.seconds:.0f} s, {max(left, 0):.0f} s are left')
+                continue
+            tell(begins=name, seconds=check.seconds)
+            result = made(check, place)
+            place.found[name] = result
+            tell(name=name, **result)
+            if result.get('broken'):
+                return
+
+# --- the process that survives them
+
+def started(a, names):
+    "A process for these checks, and the end of the pipe that it writes to"
+    here, there = os.pipe()
+    command = [sys.executable, __file__, '--pipe', str(there), '--until', str(a.until), '--out', str(a.out), '--names', *names]
+    command += ['--small']*a.small + ['--cpu']*a.cpu
+    environment = os.environ | dict(PYTHONPATH=os.pathsep.join([str(root), os.environ.get('PYTHONPATH', '')]),
+                                    TOKENIZERS_PARALLELISM='false', HF_HUB_OFFLINE='1')
+    process = subprocess.Popen(command, pass_fds=[there], env=environment, stdout=sys.stderr, start_new_session=True)
+    os.close(there)
+    return process, here
+
+def lines_of(process, pipe, until):
+    "What the process says, line by line; a dictionary `ended` is the last"
+    waiting, text, deadline = None, b'', until+GRACE
+    while True:
+        ready, _, _ = select.select([pipe], [], [], max(0, deadline-time.time()))
+        piece = os.read(pipe, 2**16) if ready else b''
+        if not piece:
+            if not ready:
+                os.killpg(process.pid, signal.SIGKILL)
+            code = process.wait()
+            yield dict(ended=waiting, why='took too long and was ended' if not ready else f'the process died (exit code {code})')
+            return
+        *lines, text = (text+piece).split(b'\n')
+        for line in map(json.loads, lines):
+            waiting = line.get('begins')
+            patience = PATIENCE+MARGIN*line['seconds'] if waiting else math.inf
+            deadline = min(time.time()+patience, until+GRACE)
+            yield line
+
+def follow(a, names, keep):
+    "Have the checks made, in as many processes as it takes"
+    while names:
+        process, pipe = started(a, names)
+        try:
+            for line in lines_of(process, pipe, a.until):
+                if 'name' in line:
+                    keep(line.pop('name'), line)
+                elif line.get('ended'):
+                    keep(line['ended'], dict(state='FAILED', why=line['why']))
+        finally:
+            os.close(pipe)
+        done = json.loads(a.out.read_text())['checks']
+        rest = [n for n in names if n not in done]
+        if len(rest) == len(names): # it does not even begin
+            for n in rest:
+                keep(n, dict(state='FAILED', why='the process that makes the checks does not start: see above'))
+            return
+        names = rest
+
+# --- what is shown
+
+def figures_text(figures):
+    "Figures in a cell of the table"
+    def shown(v): return f'{v:.3g}' if isinstance(v, float) else str(v)
+    return ', '.join(f'{k} {shown(v)}' for k, v in figures.items())
+
+def cell(result):
+    text = figures_text(result.get('figures', {})) or result.get('why', '')
+    return ' '.join(text.split()).replace('|', '/')[:700]
+
+def table(found):
+    "A run as a table in Markdown"
+    lines = [f'{found["title"]}, {found["date"]}', '', '| check | | seconds | peak GB | |', '| --- | --- | --- | --- | --- |']
+    for name, r in found['checks'].items():
+        lines.append(f'| {name} | {r["state"]} | {r.get("seconds", "")} | {r.get("peak_gb", "")} | {cell(r)} |')
+    states = [r['state'] for r in found['checks'].values()]
+    counted = ', '.join(f'{states.count(s)} {s}' for s in ('ok', 'FAILED', 'skipped'))
+    return '\n'.join([*lines, '', f'{counted}; {found.get("seconds", 0):.0f} seconds'])
+
+def chosen(a):
+    "Names of the checks to make"
+    checks = all_checks()
+    if not a.only:
+        return [c.name for c in checks]
+    nothing = [o for o in a.only if not any(c.name.startswith(o) for c in checks)]
+    if nothing:
+        sys.exit(f'no check begins with {", ".join(nothing)}; --list names them all')
+    return [c.name for c in checks if any(c.name.startswith(o) for o in a.only)]
+
+def flags():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument('--seconds', type=float, default=580, help='make only what fits into this time')
+    p.add_argument('--only', nargs='+', help='checks whose names begin so')
+    p.add_argument('--list', action='store_true', help='name the checks and the seconds they take')
+    p.add_argument('--small', action='store_true', help='tiny sizes, to try the checks themselves')
+    p.add_argument('--cpu', action='store_true', help='leave a GPU alone')
+    p.add_argument('--out', type=Path, default=Path('gpu_check.json'), help='where the results go')
+    p.add_argument('--table', type=Path, help='print the table of stored results')
+    for hidden, kind in (('--pipe', int), ('--until', float)):
+        p.add_argument(hidden, type=kind, help=argparse.SUPPRESS)
+    p.add_argument('--names', nargs='+', help=argparse.SUPPRESS)
+    return p.parse_args()
+
+def run(a):
+    "Make the checks, and write down each as soon as it is made"
+    began = time.time()
+    a.out, a.until = a.out.absolute(), began+a.seconds
+    found = dict(title='small sizes' if a.small else 'a GPU', date=time.strftime('%Y-%m-%d'), checks={})
+    def keep(name, result):
+        found['checks'][name] = result
+        found['seconds'] = round(time.time()-began, 1)
+        found['title'] = result.get('figures', {}).get('title', found['title'])
+        a.out.write_text(json.dumps(found, indent=1))
+        print(f'{found["seconds"]:6.1f} s  {result["state"]:8} {name}: {cell(result)}', flush=True)
+        if 'trace' in result:
+            print(result['trace'], file=sys.stderr, flush=True)
+    a.out.write_text(json.dumps(found))
+    follow(a, chosen(a), keep)
+    print('\n'+table(found), flush=True)
+    return sum(r['state'] == 'FAILED' for r in found['checks'].values())
+
+def main():
+    a = flags()
+    if a.pipe:
+        return work(a)
+    if a.table:
+        return print(table(json.loads(a.table.read_text())))
+    if a.list:
+        return print('\n'.join(f'{c.seconds:5.0f} s  {c.name}' for c in all_checks()))
+    sys.exit(bool(run(a)))
+
+if __name__ == '__main__':
+    main()
