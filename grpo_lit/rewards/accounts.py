@@ -28,6 +28,7 @@ def _count(path, most) -> int:
                 if e.is_dir(follow_symlinks=False): todo.append(e.path)
     return total
 
+# %% ../../nbs/2_rewards/14_accounts.ipynb #a40387d0
 def size_below(path:str|None, # None: nothing
                most:int=2000 # Files and directories, together
               ) -> float: # Infinite for what cannot be counted: too many, too deep, unreadable, always on the move
@@ -64,23 +65,28 @@ def _folder(proc, name):
     try: yield fd
     finally: os.close(fd)
 
+# %% ../../nbs/2_rewards/14_accounts.ipynb #ce7d371c
 def memory_of(proc, pid) -> int: # Bytes
     "Memory that a process holds, shared or not"
     return int(_read(proc, f'{pid}/statm').split()[1])*os.sysconf('SC_PAGE_SIZE')
 
+# %% ../../nbs/2_rewards/14_accounts.ipynb #cabb6731
 def reserved_by(proc, pid) -> int: # Bytes
     "Address space of a process"
     return int(_read(proc, f'{pid}/statm').split()[0])*os.sysconf('SC_PAGE_SIZE')
 
+# %% ../../nbs/2_rewards/14_accounts.ipynb #d5d57d5c
 def threads_of(proc, pid) -> int:
     "Threads of a process"
     return int(_read(proc, f'{pid}/stat').rpartition(')')[2].split()[17])
 
+# %% ../../nbs/2_rewards/14_accounts.ipynb #e5ad2414
 def children_of(proc, pid) -> list: # Process numbers
     "The processes that a process started and that are still there"
     with _folder(proc, f'{pid}/task') as tasks: threads = os.listdir(tasks)
     return [int(c) for t in threads for c in _read(proc, f'{pid}/task/{t}/children').split()]
 
+# %% ../../nbs/2_rewards/14_accounts.ipynb #bf1e9ef0
 def family(proc, pid) -> list: # Process numbers, itself first
     "A process and all that descend from it"
     found = [pid]
@@ -103,6 +109,7 @@ def _as_owner(proc, pid):
             os.seteuid(0)
             os.setegid(0)
 
+# %% ../../nbs/2_rewards/14_accounts.ipynb #e30b12f5
 def hidden_files(proc, pid) -> int: # Bytes
     "What open files of a process take that have no name any more; 0 where its list cannot be read"
     sizes = {}
@@ -113,6 +120,7 @@ def hidden_files(proc, pid) -> int: # Bytes
                 if stat.S_ISREG(s.st_mode) and s.st_nlink==0: sizes[s.st_dev, s.st_ino] = s.st_blocks*512
     return sum(sizes.values())
 
+# %% ../../nbs/2_rewards/14_accounts.ipynb #d6b0c002
 def locks(proc) -> Counter: # Process number -> how many
     "Locks on files that processes hold"
     held = Counter()

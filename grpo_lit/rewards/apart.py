@@ -29,6 +29,7 @@ def own_copy(value):
         return copy.deepcopy(value)
     return value
 
+# %% ../../nbs/2_rewards/31_apart.ipynb #d3422f2a
 def own_arguments(args:dict # Name -> B values
                  ) -> dict:
     "A copy of what a reward is called with, for one reward"
@@ -51,6 +52,7 @@ def _put_numpy(state):
     name, words, *rest = state
     numpy.random.set_state((name, numpy.frombuffer(words, numpy.uint32), *rest))
 
+# %% ../../nbs/2_rewards/31_apart.ipynb #a034b432
 def _generators():
     "name -> how a generator of random numbers is read and set: Python's, torch's, and those of what is in use"
     found = {'python': (random.getstate, random.setstate), 'torch': (torch.get_rng_state, torch.set_rng_state)}
@@ -60,11 +62,13 @@ def _generators():
         found['cuda'] = torch.cuda.get_rng_state_all, torch.cuda.set_rng_state_all
     return found
 
+# %% ../../nbs/2_rewards/31_apart.ipynb #a68de3d5
 def _same(a, b):
     if isinstance(a, list):
         return all(map(_same, a, b))
     return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
 
+# %% ../../nbs/2_rewards/31_apart.ipynb #bee9dc15
 @contextlib.contextmanager
 def own_random(stream:dict # name -> state; empty at first, kept by whoever calls
               ):

@@ -18,8 +18,10 @@ class Refused(TypeError):
 class Unjudged(Refused):
     "Two things of the program were compared in a way that only the program could decide"
 
+# %% ../../nbs/2_rewards/10_objects.ipynb #bda98d3b
 def inner(remote, name): return object.__getattribute__(remote, name)
 
+# %% ../../nbs/2_rewards/10_objects.ipynb #a9b24c99
 class Remote:
     "Something that lives at the other end: callable, iterable, with attributes; not to be compared or calculated with"
     __slots__ = '_peer', '_id', '_type'
@@ -66,11 +68,13 @@ class Remote:
 # %% ../../nbs/2_rewards/10_objects.ipynb #8e7c0838
 def _ask(remote, op, *args): return inner(remote, '_peer').ask(op, inner(remote, '_id'), args)
 
+# %% ../../nbs/2_rewards/10_objects.ipynb #b3d499d5
 def _of_type(t, value):
     "A plain value of this type, or none at all"
     if type(value) is t: return value
     raise Refused(f'the program has something else where its {t.__name__} should be')
 
+# %% ../../nbs/2_rewards/10_objects.ipynb #b568a2c8
 def _held(one, other) -> list:
     "What an object of the program holds, as plain data"
     if type(other) is not Remote: Remote._no(one)
@@ -86,16 +90,19 @@ PRIVATE = re.compile(                     # attributes through which one could r
 MODULES = set('math cmath itertools collections heapq bisect string statistics fractions decimal datetime'.split())
 INSIDES = types.CodeType, types.FrameType, types.TracebackType, types.ModuleType, types.CellType
 
+# %% ../../nbs/2_rewards/10_objects.ipynb #c23b995a
 def open_rule(o, name):
     "Everything but the insides"
     if PRIVATE.match(name): raise AttributeError(f'{name} is not for those outside')
 
+# %% ../../nbs/2_rewards/10_objects.ipynb #e5ee7616
 def class_rule(o, name):
     "Public attributes of objects and classes"
     open_rule(o, name)
     if name.startswith('_'): raise AttributeError(f'{name} is not for those outside')
     if callable(o) and not isinstance(o, type): raise AttributeError('a function can be called, and nothing else')
 
+# %% ../../nbs/2_rewards/10_objects.ipynb #e7b6fa0f
 def closed_rule(o, name):
     "Public attributes of objects that cannot be called"
     class_rule(o, name)
@@ -107,6 +114,7 @@ def _attribute(rule, o, name):
     rule(o, name)
     return getattr(o, name)
 
+# %% ../../nbs/2_rewards/10_objects.ipynb #cb235ece
 BY_NAME = (                               # functions that read what the text they are given asks for
     str.format, str.format_map, format, getattr, setattr, delattr, vars, dir, type, eval, exec, compile, open, __import__,
     globals, locals, object.__getattribute__, operator.attrgetter, operator.methodcaller)
@@ -115,16 +123,19 @@ def _call(rule, o, a, k):
     if rule is closed_rule and any(o is f for f in BY_NAME): raise TypeError(f'{o.__name__} is not lent')
     return o(*a, **k)
 
+# %% ../../nbs/2_rewards/10_objects.ipynb #a5338c72
 def _text(o):
     if callable(o): raise TypeError('what can be called can be called, and nothing else')
     return str(o)
 
+# %% ../../nbs/2_rewards/10_objects.ipynb #f4d604fb
 def _set(rule, o, name, value):
     rule(o, name)
     fixed = callable(o) or callable(getattr(o, name, None))
     if fixed: raise TypeError('functions, classes and methods are not set from outside')
     setattr(o, name, value)
 
+# %% ../../nbs/2_rewards/10_objects.ipynb #ae075740
 def _plain(rule, o):
     "Type and attributes of an object; None for what keeps them where Python cannot see them"
     if rule is closed_rule: raise TypeError('what the tests hand over is not taken apart')
@@ -133,6 +144,7 @@ def _plain(rule, o):
     held = {n: getattr(o, n) for n in slots if hasattr(o, n)} | getattr(o, '__dict__', {})
     return [type(o).__name__, held]
 
+# %% ../../nbs/2_rewards/10_objects.ipynb #bc0bdcef
 OPS = dict(                               # name: f(rule, object, arguments, named arguments)
     call=_call,
     attr=lambda rule, o, a, k: _attribute(rule, o, *a),

@@ -18,6 +18,7 @@ def _bound(statement) -> list: # Names
     if inside: return [n for s in inside for n in _bound(s)]
     return [n.id for n in ast.walk(statement) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]
 
+# %% ../../nbs/2_rewards/20_suites.ipynb #c7297390
 def defined_names(program:str) -> tuple: # Raises `SyntaxError`
     "Names that a program defines at its top, without what it imports"
     return tuple(dict.fromkeys(n for s in ast.parse(program).body for n in _bound(s)))
@@ -39,6 +40,7 @@ gi_frame gi_code f_globals f_locals f_back tb_frame co_code co_consts ask
 HARMLESS_NAMES = {'__init__','__name__','__main__'}
 FIELD = re.compile(r'\{\w*[.\[]')           # "{0.name}": an attribute that a format reads
 
+# %% ../../nbs/2_rewards/20_suites.ipynb #d6838094
 def _roots(node) -> list:
     "Modules that an import names"
     if isinstance(node, ast.Import): return [a.name.split('.')[0] for a in node.names]
@@ -46,10 +48,12 @@ def _roots(node) -> list:
 
 def _hidden(name) -> bool: return name.startswith('_') and name not in HARMLESS_NAMES and name.strip('_')!=''
 
+# %% ../../nbs/2_rewards/20_suites.ipynb #b04a73aa
 def _of_its_own(node) -> bool:
     "`self._x`: a private attribute of the suite's own object"
     return getattr(node.value, 'id', '')=='self' and not node.attr.startswith('__')
 
+# %% ../../nbs/2_rewards/20_suites.ipynb #d8df8b4e
 def _suspicious(node) -> bool:
     "Does a node of a suite reach for something else than results?"
     if isinstance(node, ast.Name):
@@ -67,11 +71,13 @@ def _formats_attributes(nodes) -> bool:
     texts = [n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str)]
     return formats and any(map(FIELD.search, texts))
 
+# %% ../../nbs/2_rewards/20_suites.ipynb #eee06304
 def _runs_alone(statement) -> bool:
     "`if __name__ == '__main__': ...`, which never runs here"
     if not isinstance(statement, ast.If): return False
     return ast.unparse(statement.test) in ("__name__ == '__main__'", "'__main__' == __name__")
 
+# %% ../../nbs/2_rewards/20_suites.ipynb #d2f8b30e
 def inspects(tree:ast.Module) -> bool:
     "Does a suite look at other things than results? Comments and docstrings do not count"
     body = [s for s in tree.body if not _runs_alone(s)]
@@ -80,6 +86,7 @@ def inspects(tree:ast.Module) -> bool:
     nodes = [n for n in nodes if id(n) not in texts or not isinstance(n, ast.Constant)]
     return any(map(_suspicious, nodes)) or _formats_attributes(nodes)
 
+# %% ../../nbs/2_rewards/20_suites.ipynb #fddd6ed6
 def asserts(tree:ast.Module) -> bool:
     "Does a suite test anything at all?"
     def tests(n): return isinstance(n, ast.Assert) or getattr(n, 'attr', '').startswith(('assert','fail'))

@@ -22,15 +22,19 @@ def weights_sample(model, most:int=4096) -> torch.Tensor: # On the CPU
     each = max(most//max(len(trained), 1), 16)
     return torch.cat([p[::max(len(p)//each, 1)][:each].float().cpu() for p in trained])
 
+# %% ../../nbs/4_run/39_hopeless.ipynb #b0bfea2e
 def still(before:torch.Tensor|None, after:torch.Tensor) -> bool:
     "Did less than one weight in twenty move?"
     return before is not None and before.shape == after.shape and (before != after).float().mean().item() < .05
 
+# %% ../../nbs/4_run/39_hopeless.ipynb #e09d07c9
 def cause_of_still(model, args) -> str:
     "Why weights do not move"
-    if args.learning_rate == 0: return 'the weights do not move: learning_rate=0. 1e-6 to 1e-4 is usual'
+    if args.learning_rate == 0:
+        return 'the weights do not move: learning_rate=0. 1e-6 to 1e-4 is usual'
     if 0 < args.max_grad_norm < 1e-6:
-        return f'the weights do not move: max_grad_norm={args.max_grad_norm:g} cuts every gradient to nothing. 1 is usual, 0 is off'
+        return (f'the weights do not move: max_grad_norm={args.max_grad_norm:g} '
+                'cuts every gradient to nothing. 1 is usual, 0 is off')
     dtype = next((p.dtype for p in model.parameters() if p.requires_grad), torch.float32)
     name = str(dtype).removeprefix('torch.')
     remedy = 'Raise it: 1e-6 to 1e-4 is usual'
@@ -51,7 +55,8 @@ def watch_weights(metrics:dict, state:RunState, args):
     if before is None: return
     stands = still(before, state.seen['weights'])
     state.seen['still'] = (state.seen.get('still', 0)+1)*stands
-    if state.seen['still'] >= STILL: raise_alarm('still', cause_of_still(state.model, args), state)
+    if state.seen['still'] >= STILL:
+        raise_alarm('still', cause_of_still(state.model, args), state)
     if not stands:
         state.seen = dict(moved=True)
         lower_alarm('still', state)
@@ -63,12 +68,15 @@ def usual_size(model) -> float: # 0: there are no matrices
     sizes = sorted(size for p in trained if (size := p.float().square().mean().sqrt().item()) > 0)
     return sizes[len(sizes)//2] if sizes else 0.
 
+# %% ../../nbs/4_run/39_hopeless.ipynb #ee208607
 def watch_warmup(state:RunState, args):
     "Say when the learning rate will never reach what was asked for"
     if state.step != 1 or args.warmup_steps <= state.total_steps: return
-    raise_alarm('warmup', f'the learning rate is warming up until the end: warmup_steps={args.warmup_steps:g} of {state.total_steps} steps. '
+    raise_alarm('warmup', 'the learning rate is warming up until the end: '
+                f'warmup_steps={args.warmup_steps:g} of {state.total_steps} steps. '
                 'Take a tenth of them', state)
 
+# %% ../../nbs/4_run/39_hopeless.ipynb #c89931a9
 def watch_rate(state:RunState, args):
     "Keep for the summary what was said about the rate and about figures that are not finite"
     if state.step == 1 and args.learning_rate >= usual_size(state.model)/2 > 0:
@@ -98,6 +106,7 @@ def is_hopeless(metrics:dict, state:RunState) -> bool:
     skipped = metrics['skipped'] and not is_calibrating(metrics, state)
     return bool(metrics['frac_reward_zero_std'] == 1 or skipped or is_on('still', state))
 
+# %% ../../nbs/4_run/39_hopeless.ipynb #e9bceb47
 def watch_learning(metrics:dict, # Of a step; `hopeless` is added when the run should end
                    rollouts:Rollouts,
                    first:bool, # Is it the first update with them?
@@ -113,8 +122,10 @@ def watch_learning(metrics:dict, # Of a step; `hopeless` is added when the run s
         metrics['hopeless'] = 1.
         say_why(metrics, rollouts, state, args)
 
+# %% ../../nbs/4_run/39_hopeless.ipynb #cfab6a7b
 def say_why(metrics:dict, rollouts:Rollouts, state:RunState, args):
     "A run that is ended has a reason, also where chance alone might have been it"
     known = any(alarm['over'] is None for alarm in state.alarms.get('said', {}).values())
     if known or rollouts is None: return
-    if metrics['frac_reward_zero_std'] == 1: raise_alarm('dead', sentence('dead', rollouts, metrics, args), state)
+    if metrics['frac_reward_zero_std'] == 1:
+        raise_alarm('dead', sentence('dead', rollouts, metrics, args), state)

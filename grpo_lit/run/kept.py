@@ -21,6 +21,7 @@ def weights_mark(model) -> str:
         digest.update(p.detach().flatten()[:64].float().cpu().numpy().tobytes())
     return digest.hexdigest()
 
+# %% ../../nbs/4_run/54_kept.ipynb #ebd5ea1e
 def read_answers(file:Path) -> tuple: # How it was asked, and rows
     "What an evaluation has written down; a line that was not finished is left out"
     found = []
@@ -30,10 +31,14 @@ def read_answers(file:Path) -> tuple: # How it was asked, and rows
     head = found[0] if found and isinstance(found[0], dict) else {}
     if not isinstance(head.get('evaluation'), dict):
         raise ValueError(f'{str(file)!r} holds no answers of an evaluation')
-    foreign = next((i for i, row in enumerate(found[1:]) if not isinstance(row, dict) or not {'prompt','scores'} <= set(row)), None)
-    if foreign is not None: raise ValueError(f'{str(file)!r}, line {foreign+2}: no answer of an evaluation; remove the file to begin anew')
+    foreign = next((i for i, row in enumerate(found[1:])
+                    if not isinstance(row, dict) or not {'prompt','scores'} <= set(row)), None)
+    if foreign is not None:
+        raise ValueError(f'{str(file)!r}, line {foreign+2}: no answer of an evaluation; '
+                         'remove the file to begin anew')
     return head['evaluation'], found[1:]
 
+# %% ../../nbs/4_run/54_kept.ipynb #d2832bde
 class Answers:
     "The rows of an evaluation, and the file in which they are kept, if there is one"
     def __init__(self, file, how:dict, questions:list, batch_size:int):
@@ -51,8 +56,10 @@ class Answers:
         before, rows = read_answers(self.file)
         other = next((k for k in how | before if how.get(k) != before.get(k)), None)
         if other or [row['prompt'] for row in rows] != prompts[:len(rows)]:
-            why = f'{other} was {before.get(other)}, now it is {how.get(other)}' if other else 'the questions are others'
-            raise ValueError(f'{str(self.file)!r} holds answers to something else: {why}; choose another file')
+            why = (f'{other} was {before.get(other)}, now it is {how.get(other)}' if other
+                   else 'the questions are others')
+            raise ValueError(f'{str(self.file)!r} holds answers to something else: {why}; '
+                             'choose another file')
         whole = len(rows) if len(rows) == len(prompts) else len(rows)//batch_size*batch_size
         self.rows = rows[:whole]
 
@@ -61,5 +68,7 @@ class Answers:
         self.rows += rows
         if self.file is None: return
         try: append_whole(self.file, ''.join(map(as_line, self.rows[self.written:])))
-        except OSError as e: log.warning('%s cannot be written (%s); the evaluation goes on, and tries again', self.file, e)
+        except OSError as e:
+            log.warning('%s cannot be written (%s); the evaluation goes on, and tries again',
+                        self.file, e)
         else: self.written = len(self.rows)

@@ -23,10 +23,12 @@ def hash_of(path:Path) -> str:
             found.update(block)
     return found.hexdigest()
 
+# %% ../../nbs/4_run/19_manifest.ipynb #f9d6fcb0
 def own_hash(files:dict) -> str:
     "SHA-256 of the list itself"
     return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
 
+# %% ../../nbs/4_run/19_manifest.ipynb #c308720a
 def write_manifest(folder:Path):
     "List what is in a directory, in `manifest.json`"
     inside = sorted(p for p in folder.rglob('*') if p.is_file() and p != folder/MANIFEST)
@@ -47,6 +49,7 @@ def listed(folder:Path) -> dict|None: # None: the list is damaged
         return None
     return files if good else None
 
+# %% ../../nbs/4_run/19_manifest.ipynb #b238a647
 def file_damage(path:Path, size:int, sha256:str) -> str|None: # None: none
     "What is wrong with a file"
     try:
@@ -57,10 +60,12 @@ def file_damage(path:Path, size:int, sha256:str) -> str|None: # None: none
     except OSError as e:
         return f'cannot be read ({e.strerror})'
 
+# %% ../../nbs/4_run/19_manifest.ipynb #f3731fed
 def has_manifest(folder:Path) -> bool:
     "Older versions wrote none: then nothing can be said"
     return os.path.lexists(folder/MANIFEST)
 
+# %% ../../nbs/4_run/19_manifest.ipynb #abc522fd
 def damage(folder:Path) -> str|None: # None: it is whole, or it has no manifest
     "The first thing that is wrong with a directory, as half a sentence"
     if not folder.is_dir(): return 'it is no directory'
@@ -72,6 +77,7 @@ def damage(folder:Path) -> str|None: # None: it is whole, or it has no manifest
         except (TypeError, KeyError): return f'{MANIFEST} is damaged'
         if wrong: return f'{name} {wrong}'
 
+# %% ../../nbs/4_run/19_manifest.ipynb #f6934225
 def is_whole(folder:Path) -> bool:
     "Is there a manifest, and is everything as it says?"
     return folder.is_dir() and has_manifest(folder) and damage(folder) is None

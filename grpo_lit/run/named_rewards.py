@@ -30,11 +30,13 @@ def fitting_reward(row:dict) -> str: # Its name
 # %% ../../nbs/4_run/52_named_rewards.ipynb #fa9d1c95
 def last_line(error:Exception, file:str|None=None) -> str:
     "Where in the user's code an exception comes from"
-    if isinstance(error, SyntaxError): return f'{error.filename or file}, line {error.lineno or 1}: {error.msg}'
+    if isinstance(error, SyntaxError):
+        return f'{error.filename or file}, line {error.lineno or 1}: {error.msg}'
     frames = traceback.extract_tb(error.__traceback__)
     own = [f for f in frames if file and Path(f.filename).name==Path(file).name] or frames
     return f'{own[-1].filename}, line {own[-1].lineno}: {type(error).__name__}: {error}'
 
+# %% ../../nbs/4_run/52_named_rewards.ipynb #d2a5d616
 def module_from_file(path:Path):
     "Run a file of Python as a module"
     spec = spec_from_file_location(path.stem, path)
@@ -43,25 +45,31 @@ def module_from_file(path:Path):
     sys.modules.setdefault(path.stem, module) # for what pickles its functions
     return module
 
+# %% ../../nbs/4_run/52_named_rewards.ipynb #aeab7412
 def module_named(name:str):
     "The module of a reward: a file, or what can be imported; raises `ValueError` if there is none, or it breaks"
     path = Path(name)
     is_file = path.suffix=='.py' or '/' in name
     if is_file and not path.is_file():
-        if path.is_dir(): raise ValueError(f'{name!r} is a directory: give a file of Python in it')
+        if path.is_dir():
+            raise ValueError(f'{name!r} is a directory: give a file of Python in it')
         beside = [str(p) for p in path.parent.glob('*.py') if p.is_file()] if path.parent.is_dir() else []
         raise ValueError(f'no file {name!r}' + (did_you_mean(name, beside, .6) or ': give FILE.py:FUNCTION'))
-    if path.suffix in ('.ipynb', '.txt'): raise ValueError(f'{name!r} is no file of Python: write the function into one that ends in .py')
+    if path.suffix in ('.ipynb', '.txt'):
+        raise ValueError(f'{name!r} is no file of Python: '
+                         'write the function into one that ends in .py')
     if os.getcwd() not in sys.path: sys.path.insert(0, os.getcwd())
     try: return module_from_file(path) if is_file else import_module(name)
     except ModuleNotFoundError as e:
-        if e.name==name: raise ValueError(f'no module {name!r}: give a file, as in my_rewards.py:FUNCTION') from e
+        if e.name==name:
+            raise ValueError(f'no module {name!r}: give a file, as in my_rewards.py:FUNCTION') from e
         raise ValueError(f'{last_line(e, path.name)}: the reward needs a module that is not installed') from e
     except SystemExit as e:
         raise ValueError(f'{name!r} ends the program when it is loaded ({last_line(e, path.name)}): keep such lines '
                          'under `if __name__ == "__main__":`') from e
     except Exception as e:
-        raise ValueError(f'the reward cannot be loaded: {last_line(e, name if is_file else name.rpartition(".")[2]+".py")}') from e
+        raise ValueError('the reward cannot be loaded: '
+                         f'{last_line(e, name if is_file else name.rpartition(".")[2]+".py")}') from e
 
 # %% ../../nbs/4_run/52_named_rewards.ipynb #ed066054
 def scores_texts(f) -> bool:
@@ -69,10 +77,12 @@ def scores_texts(f) -> bool:
     try: return 'completions' in signature(f).parameters
     except (TypeError, ValueError): return False
 
+# %% ../../nbs/4_run/52_named_rewards.ipynb #b7cae31d
 def own_rewards(module) -> list: # Names
     "Functions of a module that take completions"
     return [n for n, f in vars(module).items() if callable(f) and not n.startswith('_') and scores_texts(f)]
 
+# %% ../../nbs/4_run/52_named_rewards.ipynb #b90d1396
 def reward_of(name:str):
     "The function that `MODULE:FUNCTION` or `FILE.py:FUNCTION` names; raises `ValueError` if there is none"
     place, _, function = name.rpartition(':') if ':' in name else (name, '', '')
@@ -81,17 +91,26 @@ def reward_of(name:str):
     module = module_named(place)
     found = own_rewards(module)
     if not function and len(found)==1: return getattr(module, found[0])
-    if not function and not found: raise ValueError(f'{place!r} holds no reward: write def NAME(completions, **columns) in it')
-    if not function: raise ValueError(f'which reward of {place!r}? Give {place}:FUNCTION, one of: {", ".join(found)}')
-    if not hasattr(module, function): raise ValueError(no_such(f'reward in {place!r}, which is called', function, found))
-    if not callable(getattr(module, function)): raise ValueError(f'{name!r} is no function, but {getattr(module, function)!r:.60}')
+    if not function and not found:
+        raise ValueError(f'{place!r} holds no reward: write def NAME(completions, **columns) in it')
+    if not function:
+        raise ValueError(f'which reward of {place!r}? Give {place}:FUNCTION, one of: {", ".join(found)}')
+    if not hasattr(module, function):
+        raise ValueError(no_such(f'reward in {place!r}, which is called', function, found))
+    if not callable(getattr(module, function)):
+        raise ValueError(f'{name!r} is no function, but {getattr(module, function)!r:.60}')
     return getattr(module, function)
 
+# %% ../../nbs/4_run/52_named_rewards.ipynb #f95fddf6
 def reward_named(name:str): # A reward function
     "One of ours, `module:function`, `file.py:function`, or a file with one; raises `ValueError` if there is none"
-    if not isinstance(name, str): raise ValueError(f'a reward is {name!r:.60}, but must be a name: {", ".join(FITTING.values())}, FILE.py:FUNCTION, ...')
+    if not isinstance(name, str):
+        raise ValueError(f'a reward is {name!r:.60}, but must be a name: '
+                         f'{", ".join(FITTING.values())}, FILE.py:FUNCTION, ...')
     if ':' in name or name.endswith('.py'): return reward_of(name)
     ours = [n for n in rewards.__all__ if n.endswith('_reward') and scores_texts(getattr(rewards, n))]
     if name in ours: return getattr(rewards, name)
-    if '.' in name: raise ValueError(f'no reward {name!r}: a function of yours is given as MODULE:FUNCTION or FILE.py:FUNCTION')
+    if '.' in name:
+        raise ValueError(f'no reward {name!r}: a function of yours is given as '
+                         'MODULE:FUNCTION or FILE.py:FUNCTION')
     raise ValueError(no_such('reward', name, ours) + ', or your own as FILE.py:FUNCTION or MODULE:FUNCTION')

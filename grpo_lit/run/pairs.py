@@ -34,6 +34,7 @@ def _in_parts(differences):
     common = math.gcd(*whole)
     return [w//common for w in whole], abs(sum(int(d*parts) for d in exact))//max(common, 1)
 
+# %% ../../nbs/4_run/53_pairs.ipynb #fe4fc535
 def _distribution(whole):
     "Probability of each value of the sum with random signs; index 0 is the lowest, -sum(whole)"
     p = torch.zeros(2*sum(whole)+1, dtype=torch.float64)
@@ -46,6 +47,7 @@ def _distribution(whole):
         p[:reach+1] = after
     return p
 
+# %% ../../nbs/4_run/53_pairs.ipynb #f013d979
 def sign_flips(differences:list, # One per question
                draws:int=100_000, # Where there are too many values for the exact distribution
                seed:int=0) -> float: # Two-sided p-value
@@ -80,8 +82,10 @@ class Paired:
         return (f'difference {self.difference:+.3f} [{low:+.3f}, {high:+.3f}], p = {_p(self.p_value)} ({self.test}): '
                 f'{self.better} better, {self.worse} worse of {self.questions} questions')
 
+# %% ../../nbs/4_run/53_pairs.ipynb #ffdbec59
 def _p(p): return f'{p:.3f}' if p >= .001 else f'{p:.1e}'
 
+# %% ../../nbs/4_run/53_pairs.ipynb #d9cc1172
 def _interval(d):
     "Student's, from the spread of the differences; where all are alike, Wilson's for how many of them are"
     n, m = len(d), sum(d)/len(d)
@@ -91,8 +95,10 @@ def _interval(d):
     half = _t(n)*math.sqrt(sum((x-m)**2 for x in d)/(n-1)/n)
     return max(-1., m-half), min(1., m+half)
 
-def _t(n): return T975[n-2] if n-2 < len(T975) else 1.96+2.4/(n-1) # Student's t for n values, to 0.2 %
+def _t(n):
+    return T975[n-2] if n-2 < len(T975) else 1.96+2.4/(n-1) # Student's t for n values, to 0.2 %
 
+# %% ../../nbs/4_run/53_pairs.ipynb #bbe57009
 def paired(before:list, # One list per question: its attempts, True where right; empty where none could be judged
            after:list # The same for the same questions, with as many attempts or with others
           ) -> Paired:
@@ -107,7 +113,8 @@ def paired(before:list, # One list per question: its attempts, True where right;
     better, worse = sum(x>0 for x in d), sum(x<0 for x in d)
     once = all(len(b) == len(a) == 1 for b, a in both)
     p = mcnemar(better, worse) if once else sign_flips(d)
-    return Paired(m, _interval([float(x) for x in d]), p, 'exact McNemar' if once else 'paired permutation', n, better, worse)
+    return Paired(m, _interval([float(x) for x in d]), p,
+                  'exact McNemar' if once else 'paired permutation', n, better, worse)
 
 # %% ../../nbs/4_run/53_pairs.ipynb #35f8ad78
 def holm(p_values:list) -> list: # In the same order
@@ -126,7 +133,8 @@ def questions_needed(gain:float, # The difference to be seen, as a share
                     ) -> int: # With one attempt each, at p < 0.05
     "How large a test set must be for McNemar's test to see a gain (Connor 1987)"
     quantiles = {.5: 0., .8: .8416, .9: 1.2816, .95: 1.6449}
-    if power not in quantiles: raise ValueError(f'power is one of {", ".join(map(str, quantiles))}, not {power}')
+    if power not in quantiles:
+        raise ValueError(f'power is one of {", ".join(map(str, quantiles))}, not {power}')
     if not 0 < abs(gain) <= differing <= 1:
         raise ValueError(f'a gain of {gain} needs that many questions at least that differ, not {differing}')
     z = 1.96*math.sqrt(differing) + quantiles[power]*math.sqrt(differing-gain*gain)

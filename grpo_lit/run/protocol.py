@@ -38,6 +38,7 @@ def _marked(text:str) -> str:
     found = extract_answer(text, 'strict') or extract_answer(text, 'stated') or (lines[-1] if lines else '')
     return f'{text}\n<answer>{found.strip().rstrip(".")}</answer>' if found else text
 
+# %% ../../nbs/4_run/60_protocol.ipynb #fca4fd9e
 def leniently(reward): # One that reads a marked answer, as `countdown_reward`
     "The same reward, which takes the last line for the answer where none is marked"
     @wraps(reward)
@@ -58,6 +59,7 @@ def fenced(reward): # One that reads programs
     strict.__name__ = f'fenced_{reward.__name__}'
     return strict
 
+# %% ../../nbs/4_run/60_protocol.ipynb #e67fad60
 def graders_for(reward, # That decides what is right
                 chat:bool=False # Are the prompts conversations?
                ) -> dict: # "strict" and "lenient", or nothing where there are no two readings
@@ -79,6 +81,7 @@ class Questions:
     rows:list # With `prompt`, and what the rewards read
     tokens:int # That an answer needs at most
 
+# %% ../../nbs/4_run/60_protocol.ipynb #f165ebc1
 def countdown_question(r:dict) -> dict:
     "A row with `numbers` and `target` as a question"
     given = ', '.join(map(str, r['numbers']))
@@ -86,6 +89,7 @@ def countdown_question(r:dict) -> dict:
               ' Give the expression between <answer> and </answer>.')
     return dict(prompt=prompt, numbers=list(r['numbers']), target=r['target'], answer=r.get('solution'), answer_style='tag')
 
+# %% ../../nbs/4_run/60_protocol.ipynb #e7ce189b
 def source_name(source:str, known=None # A `Benchmark`
                ) -> str:
     "A short name: of the benchmark, or of the file"
@@ -93,10 +97,12 @@ def source_name(source:str, known=None # A `Benchmark`
     if known: return next(name for name, b in BENCHMARKS.items() if b is known)
     return Path(source).name.split('.')[0].replace(':', '-') or 'questions'
 
+# %% ../../nbs/4_run/60_protocol.ipynb #d7e66ac4
 def chosen(rows:list, limit:int # 0: all
           ) -> list: # In their order
     "So many of the rows, always the same ones"
-    if limit < 0: raise ValueError(f'limit is {limit}: give the number of questions, or 0 for all')
+    if limit < 0:
+        raise ValueError(f'limit is {limit}: give the number of questions, or 0 for all')
     if not limit or limit >= len(rows): return list(rows)
     at = sorted(random.Random(seed_for('questions', len(rows))).sample(range(len(rows)), limit))
     return [rows[i] for i in at]
@@ -108,6 +114,7 @@ def _few_shot(source, columns, split, config, known):
     task = load_task(source, *columns, split, config, n_test=10**9 if has_test else 200, prompt_style='few-shot')
     return list(task.test) if has_test else [*task.train, *task.test]
 
+# %% ../../nbs/4_run/60_protocol.ipynb #c1161272
 def _plainly(source, columns, split, config, known, style):
     "All rows, in their order, as they are asked"
     hub = known.hub if known else source
@@ -120,6 +127,7 @@ def _plainly(source, columns, split, config, known, style):
         return each(rows, rows.data, countdown_question), None
     return list(as_questions(rows, *columns).data), None
 
+# %% ../../nbs/4_run/60_protocol.ipynb #e9ba8411
 def questions_of(source:str, # A benchmark or a task by name, "gym:NAME", a file, or a hub dataset
                  prompt_column:str='', # Holds the question
                  answer_column:str='', # Holds the gold answer

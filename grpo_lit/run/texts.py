@@ -35,6 +35,7 @@ OTHERS = ( # How a file begins, what it is then, and what to do
     (b'<!doctype html', 'a web page', 'download the file itself (on most sites the link "raw" or "download")'),
     (b'<html', 'a web page', 'download the file itself (on most sites the link "raw" or "download")'))
 
+# %% ../../nbs/4_run/02_texts.ipynb #d50ee502
 def is_tar(data:bytes) -> bool: return data[257:262]==b'ustar'
 
 def refuse_others(path:Path, data:bytes):
@@ -71,6 +72,7 @@ def by_zeros(data:bytes) -> str|None:
     if max(odd, even) < max(2, len(some)//5): return None
     return 'utf-16-le' if odd > even else 'utf-16-be'
 
+# %% ../../nbs/4_run/02_texts.ipynb #cddad849
 def by_bytes(data:bytes) -> str:
     "Single foreign letters between English ones are Western; long runs of them are another alphabet"
     runs = re.findall(rb'[\x80-\xff]+', data[:100_000])
@@ -81,6 +83,7 @@ def by_bytes(data:bytes) -> str:
         if best: return best.encoding
     return 'cp1252' if re.search(rb'[\x80-\x9f]', data) else 'latin-1'
 
+# %% ../../nbs/4_run/02_texts.ipynb #b46121c7
 def encoding_of(data:bytes) -> str: # A name that `bytes.decode` knows
     "Which encoding a text is in, or looks like"
     marked = next((name for mark, name in MARKS if data.startswith(mark)), None)
@@ -109,6 +112,7 @@ def decoded(path:Path, data:bytes, encoding:str|None=None) -> str:
 
 def _how(encoding): return f'read it with --encoding {encoding}, or save it as UTF-8'
 
+# %% ../../nbs/4_run/02_texts.ipynb #c77e078f
 def text_of(path:Path,
             encoding:str|None=None # None: UTF-8
            ) -> str: # With \n at the ends of lines
