@@ -1,11 +1,11 @@
 # made by tools/stubs.py: edit the source, then run it
 from typing import Any
 
-__all__ = ['TINY', 'PICKLES', 'HUB', 'tiny_tokenizer', 'new_tiny', 'check_tokenizer', 'eos_ids', 'unmark_quantized', 'refuse_pickles', 'base_of', 'borrow_eos', 'load_policy', 'has_adapter', 'lent', 'Reference', 'add_lora']
+__all__ = ['TINY', 'PICKLES', 'HUB', 'tiny_tokenizer', 'new_tiny', 'check_tokenizer', 'eos_ids', 'unmark_quantized', 'refuse_pickles', 'base_of', 'borrow_eos', 'load_policy', 'has_adapter', 'Reference', 'add_lora']
 
-import copy, json, struct
+import json, struct
 
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from importlib.resources import files
 
@@ -24,6 +24,10 @@ from transformers.utils import find_adapter_config_file, logging as notices
 from .hub import find_on_hub, is_path, model_directory, no_directory
 
 from .finite import first_nonfinite, not_finite
+
+from .frozen import frozen_copy, half_copy_of, is_there, lent, put_away, stays
+
+from .shortages import is_out_of_memory
 
 from .tensors import seed_for
 
@@ -72,23 +76,22 @@ def load_policy(name_or_path: str='tiny', dtype: torch.dtype | str=torch.float32
 def has_adapter(model) -> bool:
     ...
 
-@contextmanager
-def lent(model, device):
-    """A model whose weights are on another device for a while; what they become there is lost"""
-    ...
-
 class Reference:
     """The policy as it was when this was made: a frozen copy, or, for a LoRA policy, its base weights"""
-    policy: Any
-    frozen: Any
     start: Any
+    policy: Any
+    half: torch.dtype | None
+    frozen: Any
 
-    def __init__(self, model, offload: bool=False):
+    def __init__(self, model, offload: bool=False, half: torch.dtype | None=None):
         ...
 
     @contextmanager
     def __call__(self):
         """Yields the reference model, where the policy is"""
+        ...
+
+    def precision(self):
         ...
 
     @contextmanager
