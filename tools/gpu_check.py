@@ -17,6 +17,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from gpu_checks import Place, Skipped, all_checks, clear, peak, root
 
 MARGIN, PATIENCE = 6, 60 # A check may take so many times as long as expected, and so many seconds, before it is ended
+QUIET = dict(TOKENIZERS_PARALLELISM='false', HF_HUB_OFFLINE='1', HF_HUB_DISABLE_PROGRESS_BARS='1', TQDM_DISABLE='1',
+             TRANSFORMERS_VERBOSITY='error')
 GRACE = 20 # Seconds after the time given in which the last check may end
 
 # --- the process that makes the checks
@@ -70,7 +72,7 @@ def started(a, names):
     command = [sys.executable, __file__, '--pipe', str(there), '--until', str(a.until), '--out', str(a.out)]
     command += ['--names', *names] + ['--small']*a.small + ['--cpu']*a.cpu
     environment = os.environ | dict(PYTHONPATH=os.pathsep.join([str(root), os.environ.get('PYTHONPATH', '')]),
-                                    TOKENIZERS_PARALLELISM='false', HF_HUB_OFFLINE='1')
+                                    PYTHONWARNINGS='ignore::FutureWarning,ignore::DeprecationWarning', **QUIET)
     process = subprocess.Popen(command, pass_fds=[there], env=environment, stdout=sys.stderr, start_new_session=True)
     os.close(there)
     return process, here

@@ -12,7 +12,7 @@ def versions():
     known = {name: version(name) for name in LIBRARIES}
     return {name: v for name, v in known.items() if v}
 
-@check('environment', order=0, seconds=20)
+@check('environment', order=0, seconds=8)
 def environment(place):
     "Versions and ceilings; the first line of the table"
     import torch
@@ -39,23 +39,24 @@ def backends():
     from torch.nn.attention import SDPBackend
     return [getattr(SDPBackend, n) for n in ('FLASH_ATTENTION', 'EFFICIENT_ATTENTION', 'CUDNN_ATTENTION', 'MATH')]
 
-def serves(dtype, masked):
-    "Which of them take heads of 64 in groups of 7, alone"
+def serves(dtype, masked, key_heads):
+    "Which of them take 14 heads of 64 with so many of keys, alone"
     import torch, warnings
     from torch.nn.attention import sdpa_kernel
     shape = dict(device='cuda', dtype=dtype)
-    q, k = torch.randn(2, 14, 128, 64, **shape), torch.randn(2, 2, 128, 64, **shape)
+    q, k = torch.randn(2, 14, 128, 64, **shape), torch.randn(2, key_heads, 128, 64, **shape)
     mask = torch.ones(2, 1, 128, 128, dtype=torch.bool, device='cuda').tril() if masked else None
     good = []
     for backend in backends():
         with sdpa_kernel(backend), warnings.catch_warnings():
             warnings.simplefilter('ignore')
-            try: torch.nn.functional.scaled_dot_product_attention(q, k, k, mask, is_causal=not masked, enable_gqa=True)
+            how = dict(is_causal=not masked, enable_gqa=key_heads < 14)
+            try: torch.nn.functional.scaled_dot_product_attention(q, k, k, mask, **how)
             except RuntimeError: continue
         good.append(backend.name.split('_')[0].lower())
     return ' '.join(good)
 
-@check('environment: attention kernels', order=1, seconds=3)
+@check('environment: attention kernels', order=1, seconds=12)
 def attention_kernels(place):
     "What can serve, with and without a mask; and whether a trainer has switched cuDNN's off"
     need_gpu(place)
@@ -64,7 +65,8 @@ def attention_kernels(place):
     figures = {}
     for dtype in (torch.bfloat16, torch.float16, torch.float32):
         for masked in (False, True):
-            figures[f'{str(dtype)[6:]}{" masked"*masked}'] = serves(dtype, masked)
+            grouped, each = (serves(dtype, masked, heads) for heads in (2, 14))
+            figures[f'{str(dtype)[6:]}{" masked"*masked}'] = f'{grouped} (heads of keys repeated: {each})'
     tiny_trainer(place)
     cudnn = torch.backends.cuda.cudnn_sdp_enabled()
     return figures | {'cuDNN attention after a trainer was made': 'on' if cudnn else 'off'}

@@ -12,7 +12,7 @@ def short(kernel):
         kernel = kernel.replace(noise, '')
     return kernel[:60]
 
-@check('top kernels of a step', order=35, seconds=12)
+@check('top kernels of a step', order=35, seconds=11)
 def kernels(place):
     "The five that take longest, with their share of the time on the card; and how long it is busy"
     from torch.profiler import ProfilerActivity, profile
