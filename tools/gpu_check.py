@@ -122,7 +122,7 @@ def follow(a, names, keep):
 def figures_text(figures):
     "Figures in a cell of the table"
     def shown(v): return f'{v:.3g}' if isinstance(v, float) else str(v)
-    return ', '.join(f'{k} {shown(v)}' for k, v in figures.items())
+    return ', '.join(f'{k} {shown(v)}' for k, v in figures.items() if k != 'title')
 
 def cell(result):
     text = figures_text(result.get('figures', {})) or result.get('why', '')

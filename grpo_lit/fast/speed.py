@@ -12,6 +12,7 @@ import functools, time
 from dataclasses import dataclass
 import torch
 from ..core import Rollouts
+from ..tensors import clock
 
 # %% ../../nbs/3_fast/07_speed.ipynb #3345adb6
 @dataclass(frozen=True)
@@ -22,15 +23,13 @@ class Machine:
     dtype:torch.dtype|None=None # In which they were measured: weights are read in it; None: in their own
 
 # %% ../../nbs/3_fast/07_speed.ipynb #cc2ba28a
-def _best(f, sync, seconds=.4): # Seconds of the fastest run
+def _best(f, device, seconds=.4): # Seconds of the fastest run
     best, end = float('inf'), time.perf_counter()+seconds
     f()
     while time.perf_counter() < end or best==float('inf'):
-        sync()
-        begun = time.perf_counter()
+        begun = clock(device)
         f()
-        sync()
-        best = min(best, time.perf_counter()-begun)
+        best = min(best, clock(device)-begun)
     return best
 
 # %% ../../nbs/3_fast/07_speed.ipynb #cd4c96ac
@@ -38,13 +37,12 @@ def _best(f, sync, seconds=.4): # Seconds of the fastest run
 def machine(device:str='cpu', dtype:torch.dtype=torch.float32) -> Machine:
     "Measure this machine: two experiments of 0.4 seconds each"
     big = device=='cuda'
-    sync = torch.cuda.synchronize if big else lambda: None
     n, length = (4096, 2**28) if big else (768, 2**25)
     with torch.no_grad():
         a, b, out = (torch.randn(n, n, device=device, dtype=dtype) for _ in range(3))
         long = torch.ones(length, device=device)
-        product = _best(lambda: torch.mm(a, b, out=out), sync)
-        return Machine(2*n**3/product, 4*length/_best(long.sum, sync), dtype)
+        product = _best(lambda: torch.mm(a, b, out=out), device)
+        return Machine(2*n**3/product, 4*length/_best(long.sum, device), dtype)
 
 # %% ../../nbs/3_fast/07_speed.ipynb #f368dd84
 @dataclass(frozen=True)
