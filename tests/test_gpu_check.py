@@ -36,7 +36,7 @@ def test_nothing_fails_and_nothing_is_left_out(small):
 
 def test_what_a_cpu_cannot_answer_says_so(small):
     _, found, _ = small
-    for name in ('two steps: fp16', 'graphs against eager', 'cells: 3_fast/04_tiles'):
+    for name in ('two steps: fp16', 'graphs against eager', 'cells: 3_fast/14_tiles'):
         assert found['checks'][name]['why'] == 'needs a GPU', name
 
 def test_figures_of_a_step(small):
