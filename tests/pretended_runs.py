@@ -117,9 +117,8 @@ KINDS = {
     'groups of one reward': dict(scale_rewards='batch'),
     'SGD': dict(optim='sgd'),
 }
-COMMON = ('plain', 'long prompts', 'float16 with a scaler', 'LoRA in bfloat16', 'overlap', 'dynamic sampling', 'accumulation', 'evaluation',
-          'reference at rest', 'optimizer at rest', 'entropy quantile', 'stop strings', 'filters', 'KL in the reward',
-          'checkpointed in float16')
+COMMON = ('plain', 'float16 with a scaler', 'LoRA in bfloat16', 'overlap', 'evaluation', 'reference at rest', 'optimizer at rest',
+          'entropy quantile', 'filters', 'checkpointed in float16')
 
 
 def kinds(always): return [pytest.param(name, marks=[] if name in always else pytest.mark.slow) for name in KINDS]

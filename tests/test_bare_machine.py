@@ -70,6 +70,7 @@ same = all(bool((a == b).all()) for a, b in pairs)
 print(json.dumps(dict(same=same, numbers=sum(p.numel() for p in model.parameters()))))
 '''
 
+@pytest.mark.slow
 def test_checkpoint_resume_and_saved_model():
     found = bare(FILES)
     assert found['same'] and found['numbers'] > 1e5

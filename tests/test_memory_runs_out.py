@@ -76,6 +76,7 @@ def test_the_reference_is_read_in_smaller_portions(error):
     assert raised >= hook.raised # it was remembered
     for mine, its in zip(figures(made)[:2], figures(whole)): assert mine == pytest.approx(its, rel=1e-4, abs=1e-4)
 
+@pytest.mark.slow
 def test_weights_of_tokens_are_read_in_smaller_portions():
     how = dict(top_entropy_quantile=.5, num_iterations=2, importance_sampling_mode='token_truncate')
     whole, made = calm(**how), new_trainer(**how)
@@ -265,6 +266,7 @@ def test_an_update_holds_nothing_when_it_is_tried_again():
                                   'mat1 and mat2 shapes cannot be multiplied (2x3 and 4x5)', 'an illegal memory access was encountered'])
 def test_other_errors_are_none_of_memory(said): assert not is_out_of_memory(RuntimeError(said))
 
+@pytest.mark.slow
 def test_another_error_ends_the_run():
     said = 'CUDA error: device-side assert triggered'
     made = new_trainer()
@@ -298,6 +300,7 @@ def test_an_evaluation_writes_and_reads_what_fits(rows):
     assert found.kl == pytest.approx(whole.kl, abs=1e-5) and found.accuracy == whole.accuracy
     if hook.raised: assert len(set(hook.said)) == len(hook.said)
 
+@pytest.mark.slow
 def test_an_evaluation_for_which_there_is_never_room_is_an_error():
     from grpo_lit.policy import load_policy
     from grpo_lit.run.evaluate import evaluate
@@ -305,6 +308,7 @@ def test_an_evaluation_for_which_there_is_never_room_is_an_error():
     with pytest.raises(torch.OutOfMemoryError), short(model, lambda ids, n: True):
         evaluate(model, tokenizer, addition_task(), limit=4)
 
+@pytest.mark.slow
 def test_an_evaluation_that_a_callback_asks_for():
     def ask(trainer, metrics): trainer.evaluate()
     made = new_trainer()
@@ -313,6 +317,7 @@ def test_an_evaluation_that_a_callback_asks_for():
     with short(made.reference.frozen, lambda ids, n: ids.numel() > 45) as hook: made.train()
     assert hook.raised and all('eval_loss' in m for m in made.state.log_history if 'eval_reward' in m)
 
+@pytest.mark.slow
 def test_a_figure_without_memory_is_left_out(monkeypatch):
     from grpo_lit.run import report
     asked = []

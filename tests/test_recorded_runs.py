@@ -33,7 +33,7 @@ def trained(monkeypatch, still, data, peft=False, **settings):
 kinds = dict(plain={}, overlap=dict(overlap_rewards=True), several=dict(num_iterations=2, max_steps=4),
              half=dict(sampling_dtype='bfloat16'), adapter=dict(peft=True), adapter_half=dict(peft=True, sampling_dtype='bfloat16'),
              places=dict(max_rows=4), filters=dict(top_k=5, temperature=.8), offload=dict(offload_reference=True))
-FEW = 'plain', 'overlap', 'adapter_half'
+FEW = 'plain', 'adapter_half'
 
 @pytest.mark.parametrize('data', ['short', 'long'])
 @pytest.mark.parametrize('kind', [pytest.param(k, marks=[] if k in FEW else pytest.mark.slow) for k in kinds])

@@ -54,7 +54,7 @@ def scaled(monkeypatch): monkeypatch.setattr(trainer_module, 'new_accelerator', 
 
 KINDS = dict(float32={}, bfloat16=dict(bf16=True), float16=dict(fp16=True))
 PAIRS = list(itertools.permutations(KINDS, 2))
-FEW = [('bfloat16', 'float32'), ('float32', 'bfloat16'), ('float16', 'bfloat16')]
+FEW = [('bfloat16', 'float32'), ('float16', 'bfloat16')]
 
 
 @pytest.mark.parametrize('first, second', [pytest.param(*p, marks=[] if p in FEW else pytest.mark.slow) for p in PAIRS])
