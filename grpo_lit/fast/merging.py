@@ -66,11 +66,11 @@ def empty_result(q): # No key seen
     wide = torch.promote_types(q.dtype, torch.float32)
     return torch.zeros_like(q), q.new_full(q.shape[1::-1], -torch.inf, dtype=wide)
 
-def _heads(x, n): # (M, Hkv, D) -> (Hkv*n, M, D)
+def _repeat_heads(x, n): # (M, Hkv, D) -> (Hkv*n, M, D)
     return x.transpose(0,1).repeat_interleave(n, 0)
 
 def _scores(q, k, piece): # (H, N, M)
-    s = q.transpose(0,1) @ _heads(k, q.shape[1]//k.shape[1]).mT * piece.scale
+    s = q.transpose(0,1) @ _repeat_heads(k, q.shape[1]//k.shape[1]).mT * piece.scale
     if not piece.causal: return s
     return s.masked_fill(torch.ones(s.shape[1:], dtype=torch.bool, device=s.device).triu(1), -torch.inf)
 
@@ -81,7 +81,7 @@ def _plain_forward(q, k, v, piece):
     for a,b in _pairs(piece):
         s = _scores(q[a], k[b], piece)
         lse[:,a] = s.logsumexp(-1)
-        out[a] = (s.softmax(-1) @ _heads(v[b], n)).transpose(0,1)
+        out[a] = (s.softmax(-1) @ _repeat_heads(v[b], n)).transpose(0,1)
     return out, lse
 
 def _plain_backward(g, q, k, v, out, lse, piece):
@@ -91,8 +91,8 @@ def _plain_backward(g, q, k, v, out, lse, piece):
         p = (_scores(q[a], k[b], piece)-lse[:,a,None]).exp()
         ga, qa = g[a].transpose(0,1), q[a].transpose(0,1)
         gained = (ga*out[a].transpose(0,1)).sum(-1, keepdim=True)
-        ds = p*(ga @ _heads(v[b], n).mT - gained)*piece.scale
-        dq[a] = (ds @ _heads(k[b], n)).transpose(0,1)
+        ds = p*(ga @ _repeat_heads(v[b], n).mT - gained)*piece.scale
+        dq[a] = (ds @ _repeat_heads(k[b], n)).transpose(0,1)
         dk[b], dv[b] = back(ds.mT @ qa), back(p.mT @ ga)
     return dq, dk, dv
 
