@@ -30,6 +30,7 @@ def frozen_copy(model, dtype:torch.dtype|None=None # Of the weights of products;
     known = {id(p): torch.nn.Parameter(p.detach().to(dtype), requires_grad=False) for p in narrow}
     return copy.deepcopy(model, known).eval().requires_grad_(False)
 
+# %% ../nbs/1_line/06_frozen.ipynb #96ad4fba
 @torch.no_grad()
 def _says(model, dtype):
     "Logits of a few tokens under autocast"
@@ -37,6 +38,7 @@ def _says(model, dtype):
     ids = torch.arange(1, 10, device=home)[None]%rows
     with torch.autocast(home.type, dtype): return model(input_ids=ids, use_cache=False).logits
 
+# %% ../nbs/1_line/06_frozen.ipynb #3d26ab15
 def half_copy_of(model, dtype:torch.dtype):
     "A frozen copy with half the weights, to be read under autocast; None where it would say anything else"
     training = [m for m in model.modules() if m.training]
@@ -50,19 +52,24 @@ def half_copy_of(model, dtype:torch.dtype):
 def tensors_of(model) -> dict: # Name -> parameter or buffer
     return dict(model.named_parameters()) | dict(model.named_buffers())
 
+# %% ../nbs/1_line/06_frozen.ipynb #bcc0327e
 def put_away(model):
     "Let a model rest on the CPU"
     for x in tensors_of(model).values(): x.data = x.data.to('cpu')
 
+# %% ../nbs/1_line/06_frozen.ipynb #50ec6fe0
 def is_there(model, device) -> bool:
     "Is all of it on a device already?"
     home = torch.empty(0, device=device).device
     return all(x.device == home for x in tensors_of(model).values())
 
+# %% ../nbs/1_line/06_frozen.ipynb #e877ed54
 def stays(model) -> bool:
     "Would moving it be an error? Packed weights, and layers on several devices"
-    return bool(getattr(model, 'is_quantized', False)) or len(set((getattr(model, 'hf_device_map', None) or {}).values())) > 1
+    return (bool(getattr(model, 'is_quantized', False))
+            or len(set((getattr(model, 'hf_device_map', None) or {}).values())) > 1)
 
+# %% ../nbs/1_line/06_frozen.ipynb #a6cc28b5
 @contextmanager
 def lent(model, where): # A device, or a model: each tensor goes to that of its name
     "A model whose weights are somewhere else for a while; what they become there is lost"

@@ -23,6 +23,7 @@ def _gpu_has_room() -> bool:
     try: return torch.cuda.mem_get_info()[0] > ROOM
     except RuntimeError: return True
 
+# %% ../nbs/1_line/05_shortages.ipynb #6b489283
 def is_out_of_memory(error:BaseException) -> bool:
     "Was it memory, of a GPU or of the machine, that was missing?"
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)): return True
@@ -39,6 +40,7 @@ def free_memory():
     gc.collect()
     if torch.cuda.is_available() and torch.cuda.is_initialized(): torch.cuda.empty_cache()
 
+# %% ../nbs/1_line/05_shortages.ipynb #3b108949
 def retried(attempt, # Called without arguments, perhaps several times: each begins anew
             smaller # Called after a shortage: makes the next attempt need less; False where nothing is left to try
            ): # What `attempt` returns
@@ -55,6 +57,7 @@ def times(n:int):
     left = iter(range(n))
     return lambda: next(left, None) is not None
 
+# %% ../nbs/1_line/05_shortages.ipynb #e1026d4b
 def if_there_is_room(figure, # Called without arguments
                      otherwise=None): # What `figure` returns, or this
     "What nobody needs, where there is memory for it"
