@@ -62,6 +62,7 @@ def block_sums(e:torch.Tensor # (B, V)
     if whole < V: sums = torch.cat([sums, e[:,whole:].sum(-1, keepdim=True)], 1)
     return sums.double()
 
+# %% ../nbs/1_line/10_drawing.ipynb #8c6ab926
 class Blocks:
     "A distribution for each row, by blocks of the vocabulary"
     def __init__(self, logits:torch.Tensor # (B, V) of any dtype, already divided by the temperature
@@ -103,6 +104,7 @@ def distribution(logits:torch.Tensor): # (B, V), already divided by the temperat
     "What draws tokens from these logits, and tells their log-probs"
     return (Plain if logits.shape[-1] < SMALL else Blocks)(logits)
 
+# %% ../nbs/1_line/10_drawing.ipynb #8b4cb7a7
 def draw(logits:torch.Tensor, # (B, V), already divided by the temperature and filtered
          u:torch.Tensor # (B,) float64, uniform in [0, 1)
         ) -> torch.Tensor: # (B,) int64

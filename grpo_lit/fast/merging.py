@@ -49,6 +49,7 @@ class Piece(NamedTuple):
     causal:bool # Each query sees the keys up to its own place
     scale:float # Factor of the scores
 
+# %% ../../nbs/3_fast/02_merging.ipynb #af3d541d
 class Kernel(NamedTuple):
     "One way to compute a piece, and its gradient for an output and a log-sum-exp that are given"
     name:str
@@ -62,13 +63,16 @@ def _pairs(piece): # Where the queries and keys of each sequence are
         if n and m: yield slice(q,q+n), slice(k,k+m)
         q, k = q+n, k+m
 
+# %% ../../nbs/3_fast/02_merging.ipynb #ee851f52
 def empty_result(q): # No key seen
     wide = torch.promote_types(q.dtype, torch.float32)
     return torch.zeros_like(q), q.new_full(q.shape[1::-1], -torch.inf, dtype=wide)
 
+# %% ../../nbs/3_fast/02_merging.ipynb #570dc8f5
 def _repeat_heads(x, n): # (M, Hkv, D) -> (Hkv*n, M, D)
     return x.transpose(0,1).repeat_interleave(n, 0)
 
+# %% ../../nbs/3_fast/02_merging.ipynb #964981d9
 def _scores(q, k, piece): # (H, N, M)
     s = q.transpose(0,1) @ _repeat_heads(k, q.shape[1]//k.shape[1]).mT * piece.scale
     if not piece.causal: return s
@@ -84,6 +88,7 @@ def _plain_forward(q, k, v, piece):
         out[a] = (s.softmax(-1) @ _repeat_heads(v[b], n)).transpose(0,1)
     return out, lse
 
+# %% ../../nbs/3_fast/02_merging.ipynb #0fb5c320
 def _plain_backward(g, q, k, v, out, lse, piece):
     dq, dk, dv = (torch.zeros_like(x) for x in (q,k,v))
     n, back = q.shape[1]//k.shape[1], lambda x: x.transpose(0,1).unflatten(1, (k.shape[1],-1)).sum(2)
@@ -133,7 +138,9 @@ class _Merged(torch.autograd.Function):
             for d,x in zip((dq[n:], dk[:n], dv[:n]), more): d += x
         return dq, dk, dv, None, None, None
 
-def attend_merged(q:torch.Tensor, k:torch.Tensor, v:torch.Tensor, # (N, H, D), (N, Hkv, D) twice: prompts, then completions
+# %% ../../nbs/3_fast/02_merging.ipynb #ca7b37fd
+def attend_merged(q:torch.Tensor, # (N, H, D): prompts, then completions
+                  k:torch.Tensor, v:torch.Tensor, # (N, Hkv, D)
                   kernel:Kernel, own:Piece, across:Piece # From `two_pieces`
                  ) -> torch.Tensor: # (N, H, D)
     "Attention of prompts, and of completions over their prompts and themselves"

@@ -16,6 +16,7 @@ def _take(x, dim, at, hole): # x at `at` along `dim`, zeros where `hole`
     if hole is None: return y
     return y.masked_fill_(hole.view(-1, *[1]*(x.ndim-dim-1)), 0.)
 
+# %% ../../nbs/3_fast/01_ragged.ipynb #88bb7dfa
 class _Move(torch.autograd.Function):
     "`_take` whose gradient is one as well: nothing is taken twice"
     @staticmethod
