@@ -9,8 +9,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from grpo_lit import GRPOConfig, GRPOTrainer
 from grpo_lit.fast import fused, products
 from grpo_lit.fast.decoding import Decoding
-from grpo_lit.fast.fused import fuse, norm_of, refresh, release, rotary, side_by_side, turns_halves
-from grpo_lit.fast.products import Joined, Packed, can_pack, same_input, worth_packing
+from grpo_lit.fast.fused import fuse, norm_of, one_tensor, refresh, release, rotary, turns_halves
+from grpo_lit.fast.products import Joined, Prepacked, can_pack, same_input, worth_packing
 from grpo_lit.fast.recording import recorder_of
 from grpo_lit.fast.sharing import share_prefix
 from grpo_lit.fast.static import decoder
@@ -192,8 +192,8 @@ def test_what_is_a_norm(norm, expected): assert bool(norm_of(norm)) == expected
 def test_tensors_that_only_seem_side_by_side():
     x = torch.randn(2, 6, 3, 4)
     q, k, v = x.split([3, 1, 2], 1)
-    assert torch.equal(side_by_side(q, k), x[:, :4])
-    for a, b in ((q, v), (k, q), (q, k.clone()), (q[:, :2], k), (q.transpose(2, 3), k)): assert side_by_side(a, b) is None
+    assert torch.equal(one_tensor(q, k), x[:, :4])
+    for a, b in ((q, v), (k, q), (q, k.clone()), (q[:, :2], k), (q.transpose(2, 3), k)): assert one_tensor(a, b) is None
 
 def test_a_rotation_of_other_shapes_is_theirs():
     from transformers.models.llama.modeling_llama import apply_rotary_pos_emb as theirs
@@ -232,7 +232,7 @@ def test_logits_that_are_no_numbers_are_left_to_the_sampler():
 def test_rows_have_the_same_bits_alone_and_in_company():
     w = torch.randn(96, 64)
     layer = torch.nn.Linear(64, 96)
-    packed, x = Packed([layer]), torch.randn(40, 64)
+    packed, x = Prepacked([layer]), torch.randn(40, 64)
     packed.refresh()
     with torch.no_grad():
         whole = packed.product(x)
