@@ -1,7 +1,7 @@
 # made by tools/stubs.py: edit the source, then run it
-__all__ = ['TOKEN_FIELDS', 'ROW_FIELDS', 'Rollouts', 'patch', 'four_answers', 'completion_text', 'prompt_text', 'in_line']
+__all__ = ['TOKEN_FIELDS', 'ROW_FIELDS', 'Rollouts', 'four_answers', 'completion_text', 'prompt_text']
 
-import functools, html
+import html
 
 from collections import Counter
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from .tensors import below, pad, piece_size, question_text, some_rows, visible
+from .tensors import below, in_line, pad, patch, piece_size, question_text, some_rows, visible
 
 TOKEN_FIELDS = ('completion_ids', 'completion_mask', 'logps', 'ref_logps', 'old_logps', 'token_weights')
 
@@ -88,10 +88,6 @@ class Rollouts:
         """The same with every tensor on `device`"""
         ...
 
-def patch(f=None, *, cls_method: bool=False):
-    """Make a function a method of the class that its first argument is annotated with"""
-    ...
-
 def four_answers(tokenizer) -> Rollouts:
     """The running example of the book: worked out, blurted wrong, blurted right, right but without tags"""
     ...
@@ -102,8 +98,4 @@ def completion_text(c) -> str:
 
 def prompt_text(p) -> str:
     """A prompt to be read by people or by another model; what the policy reads is made by its chat template"""
-    ...
-
-def in_line(text: str, width: int) -> str:
-    """At most `width` characters in one line, those that cannot be seen as escapes"""
     ...

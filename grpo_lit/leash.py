@@ -10,8 +10,7 @@ __all__ = ['BETA_SCHEDULES', 'kl_penalized_rewards', 'scheduled_beta', 'adapted_
 # %% ../nbs/1_line/18_leash.ipynb #24f2f29d
 import math
 import torch
-from .tensors import no_such
-from .core import patch
+from .tensors import no_such, patch
 from .logprobs import kl_estimate
 from .policy import Reference
 

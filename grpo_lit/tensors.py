@@ -6,10 +6,10 @@ Docs: https://grpo-lit.github.io/grpo-lit/1_line/tensors.html.md"""
 
 # %% auto #0
 __all__ = ['SHAPELESS', 'pad', 'mask_after_eos', 'masked_mean', 'positions', 'below', 'some_rows', 'piece_size', 'seed_for',
-           'visible', 'question_text', 'wait', 'clock', 'did_you_mean', 'no_such']
+           'visible', 'question_text', 'in_line', 'wait', 'clock', 'patch', 'did_you_mean', 'no_such']
 
 # %% ../nbs/1_line/01_tensors.ipynb #0f277be5
-import difflib, hashlib, logging, re, time
+import difflib, functools, hashlib, logging, re, time
 from unicodedata import category
 import torch
 import torch.nn.functional as F
@@ -141,6 +141,12 @@ def question_text(prompt # A string, or a list of chat messages
     asked = [m for m in prompt if m['role'] == 'user'] or prompt
     return str(asked[-1]['content']) if asked else ''
 
+# %% ../nbs/1_line/01_tensors.ipynb #d861841d
+def in_line(text:str, width:int) -> str:
+    "At most `width` characters in one line, those that cannot be seen as escapes"
+    text = visible(text[:width+1].replace('\n', '⏎'))
+    return text if len(text) <= width else text[:width-1]+'…'
+
 # %% ../nbs/1_line/01_tensors.ipynb #581ed6e2
 def wait(device):
     "Until a GPU has done what it was asked for"
@@ -150,6 +156,17 @@ def clock(device) -> float: # Seconds from somewhere
     "What `time.perf_counter` says when everything is done"
     wait(device)
     return time.perf_counter()
+
+# %% ../nbs/1_line/01_tensors.ipynb #afcf6c05
+def patch(f=None, *,
+          cls_method:bool=False # Make it a class method
+         ):
+    "Make a function a method of the class that its first argument is annotated with"
+    if f is None: return functools.partial(patch, cls_method=cls_method)
+    cls = next(iter(f.__annotations__.values()))
+    f.__qualname__ = f'{cls.__name__}.{f.__name__}'
+    setattr(cls, f.__name__, classmethod(f) if cls_method else f)
+    return f.__globals__.get(f.__name__) # the name itself stays what it was
 
 # %% ../nbs/1_line/01_tensors.ipynb #92fa1b0c
 def did_you_mean(name, options, # Strings

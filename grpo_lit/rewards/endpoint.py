@@ -11,7 +11,7 @@ __all__ = ['Memory', 'Endpoint', 'JudgeError', 'as_endpoint']
 import asyncio, hashlib, json
 from dataclasses import astuple
 from pathlib import Path
-from ..core import patch
+from ..tensors import patch
 from .client import Budget, Client, Pace, httpx, read_address, read_key, reply_text, tokens_used
 
 # %% ../../nbs/2_rewards/27_endpoint.ipynb #be7307a2

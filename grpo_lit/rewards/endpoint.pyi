@@ -9,7 +9,7 @@ from dataclasses import astuple
 
 from pathlib import Path
 
-from ..core import patch
+from ..tensors import patch
 
 from .client import Budget, Client, Pace, httpx, read_address, read_key, reply_text, tokens_used
 

@@ -12,7 +12,6 @@ __all__ = ['BLOCKS', 'SHOWN', 'shortened', 'curve_line', 'run_at', 'changed_sett
 import json, math
 from itertools import groupby
 from pathlib import Path
-from ..core import in_line
 from ..policy import load_policy
 from .config import GRPOConfig
 from .manifest import check_whole
@@ -21,7 +20,7 @@ from .runs import Record
 from .setup import on_device
 from .signals import say
 from ..sampling import sample_groups
-from ..tensors import did_you_mean, visible
+from ..tensors import did_you_mean, in_line, visible
 
 # %% ../../nbs/4_run/69_looking.ipynb #aec7b8b2
 BLOCKS = '▁▂▃▄▅▆▇█'

@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 import torch
 from ..advantages import group_advantages
-from ..core import completion_text, in_line, prompt_text
+from ..core import completion_text, prompt_text
 from ..rewards.calls import RewardCaller, call_rewards, reward_arguments, reward_name
 from .files import log, write_whole
 from .logs import as_text
 from .runs import Record, step_of
 from .tables import rows_of_file
 from ..scoring import weighted_sum
-from ..tensors import visible
+from ..tensors import in_line, visible
 
 # %% ../../nbs/4_run/60_past.ipynb #fe020178
 def _chosen(files, steps):
