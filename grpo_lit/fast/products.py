@@ -8,7 +8,7 @@ Docs: https://grpo-lit.github.io/grpo-lit/3_fast/products.html.md"""
 __all__ = ['WORTH', 'PACKED_ROWS', 'Joined', 'same_input', 'can_pack', 'Prepacked', 'worth_packing']
 
 # %% ../../nbs/3_fast/11_products.ipynb #293c153b
-import contextlib, functools
+import contextlib, functools, types
 import torch
 import torch.nn.functional as F
 
@@ -33,13 +33,14 @@ class Joined:
     def product(self, x): return F.linear(x, self.weight, self.bias)
 
     def part(self, i:int): # The `forward` of layer i
-        def forward(x):
+        def forward(layer, x):
+            if layer is not self.layers[i]: return F.linear(x, layer.weight, layer.bias) # a copy's
             if x is not self.input or i not in self.found:
                 self.input, self.found = x, dict(enumerate(self.product(x).split(self.sizes, -1)))
             mine = self.found.pop(i)
             if not self.found: self.input = None
             return mine
-        return forward
+        return types.MethodType(forward, self.layers[i])
 
 # %% ../../nbs/3_fast/11_products.ipynb #bec8e224
 def _is_plain(layer): # A linear layer like any other
@@ -106,8 +107,10 @@ class Prepacked(Joined):
 
     def part(self, i):
         joined, layer = super().part(i), self.layers[i]
-        def forward(x): return F.linear(x, layer.weight, layer.bias) if self.weight is None else joined(x)
-        return forward
+        def forward(mine, x):
+            plain = self.weight is None or mine is not layer
+            return F.linear(x, mine.weight, mine.bias) if plain else joined(x)
+        return types.MethodType(forward, layer)
 
 # %% ../../nbs/3_fast/11_products.ipynb #cd2383c0
 def worth_packing(model) -> bool:

@@ -87,6 +87,7 @@ class Recorder:
         self.device, self.name, self.most = torch.device(device), name, most
         self.recordings = 0 # made so far
         self.why = ''       # nothing can be recorded
+        self.user = None    # which decoding it works for: a weak reference
         self.forget()
 
     def forget(self, which=None): # which(key) -> bool; None: all
@@ -155,7 +156,7 @@ def fingerprint(model) -> tuple:
     weights = [(address(p), p.dtype, p.shape) for p in (*model.parameters(), *model.buffers())]
     modules = list(model.modules())
     adapters = [repr(vars(m)[n]) for m in modules for n in ADAPTER if n in vars(m)]
-    hooks = [(len(m._forward_hooks), len(m._forward_pre_hooks), 'forward' in vars(m), m.training) for m in modules]
+    hooks = [(*m._forward_hooks, '|', *m._forward_pre_hooks, id(vars(m).get('forward')), m.training) for m in modules]
     how = (getattr(model.config, '_attn_implementation', None), torch.get_float32_matmul_precision(),
            torch.is_autocast_enabled('cuda'), torch.is_autocast_enabled('cpu'), torch.is_inference_mode_enabled(),
            torch.are_deterministic_algorithms_enabled())
