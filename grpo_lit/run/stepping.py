@@ -18,10 +18,12 @@ def is_fused(optimizer) -> bool:
     adam = type(optimizer) in (torch.optim.Adam, torch.optim.AdamW)
     return adam and all(group.get('fused') for group in optimizer.param_groups)
 
+# %% ../../nbs/4_run/38_stepping.ipynb #f80baef0
 def make_state(optimizer): # A fused Adam
     "All that it keeps, allocated before any weight moves"
     for group in optimizer.param_groups: optimizer._init_group(group, *([] for _ in range(6)))
 
+# %% ../../nbs/4_run/38_stepping.ipynb #c107c56e
 class Before:
     "What a step may write to, as it was before the step"
     def __init__(self, optimizer):
@@ -53,6 +55,7 @@ def step(optimizer, scaler): # A `GradScaler`, or None
     if scaler is None: optimizer.step()
     else: scaler.step(optimizer)
 
+# %% ../../nbs/4_run/38_stepping.ipynb #e674279c
 def step_wholly(state:RunState):
     "The optimizer's step, and the scale of the next one; after an error everything is as it was, or `state.torn`"
     optimizer = state.optimizer
@@ -73,6 +76,7 @@ def unscale(optimizer, scaler):
     "Divide the gradients by the scale again"
     if scaler is not None: retried(lambda: scaler.unscale_(optimizer), times(2))
 
+# %% ../../nbs/4_run/38_stepping.ipynb #e6067232
 def clipped(state:RunState, most:float # Norm to which longer gradients are cut
            ) -> float: # The norm before
     "Cut the gradients"
