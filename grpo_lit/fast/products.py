@@ -47,6 +47,7 @@ def _is_plain(layer): # A linear layer like any other
     hooked = layer._forward_hooks or layer._forward_pre_hooks or 'forward' in vars(layer)
     return type(layer) is torch.nn.Linear and not hooked and layer.weight.is_floating_point()
 
+# %% ../../nbs/3_fast/11_products.ipynb #86d29c84
 @contextlib.contextmanager
 def _watched(layers): # layer -> the inputs that it was called with
     calls = {m:[] for m in layers}
@@ -55,10 +56,12 @@ def _watched(layers): # layer -> the inputs that it was called with
     finally:
         for hook in hooks: hook.remove()
 
+# %% ../../nbs/3_fast/11_products.ipynb #10b07568
 def _like(a, b): # Can two layers stand in one product?
     same = lambda f: f(a)==f(b)
     return same(lambda m: (m.in_features, m.weight.dtype, m.weight.device, m.bias is None))
 
+# %% ../../nbs/3_fast/11_products.ipynb #4d6c9200
 def same_input(model, compute) -> list: # Lists of layers, in the order of their calls; `compute()` runs the model
     "Linear layers of one parent that are called with one and the same tensor"
     parents = {child:m for m in model.modules() for child in m.children()}
@@ -79,6 +82,7 @@ def _pack(weight): return torch.ops.mkldnn._reorder_linear_weight(weight.detach(
 
 def _packed_linear(x, packed, bias): return torch.ops.mkldnn._linear_pointwise(x, packed, bias, 'none', [], '')
 
+# %% ../../nbs/3_fast/11_products.ipynb #93f754b3
 @functools.cache
 def can_pack(device:str, dtype:torch.dtype) -> bool:
     "Can this torch multiply by packed weights on this device, in this dtype?"
@@ -91,6 +95,7 @@ def can_pack(device:str, dtype:torch.dtype) -> bool:
     except Exception: return False
     return torch.allclose(found, F.linear(x, w, w[:, 0]), .01)
 
+# %% ../../nbs/3_fast/11_products.ipynb #1d75bee9
 class Prepacked(Joined):
     "The same with a packed copy of the weights, which `refresh` makes and `release` gives back"
     def join(self): self.weight = self.bias = None

@@ -67,11 +67,13 @@ class Camera:
             raise
         graph.capture_end()
 
+# %% ../../nbs/3_fast/06_recording.ipynb #3458f82f
 class Replayed:
     "A recording on a GPU"
     def __init__(self, graph): self.graph = graph
     def replay(self, step=None): self.graph.replay()
 
+# %% ../../nbs/3_fast/06_recording.ipynb #7cd358a8
 class Stage:
     "A `Camera` for the CPU: rehearsals in place of recordings"
     def warm(self, step): step()
@@ -140,6 +142,7 @@ def agree(a, b, share=.02) -> bool: # Where both are NaN they agree
     a, b = a.float().nan_to_num(posinf=0., neginf=0.), b.float().nan_to_num(posinf=0., neginf=0.)
     return bool((a-b).abs().max() <= share*b.abs().max()) if a.numel() else True
 
+# %% ../../nbs/3_fast/06_recording.ipynb #0d9a321f
 _said = set()
 
 def warn_once(text):
@@ -176,6 +179,7 @@ def recorder_of(model) -> Recorder:
     found.fingerprint = now
     return found
 
+# %% ../../nbs/3_fast/06_recording.ipynb #0ad7cca4
 def drop_recordings() -> bool: # Was there anything?
     "Give back the memory of all recordings, of all models: for when it runs out"
     had = [r for r in _recorders.values() if r.kept or r.camera or r.slots]

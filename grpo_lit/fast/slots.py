@@ -73,6 +73,7 @@ class Shape(NamedTuple):
     "What a recording depends on"
     size:Size; copy:bool # Do rows begin with a copy of their prompt?
 
+# %% ../../nbs/3_fast/08_slots.ipynb #b0de4611
 class Frame:
     "The front of the slots, as large as a step needs it: seats and store of its rows"
     def __init__(self, slots:Slots, shape:Shape):

@@ -67,6 +67,7 @@ SHARE = 1/8 # Of a GPU's memory may be kept between rollouts
 
 def _up(n, unit): return -(-n//unit)*unit
 
+# %% ../../nbs/3_fast/09_static.ipynb #bad7d88d
 class StaticDecoding:
     "`Decoding` whose steps have few shapes and memory that stays, so that they can be recorded"
     def __init__(self, model, room:int, # Tokens of a row
@@ -165,6 +166,7 @@ class StaticDecoding:
         inputs = shared_inputs(frame.tokens[:,None], at[:,None], rows)
         frame.logits.copy_(self.model(**inputs).logits[:,-1])
 
+# %% ../../nbs/3_fast/09_static.ipynb #be5eeb09
 _choosing = threading.Lock()
 
 def recorder_and_slots(user:StaticDecoding) -> tuple: # A `Recorder` and its slots; None: it has none yet
