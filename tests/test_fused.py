@@ -158,6 +158,18 @@ def test_a_product_is_handed_out_once_and_only_to_its_input():
         x.add_(1)
         for i in (0, 1): assert torch.allclose((one, two)[i](x), plain[i](x), atol=1e-6)
 
+@pytest.mark.parametrize('pack', [False, pytest.param(True, marks=packs)])
+def test_a_copy_of_a_fused_copy_reads_its_own_weights(pack, monkeypatch):
+    if pack: monkeypatch.setattr(products, 'WORTH', 0)
+    model = small()
+    fused_copy, plain = copy.deepcopy(model), copy.deepcopy(model)
+    assert fuse(fused_copy)
+    refresh(fused_copy)
+    twice = copy.deepcopy(fused_copy)
+    learn(twice), learn(plain)
+    assert (logits(twice)-logits(plain)).abs().max() < 1e-4
+    assert (logits(fused_copy)-logits(model)).abs().max() < 1e-4
+
 class Odd(torch.nn.Module):
     "Layers that may be joined, and layers that may not"
     def __init__(self):

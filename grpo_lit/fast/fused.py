@@ -23,6 +23,7 @@ def _epsilon(norm):
     found = [getattr(norm, name) for name in EPSILONS if isinstance(getattr(norm, name, None), float)]
     return found[0] if len(found)==1 else None
 
+# %% ../../nbs/3_fast/12_fused.ipynb #9652aaa6
 @torch.no_grad()
 def norm_of(module) -> tuple|None: # Epsilon, and what is added to the weight: 0 or 1
     "Is this module an RMSNorm? Its numbers say so"
@@ -41,6 +42,7 @@ def norm_of(module) -> tuple|None: # Epsilon, and what is added to the weight: 0
         if ours.shape==given.shape and torch.allclose(ours, given, 1e-5, 1e-6): return eps, added
     return None
 
+# %% ../../nbs/3_fast/12_fused.ipynb #cdf1d608
 class Norm:
     "What stands in for an RMSNorm"
     def __init__(self, module, eps:float, added:float):
@@ -62,6 +64,7 @@ def one_tensor(q, k): # (b, H, T, D), (b, Hkv, T, D)
     if q.storage_offset()+H*q.stride(1)!=k.storage_offset(): return None
     return q.as_strided((q.shape[0], most, *q.shape[2:]), q.stride())
 
+# %% ../../nbs/3_fast/12_fused.ipynb #fab42852
 def turned(x, cos, sin): # (b, H, T, D), and twice (b, 1, T, D)
     "Each position turned by its angle"
     out, h = x*cos, x.shape[-1]//2
@@ -69,6 +72,7 @@ def turned(x, cos, sin): # (b, H, T, D), and twice (b, 1, T, D)
     out[..., h:].addcmul_(x[..., :h], sin[..., h:])
     return out.to(x.dtype)
 
+# %% ../../nbs/3_fast/12_fused.ipynb #8e7abb08
 def rotary(theirs): # The model's own function
     "A function in its place: the same in fewer operations, or itself where the shapes are others"
     def apply_rotary_pos_emb(q, k, cos, sin, *more, **options):
@@ -80,6 +84,7 @@ def rotary(theirs): # The model's own function
         return turned(both, cos, sin).split([q.shape[1], k.shape[1]], 1)
     return apply_rotary_pos_emb
 
+# %% ../../nbs/3_fast/12_fused.ipynb #b90101a8
 def turns_halves(theirs) -> bool:
     "Does a model's own rotation turn its pairs in halves, as `turned` does?"
     drawn = torch.Generator().manual_seed(0)
@@ -128,6 +133,7 @@ class Fused:
     def release(self):
         for part in self.joined*self.packs: part.release()
 
+# %% ../../nbs/3_fast/12_fused.ipynb #835b799f
 def _alone(model): # Leaves out layers that share their weight with others
     owners = Counter(p for m in model.modules() for p in m.parameters(recurse=False))
     return lambda group: [m for m in group if owners[m.weight]==1]
@@ -140,6 +146,7 @@ def _said(model): # Logits of a few tokens
     ids = torch.randint(V, (2, 7), generator=torch.Generator().manual_seed(0)).to(model.device)
     return model(input_ids=ids, use_cache=False).logits.float()
 
+# %% ../../nbs/3_fast/12_fused.ipynb #e964c03c
 @torch.no_grad()
 def fuse(model # A copy that nobody trains; changed in place
         ) -> bool: # Does it compute with fewer operations from now on?
@@ -167,10 +174,12 @@ def fuse(model # A copy that nobody trains; changed in place
                   f'({gap:.2g} of the largest)')
     return False
 
+# %% ../../nbs/3_fast/12_fused.ipynb #f23a6a75
 def refresh(model):
     "After its weights have changed: bring up to date what is not a view of them"
     if model in _fused: _fused[model].refresh()
 
+# %% ../../nbs/3_fast/12_fused.ipynb #ee10177f
 def release(model):
     "Give back what `refresh` makes, until the next time"
     if model in _fused: _fused[model].release()

@@ -24,9 +24,11 @@ def _alike(piece): # `_pairs` with their number: neighbours of the same lengths 
         if n and m: yield r, slice(q,q+r*n), slice(k,k+r*m)
         q, k = q+r*n, k+r*m
 
+# %% ../../nbs/3_fast/03_kernels.ipynb #d5440065
 def _rows(x, r): # (r*n, H, D) -> (r, H, n, D)
     return x.unflatten(0, (r,-1)).transpose(1,2)
 
+# %% ../../nbs/3_fast/03_kernels.ipynb #a79ee727
 def _end_to_end(x): # And back
     return x.transpose(1,2).flatten(0,1)
 
@@ -39,6 +41,7 @@ def _cpu_forward(q, k, v, piece):
         out[a], lse[:,a] = _end_to_end(o), l.transpose(0,1).flatten(1)
     return out, lse
 
+# %% ../../nbs/3_fast/03_kernels.ipynb #d51f3a06
 def _cpu_backward(g, q, k, v, out, lse, piece):
     grads = tuple(torch.zeros_like(x) for x in (q,k,v))
     for r,a,b in _alike(piece):
@@ -56,11 +59,13 @@ def _without_queries(piece): # (M,) keys that nobody asks; None: there are none
     if not any(m and not n for n,m in lengths): return None
     return (piece.queries.bounds.diff()==0)[piece.keys.places[0]]
 
+# %% ../../nbs/3_fast/03_kernels.ipynb #9136b2e5
 def _settled(dq, dk, dv, piece): # Zero where nothing was written
     unasked = _without_queries(piece)
     if unasked is None: return dq, dk, dv
     return dq, *(x.masked_fill(unasked[:,None,None], 0.) for x in (dk,dv))
 
+# %% ../../nbs/3_fast/03_kernels.ipynb #d30a3a37
 def _most(spans): # One query a sequence is a case of its own in there, which is not for us
     return max(spans.longest, 2)
 
@@ -71,6 +76,7 @@ def _flash_forward(q, k, v, piece):
     return _aten._flash_attention_forward(q, k, v, a.bounds, b.bounds, _most(a), _most(b),
                                           0., piece.causal, False, scale=piece.scale)[:2]
 
+# %% ../../nbs/3_fast/03_kernels.ipynb #06c69c42
 def _flash_backward(g, q, k, v, out, lse, piece):
     a, b = piece.queries, piece.keys
     x = [x.contiguous() for x in (g,q,k,v,out,lse)]
@@ -85,6 +91,7 @@ FLASH = Kernel('flash attention', _flash_forward, _flash_backward)
 def _repeated(x, n): # (M, Hkv, D) -> (1, M, Hkv*n, D)
     return (x.repeat_interleave(n, 1) if n > 1 else x.contiguous())[None]
 
+# %% ../../nbs/3_fast/03_kernels.ipynb #e35a68de
 def _as_rectangle(lse, spans): # (H, N) -> (sequences, H, width)
     wide = -(-spans.longest//32)*32
     x = lse.new_full((len(spans.lengths), len(lse), wide), torch.inf)
@@ -92,6 +99,7 @@ def _as_rectangle(lse, spans): # (H, N) -> (sequences, H, width)
     x[row,:,place] = lse.T
     return x
 
+# %% ../../nbs/3_fast/03_kernels.ipynb #9f588928
 def _efficient_forward(q, k, v, piece):
     a, b, n = piece.queries, piece.keys, q.shape[1]//k.shape[1]
     found = _aten._efficient_attention_forward(
@@ -100,6 +108,7 @@ def _efficient_forward(q, k, v, piece):
     row, place = a.places
     return found[0][0], found[1][row,:,place].T.contiguous()
 
+# %% ../../nbs/3_fast/03_kernels.ipynb #760d54d2
 def _efficient_backward(g, q, k, v, out, lse, piece):
     a, b, n = piece.queries, piece.keys, q.shape[1]//k.shape[1]
     g, q, out = (x.contiguous()[None] for x in (g,q,out))
@@ -115,12 +124,14 @@ EFFICIENT = Kernel('memory-efficient attention', _efficient_forward, _efficient_
 # %% ../../nbs/3_fast/03_kernels.ipynb #280d3f10
 EXAMPLE = [3,70,9,33], [5,0, 40,1, 0,0, 64,32] # Tokens of prompts and of their completions
 
+# %% ../../nbs/3_fast/03_kernels.ipynb #cceabe54
 def _result(kernel, q, k, v, g, pieces): # Output and gradients
     own, across = pieces
     x = [x.detach().requires_grad_() for x in (q,k,v)]
     out = attend_merged(*x, kernel, own, across)
     return out.detach(), *torch.autograd.grad(out, x, g)
 
+# %% ../../nbs/3_fast/03_kernels.ipynb #12217756
 def _error(kernel, like, key_heads): # The largest difference from the plain form, as a share of the largest number
     N, (H, D) = sum(map(sum, EXAMPLE)), like.shape[1:]
     draw = torch.Generator().manual_seed(0)
@@ -130,12 +141,14 @@ def _error(kernel, like, key_heads): # The largest difference from the plain for
     gaps = [(a.cpu().double()-b).abs().max()/b.abs().max() for a,b in zip(ours, exact)]
     return torch.stack(gaps).max().item()
 
+# %% ../../nbs/3_fast/03_kernels.ipynb #daf99dad
 TOLERANCE = {torch.bfloat16: 3e-2, torch.float16: 1e-2, torch.float32: 1e-3, torch.float64: 1e-9}
 
 # %% ../../nbs/3_fast/03_kernels.ipynb #be9c8aa5
 def _allowed(): # PyTorch's switches for flash and for memory-efficient attention
     return torch.backends.cuda.flash_sdp_enabled(), torch.backends.cuda.mem_efficient_sdp_enabled()
 
+# %% ../../nbs/3_fast/03_kernels.ipynb #2d143bc0
 def _candidates(q): # Kernels for these queries, the best first
     may_flash, may_efficient = _allowed()
     if q.device.type=='cpu': return [FLASH_CPU]*may_flash
@@ -146,6 +159,7 @@ def _candidates(q): # Kernels for these queries, the best first
     efficient = may_efficient and q.dtype!=torch.float64 and (since_ampere or q.dtype!=torch.bfloat16)
     return [FLASH]*flash + [EFFICIENT]*efficient
 
+# %% ../../nbs/3_fast/03_kernels.ipynb #cabdca5a
 def _why_not(kernel, q, key_heads): # What is wrong with it, or ''
     try:
         with ThreadPoolExecutor(1) as apart: error = apart.submit(_error, kernel, q, key_heads).result()

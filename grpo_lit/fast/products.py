@@ -8,7 +8,7 @@ Docs: https://grpo-lit.github.io/grpo-lit/3_fast/products.html.md"""
 __all__ = ['WORTH', 'PACKED_ROWS', 'Joined', 'same_input', 'can_pack', 'Prepacked', 'worth_packing']
 
 # %% ../../nbs/3_fast/11_products.ipynb #293c153b
-import contextlib, functools
+import contextlib, functools, types
 import torch
 import torch.nn.functional as F
 
@@ -33,19 +33,21 @@ class Joined:
     def product(self, x): return F.linear(x, self.weight, self.bias)
 
     def part(self, i:int): # The `forward` of layer i
-        def forward(x):
+        def forward(layer, x):
+            if layer is not self.layers[i]: return F.linear(x, layer.weight, layer.bias) # a copy's
             if x is not self.input or i not in self.found:
                 self.input, self.found = x, dict(enumerate(self.product(x).split(self.sizes, -1)))
             mine = self.found.pop(i)
             if not self.found: self.input = None
             return mine
-        return forward
+        return types.MethodType(forward, self.layers[i])
 
 # %% ../../nbs/3_fast/11_products.ipynb #bec8e224
 def _is_plain(layer): # A linear layer like any other
     hooked = layer._forward_hooks or layer._forward_pre_hooks or 'forward' in vars(layer)
     return type(layer) is torch.nn.Linear and not hooked and layer.weight.is_floating_point()
 
+# %% ../../nbs/3_fast/11_products.ipynb #86d29c84
 @contextlib.contextmanager
 def _watched(layers): # layer -> the inputs that it was called with
     calls = {m:[] for m in layers}
@@ -54,10 +56,12 @@ def _watched(layers): # layer -> the inputs that it was called with
     finally:
         for hook in hooks: hook.remove()
 
+# %% ../../nbs/3_fast/11_products.ipynb #10b07568
 def _like(a, b): # Can two layers stand in one product?
     same = lambda f: f(a)==f(b)
     return same(lambda m: (m.in_features, m.weight.dtype, m.weight.device, m.bias is None))
 
+# %% ../../nbs/3_fast/11_products.ipynb #4d6c9200
 def same_input(model, compute) -> list: # Lists of layers, in the order of their calls; `compute()` runs the model
     "Linear layers of one parent that are called with one and the same tensor"
     parents = {child:m for m in model.modules() for child in m.children()}
@@ -78,6 +82,7 @@ def _pack(weight): return torch.ops.mkldnn._reorder_linear_weight(weight.detach(
 
 def _packed_linear(x, packed, bias): return torch.ops.mkldnn._linear_pointwise(x, packed, bias, 'none', [], '')
 
+# %% ../../nbs/3_fast/11_products.ipynb #93f754b3
 @functools.cache
 def can_pack(device:str, dtype:torch.dtype) -> bool:
     "Can this torch multiply by packed weights on this device, in this dtype?"
@@ -90,6 +95,7 @@ def can_pack(device:str, dtype:torch.dtype) -> bool:
     except Exception: return False
     return torch.allclose(found, F.linear(x, w, w[:, 0]), .01)
 
+# %% ../../nbs/3_fast/11_products.ipynb #1d75bee9
 class Prepacked(Joined):
     "The same with a packed copy of the weights, which `refresh` makes and `release` gives back"
     def join(self): self.weight = self.bias = None
@@ -106,8 +112,10 @@ class Prepacked(Joined):
 
     def part(self, i):
         joined, layer = super().part(i), self.layers[i]
-        def forward(x): return F.linear(x, layer.weight, layer.bias) if self.weight is None else joined(x)
-        return forward
+        def forward(mine, x):
+            plain = self.weight is None or mine is not layer
+            return F.linear(x, mine.weight, mine.bias) if plain else joined(x)
+        return types.MethodType(forward, layer)
 
 # %% ../../nbs/3_fast/11_products.ipynb #cd2383c0
 def worth_packing(model) -> bool:

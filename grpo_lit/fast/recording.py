@@ -67,11 +67,13 @@ class Camera:
             raise
         graph.capture_end()
 
+# %% ../../nbs/3_fast/06_recording.ipynb #3458f82f
 class Replayed:
     "A recording on a GPU"
     def __init__(self, graph): self.graph = graph
     def replay(self, step=None): self.graph.replay()
 
+# %% ../../nbs/3_fast/06_recording.ipynb #7cd358a8
 class Stage:
     "A `Camera` for the CPU: rehearsals in place of recordings"
     def warm(self, step): step()
@@ -87,6 +89,7 @@ class Recorder:
         self.device, self.name, self.most = torch.device(device), name, most
         self.recordings = 0 # made so far
         self.why = ''       # nothing can be recorded
+        self.user = None    # which decoding it works for: a weak reference
         self.forget()
 
     def forget(self, which=None): # which(key) -> bool; None: all
@@ -139,6 +142,7 @@ def agree(a, b, share=.02) -> bool: # Where both are NaN they agree
     a, b = a.float().nan_to_num(posinf=0., neginf=0.), b.float().nan_to_num(posinf=0., neginf=0.)
     return bool((a-b).abs().max() <= share*b.abs().max()) if a.numel() else True
 
+# %% ../../nbs/3_fast/06_recording.ipynb #0d9a321f
 _said = set()
 
 def warn_once(text):
@@ -155,7 +159,7 @@ def fingerprint(model) -> tuple:
     weights = [(address(p), p.dtype, p.shape) for p in (*model.parameters(), *model.buffers())]
     modules = list(model.modules())
     adapters = [repr(vars(m)[n]) for m in modules for n in ADAPTER if n in vars(m)]
-    hooks = [(len(m._forward_hooks), len(m._forward_pre_hooks), 'forward' in vars(m), m.training) for m in modules]
+    hooks = [(*m._forward_hooks, '|', *m._forward_pre_hooks, id(vars(m).get('forward')), m.training) for m in modules]
     how = (getattr(model.config, '_attn_implementation', None), torch.get_float32_matmul_precision(),
            torch.is_autocast_enabled('cuda'), torch.is_autocast_enabled('cpu'), torch.is_inference_mode_enabled(),
            torch.are_deterministic_algorithms_enabled())
@@ -175,6 +179,7 @@ def recorder_of(model) -> Recorder:
     found.fingerprint = now
     return found
 
+# %% ../../nbs/3_fast/06_recording.ipynb #0ad7cca4
 def drop_recordings() -> bool: # Was there anything?
     "Give back the memory of all recordings, of all models: for when it runs out"
     had = [r for r in _recorders.values() if r.kept or r.camera or r.slots]

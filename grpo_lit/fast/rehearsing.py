@@ -21,6 +21,7 @@ METHODS = {'item','tolist','numpy','cpu','__bool__','__int__','__float__','__ind
 class HostWait(RuntimeError):
     "A recorded step asked the device for a number"
 
+# %% ../../nbs/3_fast/05_rehearsing.ipynb #a2863304
 def waits(op, args, kwargs) -> bool: # An operation of aten and what it is called with
     "Does it need a number from the device before it can go on?"
     name = op.__name__.split('.')[0]
@@ -35,6 +36,7 @@ def address(x:torch.Tensor) -> int:
     try: return x.data_ptr()
     except RuntimeError: return id(x) # a subclass that has no memory of its own
 
+# %% ../../nbs/3_fast/05_rehearsing.ipynb #e05edd57
 class Watch(TorchDispatchMode):
     "Notes each operation: its numbers, the shapes of its tensors, and the addresses of those that were there before"
     def __init__(self):
@@ -74,6 +76,7 @@ def watched(step) -> list: # Of lines, an operation each
     with NoMethods(), watch: step()
     return watch.lines
 
+# %% ../../nbs/3_fast/05_rehearsing.ipynb #96be8343
 class Rehearsal:
     "A recording on the CPU, whose replays run the step and compare"
     def __init__(self, step): self.lines = watched(step)

@@ -33,7 +33,7 @@ class Size(NamedTuple):
 class Slots:
     "Memory for rows and prompts that stays where it is"
     def __init__(self, size:Size, new:dict, logits): # Keys and values of each layer, and logits, as they will come
-        self.size, self.user = size, None # which decoding works here: a weak reference
+        self.size = size
         S, P, dev = size.rows, size.prompts, logits.device
         with torch.inference_mode(False):
             self.numbers = torch.zeros(3*S+P*size.group+P, dtype=torch.long, device=dev)
@@ -73,6 +73,7 @@ class Shape(NamedTuple):
     "What a recording depends on"
     size:Size; copy:bool # Do rows begin with a copy of their prompt?
 
+# %% ../../nbs/3_fast/08_slots.ipynb #b0de4611
 class Frame:
     "The front of the slots, as large as a step needs it: seats and store of its rows"
     def __init__(self, slots:Slots, shape:Shape):

@@ -54,6 +54,7 @@ def kernel_of_trl(device:torch.device): # A function, or None
     except Exception: return None # it is missing, or its Triton does not load
     return ChunkedLogProbFunction.apply
 
+# %% ../../nbs/3_fast/13_trials.ipynb #0e62d2e2
 def logps_example(kernel, # Called like TRL's
                   h:torch.Tensor, W:torch.Tensor, b:torch.Tensor|None, # Hidden states and output layer of the call
                   finish, # Has `temperature`, `softcap`, `scale`

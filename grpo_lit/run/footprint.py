@@ -37,6 +37,7 @@ def kept_bytes(model, f) -> int:
 # %% ../../nbs/4_run/30_footprint.ipynb #f6561b8f
 def text_config(config): return getattr(config, 'get_text_config', lambda: config)()
 
+# %% ../../nbs/4_run/30_footprint.ipynb #b8aadddb
 def few_layers(config, layers:int):
     "The configuration with so many layers and a small vocabulary"
     small = copy.deepcopy(text_config(config))
@@ -46,12 +47,14 @@ def few_layers(config, layers:int):
     if hasattr(small, 'quantization_config'): del small.quantization_config
     return small
 
+# %% ../../nbs/4_run/30_footprint.ipynb #b5952713
 def stand_in(config, layers:int, dtype:torch.dtype, peft_config=None):
     "A small model of the same kind with random weights"
     with torch.random.fork_rng():
         model = AutoModelForCausalLM.from_config(few_layers(config, layers), dtype=dtype)
     return model if peft_config is None else add_lora(model, copy.deepcopy(peft_config))
 
+# %% ../../nbs/4_run/30_footprint.ipynb #ee16ee62
 def some_rollouts(prompt:int, completion:int, G:int, tokens:int) -> Rollouts:
     "One group of about so many tokens, in the proportions of a long one"
     share = tokens/(prompt+G*completion)
@@ -61,6 +64,7 @@ def some_rollouts(prompt:int, completion:int, G:int, tokens:int) -> Rollouts:
     ones = [torch.ones_like(x) for x in ids]
     return Rollouts(ids[0], ones[0], ids[1], ones[1], torch.zeros(G, C), G, torch.ones(G, dtype=torch.bool))
 
+# %% ../../nbs/4_run/30_footprint.ipynb #324c48fa
 def tokens_in(ro:Rollouts) -> int:
     "Positions that go through the model"
     return int(ro.prompt_mask.sum()+(ro.lengths-1).sum())
@@ -99,14 +103,17 @@ class Footprint:
     ends_token:float # Kept for a token beside the layers
     base:torch.dtype # Of the weights that products are made with
 
+# %% ../../nbs/4_run/30_footprint.ipynb #74f98e7d
 def empty_model(config, dtype:torch.dtype):
     "A model of this configuration without any memory"
     with torch.device('meta'): return AutoModelForCausalLM.from_config(config, dtype=dtype)
 
+# %% ../../nbs/4_run/30_footprint.ipynb #24c94166
 def adapter_of(model):
     "The `peft` config of a model; None: it has no adapter"
     return next(iter(model.peft_config.values())) if has_adapter(model) else None
 
+# %% ../../nbs/4_run/30_footprint.ipynb #b812692a
 def counted(model) -> dict: # For `Footprint`
     "What the weights say"
     parameters = list(model.parameters())
@@ -120,6 +127,7 @@ def counted(model) -> dict: # For `Footprint`
                 largest=max((p.numel() for p in trained), default=0),
                 products=sum(p.numel() for p in product_weights(model)))
 
+# %% ../../nbs/4_run/30_footprint.ipynb #9a8b1532
 def footprint(model, # A causal language model, or a configuration of one
               args, # A `GRPOConfig` whose precision is settled
               prompt:int, completion:int, # Tokens, in proportion

@@ -34,17 +34,20 @@ def optimizer_bytes(f:Footprint, args) -> float:
     wide = f.embedded if 'torch' not in args.optim else 0          # bitsandbytes keeps embeddings in 32 bits
     return (f.trained-wide)*2.06+wide*8
 
+# %% ../../nbs/4_run/31_memory.ipynb #0573c6a7
 def samples_in_half(f:Footprint, args) -> bool:
     "Does a copy in 16 bits sample?"
     half = args.sampling_dtype or ('float32' if on_cpu(args) or precision(args) == 'no' else 'half')
     return half != 'float32' and f.base not in HALF # a base in 16 bits samples as it is
 
+# %% ../../nbs/4_run/31_memory.ipynb #a1cfcc84
 def reference_bytes(f:Footprint, args) -> int:
     "A frozen copy, the matrices of whose products are kept in 16 bits under autocast"
     if not args.beta or f.adapter: return 0
     half = computing_dtype(args) in HALF and not args.sync_ref_model
     return f.weights-2*f.products*half
 
+# %% ../../nbs/4_run/31_memory.ipynb #4077fbd8
 def standing(f:Footprint, args) -> dict: # Part -> bytes
     "What is there in every phase"
     return {'weights': f.weights,
@@ -61,6 +64,7 @@ def tail_room(written:int, room:int, static:bool) -> int:
         if have < min(wide, room): have = min(room, max(FIRST_ROOM, 2*wide))
     return have
 
+# %% ../../nbs/4_run/31_memory.ipynb #1e06b6a8
 def cache_bytes(f:Footprint, args, prompt:int) -> float: # Tokens of a prompt
     "Keys and values when all rows are as long as they may be"
     wide = 4 if f.base not in HALF and not samples_in_half(f, args) else 2
@@ -71,6 +75,7 @@ def cache_bytes(f:Footprint, args, prompt:int) -> float: # Tokens of a prompt
     else: places = rows//G*(rung(prompt, WIDTH) if static else prompt)+rows*tail_room(T, T, static)
     return places*2*f.keys*f.layers*wide
 
+# %% ../../nbs/4_run/31_memory.ipynb #a9d66747
 DRAWING = 34 # Bytes of a logit: its copies in float32 and float64 while a token is drawn
 
 def sampling_parts(f:Footprint, args, prompt:int) -> dict:
@@ -87,6 +92,7 @@ def full_rollout(args, prompt:int) -> Rollouts:
     logps, finished = torch.zeros(P*G, 1).expand(P*G, T), torch.ones(P*G, dtype=torch.bool)
     return Rollouts(ids, masks[0], answers, masks[1], logps, G, finished)
 
+# %% ../../nbs/4_run/31_memory.ipynb #5f0182be
 def largest_portion(args, prompt:int, divisor:int=1) -> tuple: # Tokens through the model, answer tokens, how many portions
     "The largest micro-batch of an update"
     ro = full_rollout(args, prompt)
@@ -96,6 +102,7 @@ def largest_portion(args, prompt:int, divisor:int=1) -> tuple: # Tokens through 
     part = ro.take(max(portions, key=len))
     return tokens_in(part), int(part.lengths.sum()), len(portions)
 
+# %% ../../nbs/4_run/31_memory.ipynb #177f1d98
 def activation_bytes(f:Footprint, args, tokens:int) -> float:
     "What the forward pass of a micro-batch leaves for the way back"
     everything = f.layers*(f.layer_token*tokens+f.layer_fixed)
@@ -104,6 +111,7 @@ def activation_bytes(f:Footprint, args, tokens:int) -> float:
         everything = f.layers*f.hidden*wide*tokens+f.layer_token*tokens+f.layer_fixed
     return everything+f.ends_token*tokens
 
+# %% ../../nbs/4_run/31_memory.ipynb #9596ef10
 def tile_bytes(f:Footprint, answers:int, on_gpu:bool) -> float:
     "Logits of a tile, and what is made beside it"
     rows = GPU_ROWS if on_gpu else ROWS
@@ -111,6 +119,7 @@ def tile_bytes(f:Footprint, answers:int, on_gpu:bool) -> float:
     if on_gpu and kernel_of_trl(torch.device('cuda')): tile = min(tile, 2**12*COLUMNS*2)
     return tile+answers*f.hidden*4*2
 
+# %% ../../nbs/4_run/31_memory.ipynb #8a8d2e15
 def update_parts(f:Footprint, args, prompt:int, divisor:int=1) -> dict:
     "Gradients and activations at the moment when most is there"
     tokens, answers, portions = largest_portion(args, prompt, divisor)
@@ -122,6 +131,7 @@ def update_parts(f:Footprint, args, prompt:int, divisor:int=1) -> dict:
     beside = max(tile_bytes(f, answers, not on_cpu(args))+head*(portions > 1), f.layer_token*tokens/2)
     return {'gradients': gradients, 'activations': kept, 'logits and layer in work': beside}
 
+# %% ../../nbs/4_run/31_memory.ipynb #642d2517
 def reference_parts(f:Footprint, args, prompt:int, divisor:int=1) -> dict:
     "Log-probs of the reference, which keep nothing"
     if not args.beta: return {}
@@ -130,6 +140,7 @@ def reference_parts(f:Footprint, args, prompt:int, divisor:int=1) -> dict:
     beside = max(tile_bytes(f, answers, not on_cpu(args)), f.layer_token*tokens)
     return {'visiting reference': visiting, 'logits and layer in work': beside}
 
+# %% ../../nbs/4_run/31_memory.ipynb #389dd03a
 def step_parts(f:Footprint, args) -> dict:
     "The gradients, and what rests elsewhere for one tensor"
     visiting = f.largest*8*args.offload_optimizer
@@ -144,6 +155,7 @@ def free_bytes(device) -> float|None: # None: not known
     except OSError: return None
     return next((int(o.split()[1])*1024 for o in lines if o.startswith('MemAvailable')), None)
 
+# %% ../../nbs/4_run/31_memory.ipynb #f66573b1
 @dataclass
 class MemoryPlan:
     "What a run will hold, in bytes: always, and beside it in each phase"
@@ -180,6 +192,7 @@ class MemoryPlan:
     def _repr_html_(self): return f'<pre>{html.escape(table(self))}</pre>'
     def advice(self) -> list: return advice(self)
 
+# %% ../../nbs/4_run/31_memory.ipynb #64eec666
 def lay_out(f:Footprint, args, prompt:int, free:float|None=None, divisor:int=1) -> MemoryPlan:
     "The plan of a run with these settings"
     phases = {'sampling': sampling_parts(f, args, prompt), 'reference': reference_parts(f, args, prompt, divisor),
@@ -187,6 +200,7 @@ def lay_out(f:Footprint, args, prompt:int, free:float|None=None, divisor:int=1) 
     tokens, _, _ = largest_portion(args, prompt, divisor)
     return MemoryPlan(f, args, prompt, standing(f, args), {k: v for k, v in phases.items() if v}, tokens, free)
 
+# %% ../../nbs/4_run/31_memory.ipynb #592d61bb
 def memory_plan(model, # A causal language model, its configuration, or a name
                 config, # A `GRPOConfig`
                 prompt_tokens:int=256, # Of the longest prompt
@@ -210,6 +224,7 @@ def amount(size:float) -> str:
     "Bytes in GB, or in MB where that would be 0"
     return f'{size/2**30:.2f} GB' if size >= 2**29 else f'{size/2**20:.1f} MB'
 
+# %% ../../nbs/4_run/31_memory.ipynb #b0b016dc
 def proposals(args) -> list: # Pairs: what to set, and how to say it
     "Changes that save memory, those first that cost least"
     half = (args.micro_batch_tokens or args.per_device_train_batch_size*args.max_completion_length)//4
@@ -221,6 +236,7 @@ def proposals(args) -> list: # Pairs: what to set, and how to say it
              (dict(max_rows=args.num_generations), f'max_rows={args.num_generations}')]
     return [(new, said) for new, said in found if any(getattr(args, k) != v for k, v in new.items())]
 
+# %% ../../nbs/4_run/31_memory.ipynb #25b800d5
 def advice(plan:MemoryPlan) -> list: # Lines; empty where it fits
     "What to change so that a run fits"
     if plan.fits: return []
@@ -237,6 +253,7 @@ def advice(plan:MemoryPlan) -> list: # Lines; empty where it fits
         if then.fits: break
     return lines
 
+# %% ../../nbs/4_run/31_memory.ipynb #fb71f662
 def table(plan:MemoryPlan) -> str:
     "The plan in lines of 80 columns"
     def row(name, size, more=''): return f'{name:<28}{amount(size):>9} {more}'.rstrip()

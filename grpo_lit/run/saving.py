@@ -24,6 +24,7 @@ def touched(base) -> dict: # Name -> module
         if ours and not inside: found[name] = module
     return found
 
+# %% ../../nbs/4_run/22_saving.ipynb #6a181c52
 @torch.no_grad()
 def folded(module):
     "A plain module that computes the same, made of a copy"
@@ -33,6 +34,7 @@ def folded(module):
     copied.merge()
     return copied.get_base_layer()
 
+# %% ../../nbs/4_run/22_saving.ipynb #29abc3c4
 def merged_weights(model # With an adapter; not changed
                   ) -> dict: # Name in the base model -> tensor on the CPU
     "The weights of the base with the adapter folded in"
@@ -53,6 +55,7 @@ def come_apart(base, weights:dict) -> bool: # From `merged_weights`
     tables = [weights.get(f'{name}.weight') for name in ends]
     return all(t is not None for t in tables) and tables[0].data_ptr() != tables[1].data_ptr()
 
+# %% ../../nbs/4_run/22_saving.ipynb #fc458bbf
 @contextlib.contextmanager
 def said_apart(config, apart:bool):
     "A configuration that says so for a while"
@@ -62,6 +65,7 @@ def said_apart(config, apart:bool):
     finally:
         for c in ties: c.tie_word_embeddings = True
 
+# %% ../../nbs/4_run/22_saving.ipynb #18651b87
 def save_merged(model, path:Path):
     "Write a policy with its adapter folded in; the policy stays as it is"
     base = model.get_base_model()
@@ -70,6 +74,7 @@ def save_merged(model, path:Path):
     weights = merged_weights(model)
     with said_apart(base.config, come_apart(base, weights)): base.save_pretrained(path, state_dict=weights)
 
+# %% ../../nbs/4_run/22_saving.ipynb #f4ac3ae2
 def save_policy(model, # Unwrapped
                 tokenizer, path:Path,
                 merge:bool=False # Fold a LoRA adapter into the weights, so that the directory stands on its own
