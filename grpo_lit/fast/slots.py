@@ -24,7 +24,11 @@ def rung(n:int, first:int=1) -> int:
 # %% ../../nbs/3_fast/08_slots.ipynb #7a88dc51
 class Size(NamedTuple):
     "Of slots, or of the part of them that a step uses"
-    rows:int; prompts:int; group:int; prefix:int; tail:int # The last two in tokens
+    rows:int
+    prompts:int
+    group:int # Rows of a prompt, at most
+    prefix:int # Tokens
+    tail:int # Tokens
 
     def covers(self, other): return all(a >= b for a,b in zip(self, other))
     def with_room_for(self, other): return Size(*map(max, self, other))
@@ -71,7 +75,8 @@ class Slots:
 # %% ../../nbs/3_fast/08_slots.ipynb #866cbab8
 class Shape(NamedTuple):
     "What a recording depends on"
-    size:Size; copy:bool # Do rows begin with a copy of their prompt?
+    size:Size
+    copy:bool # Do rows begin with a copy of their prompt?
 
 # %% ../../nbs/3_fast/08_slots.ipynb #b0de4611
 class Frame:

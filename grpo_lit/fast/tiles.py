@@ -43,8 +43,7 @@ class _Finish(NamedTuple):
 # %% ../../nbs/3_fast/14_tiles.ipynb #033e89ed
 def _tiles(h, W, b, finish):
     "Rows, columns and finished logits of each tile, float32 or wider"
-    dtype = torch.promote_types(h.dtype, torch.float32)
-    rows = tile_rows(h.device)
+    dtype, rows = torch.promote_types(h.dtype, torch.float32), tile_rows(h.device)
     for i in range(0, len(h), rows):
         for j in range(0, len(W), COLUMNS):
             r, c = slice(i, i+rows), slice(j, min(j+COLUMNS, len(W)))
