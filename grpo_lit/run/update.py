@@ -77,7 +77,7 @@ def mismatch(logps:torch.Tensor, # (B, Tc), of the trainer
     "How far the trainer's log-probs are from the sampler's"
     mask = part.completion_mask
     off = torch.where(mask > 0, (logps-part.logps).abs(), 0.)
-    most = off.max() if off.numel() else torch.zeros(())
+    most = off.max() if off.numel() else off.new_zeros(())
     return dict(mismatch=masked_mean(off, mask),
                 mismatch_kl=masked_mean(kl_estimate(part.logps, logps), mask),
                 mismatch_max=most)
@@ -90,8 +90,9 @@ class Averages:
 
     def add(self, stats:dict, tokens:int):
         share = tokens/max(self.tokens, 1)
-        for name, value in stats.items():
-            before, value = self.values.get(name, 0.), value.item()
+        values = torch.stack(list(stats.values())).tolist() # the only wait
+        for name, value in zip(stats, values):
+            before = self.values.get(name, 0.)
             largest = name.endswith('_max')
             self.values[name] = max(before, value) if largest else before+value*share
 
