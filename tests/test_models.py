@@ -4,6 +4,8 @@ from unittest.mock import patch
 import pytest, torch
 from transformers import AutoConfig, AutoModelForCausalLM
 from grpo_lit import GRPOConfig, GRPOTrainer
+from grpo_lit.core import Rollouts
+from grpo_lit.logprobs import token_logps
 from grpo_lit.policy import Reference, TINY, add_lora, eos_ids, load_policy, tiny_tokenizer
 from grpo_lit.rewards import accuracy_reward
 from grpo_lit.sampling import sample_groups
@@ -273,3 +275,17 @@ def test_a_merged_copy_computes_as_the_policy(case):
     copied = merged_copy(model, torch.float32)
     follow_merged(copied, model)
     with torch.no_grad(): assert torch.allclose(model(ids).logits, copied(ids).logits, atol=1e-4)
+
+def test_a_model_whose_output_layer_got_an_adapter_says_what_it_says():
+    model = small_model()
+    g = torch.Generator().manual_seed(0)
+    prompt, written = torch.randint(3, 20, (1, 3), generator=g), torch.randint(3, 20, (2, 4), generator=g)
+    there = torch.ones_like(written)
+    ro = Rollouts(prompt, torch.ones_like(prompt), written, there, None, 2, there.any(1))
+    with torch.no_grad():
+        before = token_logps(model, ro)
+        with_lora(model, target_modules=['lm_head'])
+        after = token_logps(model, ro)
+        logits = model(input_ids=torch.cat([prompt.repeat(2, 1), written], 1)).logits[:,2:-1]
+    expected = logits.log_softmax(-1).gather(2, written[...,None])[...,0]
+    assert (after-expected).abs().max() < 1e-5 < (after-before).abs().max()

@@ -4,6 +4,7 @@ from unittest import mock
 import pytest, torch
 from transformers import AutoConfig, AutoModelForCausalLM
 from grpo_lit import GRPOConfig, GRPOTrainer, load_policy, sample_groups
+from grpo_lit import sampling
 from grpo_lit.fast import sharing
 from grpo_lit.fast.prefix import ACROSS, Packed
 from grpo_lit.fast.sharing import share_prefix
@@ -100,6 +101,26 @@ def test_however_it_is_asked(way, dtype):
 def test_other_models_in_16_bits_under_autocast(kind, dtype):
     model = untrained(kind, **dict(n_embd=32, n_layer=2, n_head=4) if kind=='gpt2' else {}).to(dtype)
     with torch.autocast('cpu', dtype): assert share_prefix(model)
+
+NARROW = [('llama4_text', dict(attention_chunk_size=64, num_local_experts=2, intermediate_size_mlp=64)),
+          ('phimoe', dict(sliding_window=64, num_local_experts=2)), ('mistral', dict(sliding_window=64)),
+          ('gemma2', dict(sliding_window=64)), ('phi3', dict(sliding_window=64)),
+          ('afmoe', dict(sliding_window=64, num_experts=4, num_experts_per_tok=2))]
+
+@pytest.mark.parametrize('kind, more', NARROW, ids=[k for k,_ in NARROW])
+def test_a_window_wider_than_the_question(kind, more):
+    model, known = untrained(kind, **more).eval(), kind not in ('llama4_text', 'phimoe')
+    with warnings.catch_warnings():
+        if not known: warnings.filterwarnings('ignore', '.*cannot share.*only its masks know')
+        assert share_prefix(model) == known
+    prompts, u = [[5,6]*50, [7,8,9]], sampling.uniforms(0, 4, 4)
+    never = lambda tokens, rows, out, t: torch.zeros_like(tokens, dtype=torch.bool)
+    out, logps = sampling.decode(model, prompts, 2, 4, 1., [], u, never)
+    for i, (o, found) in enumerate(zip(out, logps)):
+        prompt = prompts[i//2]
+        with torch.no_grad(): logits = model(input_ids=torch.tensor([prompt+o.tolist()])).logits[0,len(prompt)-1:-1]
+        expected = logits.double().log_softmax(-1).gather(1, o[:,None])[:,0]
+        assert (found-expected).abs().max() < 1e-5
 
 def test_dropout_is_not_what_is_asked_about():
     model = untrained('llama', attention_dropout=.5).train()

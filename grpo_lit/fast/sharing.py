@@ -11,6 +11,8 @@ __all__ = ['HALF', 'avoid_cudnn_attention', 'share_prefix', 'share_alike', 'Fork
 import contextlib, threading, warnings, weakref
 import torch
 from transformers.cache_utils import DynamicCache
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from ..shortages import is_out_of_memory
 from ..tensors import pad, positions
 from .static import decoder
@@ -44,12 +46,34 @@ def _decoding_gaps(model, prompts, completions, plain, copy): # The same for two
     return ([o-p[i-1] for o,p,i in zip(first, plain, n)] +
             [o-p[i+1] for o,p,i in zip(second, plain, n)])
 
+# %% ../../nbs/3_fast/10_sharing.ipynb #5d0c1be7
+@contextlib.contextmanager
+def _masks_told(model): # Raises where a layer is given a narrow mask, and is told of no window that is as wide
+    name, given, narrow = getattr(model.config, '_attn_implementation', ''), [], set()
+    mask, attention = ALL_MASK_ATTENTION_FUNCTIONS.get(name), ALL_ATTENTION_FUNCTIONS.get(name)
+    def masks(*args, **kw):
+        made = mask(*args, **kw | dict(allow_is_causal_skip=False))
+        given.append((made, kw.get('local_size')))
+        return made
+    def attends(*args, **kw):
+        seen = kw.get('attention_mask', args[4] if len(args) > 4 else None)
+        width = next((w for made, w in given if made is seen is not None), None)
+        if width and width != kw.get('sliding_window'): narrow.add(width)
+        return attention(*args, **kw)
+    tables = (ALL_MASK_ATTENTION_FUNCTIONS, ALL_ATTENTION_FUNCTIONS) if mask and attention else ()
+    for table, ours in zip(tables, (masks, attends)): table[name] = ours
+    try: yield
+    finally:
+        for table in tables: del table[name]
+    if narrow: raise NotImplementedError(f'only its masks know that a token sees {min(narrow)} others')
+
 # %% ../../nbs/3_fast/10_sharing.ipynb #10eb30ec
 @torch.no_grad()
 def _gap(model): # The largest difference of logits, as a share of the largest logit
     prompts, completions = _example(model.get_input_embeddings().num_embeddings)
     rows = [prompts[i//2]+c for i,c in enumerate(completions)]
-    plain = [model(input_ids=torch.tensor([r], device=model.device), use_cache=False).logits[0] for r in rows]
+    with _masks_told(model):
+        plain = [model(input_ids=torch.tensor([r], device=model.device), use_cache=False).logits[0] for r in rows]
     largest = torch.stack([p.abs().max() for p in plain]).max()
     if not largest.isfinite(): raise FloatingPointError('the logits are not finite')
     gaps = _packed_gaps(model, prompts, completions, plain)

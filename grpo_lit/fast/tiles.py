@@ -241,7 +241,7 @@ def output_logps(hidden:torch.Tensor, # (N, H), from `hidden_states`
                  return_entropy:bool=False
                 ) -> tuple: # Log-probs of `ids` and, or None, entropies: (N,) each
     "Log-probs from hidden states through any output layer; never more than a few logits at a time"
-    if how.bare:
+    if how.bare and type(head) is torch.nn.Linear: # no adapter has come since
         return head_logps(hidden, head.weight, head.bias, ids, temperature, how.softcap, how.scale, return_entropy)
     finish, pieces = _Finish(temperature, how.softcap, how.scale), zip(hidden.split(PIECE), ids.split(PIECE))
     found = [checkpoint(_piece, head, finish, h, i, return_entropy, use_reentrant=False) for h, i in pieces]
