@@ -172,6 +172,23 @@ def of_floor(f):
     known = [f'{v:{COLUMNS[k]}.2f}' for k,v in floors.items() if v is not None]
     return ' '*COLUMNS['step'] + ''.join(known)
 
+def check(p, a):
+    "Say what is wrong before anything is loaded"
+    for name in NUMBERS:
+        least = 0 if name in ('seed', 'micro_batch', 'micro_batch_tokens') else 1
+        if getattr(a, name) < least:
+            p.error(f'--{name.replace("_", "-")}: at least {least}')
+    if a.micro_batch and a.prompts*a.group%a.micro_batch:
+        p.error(f'--micro-batch: {a.prompts*a.group} completions are not made of parts of {a.micro_batch}')
+    if a.against and not (a.against/'grpo_lit').is_dir():
+        p.error(f'--against: there is no grpo_lit in {a.against}')
+    if a.weights and not [*a.weights.glob('*.safetensors'), *a.weights.glob('*/*.safetensors')]:
+        p.error(f'--weights: there is no model in {a.weights}')
+    if a.weights and a.sweep == 'size':
+        p.error('--sweep size: not with --weights, which are of one size')
+    if a.out and not Path(a.out).absolute().parent.is_dir():
+        p.error(f'--out: there is no folder {Path(a.out).absolute().parent}')
+
 def flags():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument('--model', choices=SHAPES, default='135M')
@@ -184,9 +201,8 @@ def flags():
     p.add_argument('--against', type=Path, help='a checkout of this project that is measured too, as "before"')
     p.add_argument('--only', help=argparse.SUPPRESS)
     a = p.parse_args()
+    check(p, a)
     if a.against:
-        if not (a.against/'grpo_lit').is_dir():
-            p.error(f'--against: there is no grpo_lit in {a.against}')
         a.against = a.against.resolve()
         a.who = [*a.who, 'before']
     if a.weights:

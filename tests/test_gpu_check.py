@@ -1,5 +1,5 @@
 """`tools/gpu_check.py` in its small mode: every check that a CPU can make, the table, and what survives a crash."""
-import importlib.util, json, os, subprocess, sys, time
+import importlib.util, json, os, signal, subprocess, sys, time
 from pathlib import Path
 import pytest
 
@@ -130,6 +130,66 @@ def test_a_process_that_never_begins(runner, monkeypatch, tmp_path):
     runner.run(runner.flags())
     checks = json.loads((tmp_path/'o.json').read_text())['checks']
     assert {r['state'] for r in checks.values()} == {'FAILED'} and len(checks) == 2
+
+@pytest.mark.parametrize('name', ['SIGINT', 'SIGTERM'])
+def test_what_was_made_before_an_interruption_is_kept(name, tmp_path):
+    "And the process that makes the checks is ended, which is in a session of its own"
+    out, here = tmp_path/'o.json', tmp_path/'fake.py'
+    here.write_text(FAKE)
+    code = f"""
+import os, subprocess, sys
+sys.path.insert(0, {str(script.parent)!r})
+sys.argv = ['gpu_check', '--out', {str(out)!r}]
+import gpu_check
+def started(a, names):
+    here, there = os.pipe()
+    command = [sys.executable, {str(here)!r}, str(there), *names]
+    process = subprocess.Popen(command, pass_fds=[there], start_new_session=True)
+    os.close(there)
+    print('child', process.pid, flush=True)
+    return process, here
+gpu_check.started, gpu_check.chosen = started, lambda a: ['first', 'hangs', 'last']
+gpu_check.main()
+"""
+    process = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    child = int(process.stdout.readline().split()[1])
+    assert 'first' in process.stdout.readline()
+    process.send_signal(getattr(signal, name))
+    _, said = process.communicate(timeout=30)
+    checks = json.loads(out.read_text())['checks']
+    assert [checks[n]['state'] for n in ('first', 'hangs', 'last')] == ['ok', 'skipped', 'skipped']
+    assert process.returncode and 'interrupted: 2 checks' in said and 'Traceback' not in said
+    with pytest.raises(ProcessLookupError): os.kill(child, 0)
+
+@pytest.mark.parametrize('flags, said', [
+    (['--seconds', '0'], 'above 0'), (['--seconds=-3'], 'above 0'), (['--seconds', 'nan'], 'above 0'), (['--seconds', 'soon'], 'soon'),
+    (['--out', 'nowhere/o.json'], 'cannot be written'), (['--out', '.'], 'it is a folder'),
+    (['--table', 'nowhere.json'], 'cannot be read'), (['--table', 'old.json'], 'is no result'), (['--table', 'broken.json'], 'is no result')])
+def test_what_is_asked_wrongly(runner, monkeypatch, capsys, tmp_path, flags, said):
+    monkeypatch.chdir(tmp_path)
+    Path('old.json').write_text('{"checks": {"a": {}}}')
+    Path('broken.json').write_text('{"title": ')
+    monkeypatch.setattr(sys, 'argv', ['gpu_check', *flags])
+    monkeypatch.setattr(signal, 'signal', lambda *args: None)
+    monkeypatch.setattr(runner, 'started', None) # nothing is begun
+    with pytest.raises(SystemExit) as found: runner.main()
+    text = str(found.value.code)+capsys.readouterr().err
+    assert said in text and found.value.code
+    assert 'o.json' not in os.listdir()
+
+BENCH = {'--weights': 'no model in', '--against': 'no grpo_lit in', '--rounds': 'at least 1', '--micro-batch': 'parts of', '--out': 'no folder'}
+WRONG = {'--weights': 'nowhere', '--against': 'nowhere', '--rounds': '0', '--micro-batch': '3', '--out': 'nowhere/x.json'}
+
+@pytest.mark.parametrize('flag', BENCH)
+def test_the_benchmark_says_what_is_wrong_before_it_loads_anything(flag, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(root/'bench'))
+    spec = importlib.util.spec_from_file_location('speed', root/'bench'/'speed.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(sys, 'argv', ['speed.py', flag, WRONG[flag]])
+    monkeypatch.setattr(module, 'prepare', None) # nothing is begun
+    with pytest.raises(SystemExit): module.main()
+    assert BENCH[flag] in capsys.readouterr().err.splitlines()[-1]
 
 @pytest.mark.slow
 def test_all_of_it(tmp_path):

@@ -25,7 +25,15 @@ def new(kind='qwen2', tie=False, dtype=torch.float32, **more):
                  max_position_embeddings=128, tie_word_embeddings=tie, pad_token_id=0, bos_token_id=1, eos_token_id=2)
     return AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **sizes | more), dtype=dtype).eval()
 
+def switched_off(model):
+    "What is switched off says nothing, and is not folded in"
+    model.base_model.disable_adapter_layers()
+    return model
+
 CASES = dict(
+    switched_off=lambda: switched_off(tiny()),
+    switched_off_whole=lambda: switched_off(lora(new(), target_modules=['q_proj'], modules_to_save=['lm_head'])),
+    switched_off_tokens=lambda: switched_off(tiny(target_modules=['q_proj'], trainable_token_indices=[3, 4])),
     all_linear=lambda: tiny(),
     head_of_a_tied_model=lambda: tiny(target_modules=['lm_head', 'q_proj']),
     table_of_a_tied_model=lambda: tiny(target_modules=['embed_tokens', 'q_proj']),
@@ -70,6 +78,13 @@ def test_several_adapters():
     model.set_adapter('other')
     theirs = copy.deepcopy(model).merge_and_unload().state_dict()
     assert all(torch.equal(x, theirs[n]) for n, x in merged_weights(model).items())
+
+def test_switched_off_after_it_was_folded_in():
+    "The layers take it out when they are asked next; the file has it out already"
+    model = tiny()
+    model.merge_adapter()
+    found, plain = merged_weights(switched_off(model)), load_policy('tiny', device='cpu')[0].state_dict()
+    assert found.keys() == plain.keys() and all(torch.allclose(found[n], x, atol=1e-5) for n, x in plain.items())
 
 def test_a_base_in_16_bits(tmp_path):
     model = lora(new(dtype=torch.bfloat16))

@@ -77,6 +77,12 @@ def started(a, names):
     os.close(there)
     return process, here
 
+def ended(process):
+    "End a process and those that it has started"
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
 def lines_of(process, pipe, until):
     "What the process says, line by line; a dictionary `ended` is the last"
     waiting, text, deadline = None, b'', until+GRACE
@@ -85,7 +91,7 @@ def lines_of(process, pipe, until):
         piece = os.read(pipe, 2**16) if ready else b''
         if not piece:
             if not ready:
-                os.killpg(process.pid, signal.SIGKILL)
+                ended(process)
             code = process.wait()
             why = f'the process died (exit code {code})' if ready else 'took too long and was ended'
             yield dict(ended=waiting, why=why)
@@ -108,6 +114,7 @@ def follow(a, names, keep):
                 elif line.get('ended'):
                     keep(line['ended'], dict(state='FAILED', why=line['why']))
         finally:
+            ended(process) # also where Ctrl-C comes here: nothing is left on the card
             os.close(pipe)
         done = json.loads(a.out.read_text())['checks']
         rest = [n for n in names if n not in done]
@@ -147,9 +154,16 @@ def chosen(a):
         sys.exit(f'no check begins with {", ".join(nothing)}; --list names them all')
     return [c.name for c in checks if any(c.name.startswith(o) for o in a.only)]
 
+def seconds(text):
+    "What is given as a time"
+    number = float(text)
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError('a number of seconds above 0')
+    return number
+
 def flags():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument('--seconds', type=float, default=580, help='make only what fits into this time')
+    p.add_argument('--seconds', type=seconds, default=580, help='make only what fits into this time')
     p.add_argument('--only', nargs='+', help='checks whose names begin so')
     p.add_argument('--list', action='store_true', help='name the checks and the seconds they take')
     p.add_argument('--small', action='store_true', help='tiny sizes, to try the checks themselves')
@@ -161,6 +175,32 @@ def flags():
     p.add_argument('--names', nargs='+', help=argparse.SUPPRESS)
     return p.parse_args()
 
+def stored(file):
+    "Results as they were written down"
+    try:
+        found = json.loads(file.read_text())
+        table(found)
+        return found
+    except OSError as e:
+        sys.exit(f'--table: {file} cannot be read ({e.strerror})')
+    except (ValueError, KeyError, TypeError, AttributeError):
+        sys.exit(f'--table: {file} is no result of these checks, or an older one: make it anew')
+
+def put(file, found):
+    "Write down what was found, all of it or not at all"
+    part = file.with_name(f'{file.name}.part')
+    part.write_text(json.dumps(found, indent=1))
+    part.replace(file)
+
+def begun(file, found):
+    "See to it that results can be kept, before any is there"
+    try:
+        if file.is_dir():
+            raise IsADirectoryError(0, 'it is a folder')
+        put(file, found)
+    except OSError as e:
+        sys.exit(f'--out: {file} cannot be written ({e.strerror})')
+
 def run(a):
     "Make the checks, and write down each as soon as it is made"
     began = time.time()
@@ -171,12 +211,20 @@ def run(a):
         found['checks'][name] = result
         found['seconds'] = round(time.time()-began, 1)
         found['title'] = result.get('figures', {}).get('title', found['title'])
-        a.out.write_text(json.dumps(found, indent=1))
+        put(a.out, found)
         print(f'{found["seconds"]:6.1f} s  {result["state"]:8} {name}: {cell(result)}', flush=True)
         if trace:
             print(trace, file=sys.stderr, flush=True)
-    a.out.write_text(json.dumps(found))
-    follow(a, chosen(a), keep)
+    names = chosen(a)
+    begun(a.out, found)
+    try:
+        follow(a, names, keep)
+    except KeyboardInterrupt:
+        left = [n for n in names if n not in found['checks']]
+        for n in left:
+            found['checks'][n] = dict(state='skipped', why='interrupted')
+        put(a.out, found)
+        sys.exit(f'\n{table(found)}\ninterrupted: {len(left)} checks were not made; the others are in {a.out}')
     print('\n'+table(found), flush=True)
     return sum(r['state'] == 'FAILED' for r in found['checks'].values())
 
@@ -185,9 +233,11 @@ def main():
     if a.pipe:
         return work(a)
     if a.table:
-        return print(table(json.loads(a.table.read_text())))
+        return print(table(stored(a.table)))
     if a.list:
         return print('\n'.join(f'{c.seconds:5.0f} s  {c.name}' for c in all_checks()))
+    for s in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(s, signal.default_int_handler) # as Ctrl-C
     sys.exit(bool(run(a)))
 
 if __name__ == '__main__':
