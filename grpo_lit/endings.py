@@ -21,7 +21,7 @@ class Endings:
         self.stop = [stop] if isinstance(stop, str) else list(stop)
         # the token in which a stop string was complete
         self.stop_at = torch.full((B,), limit, device=ends.device)
-        self.span = max(map(len, self.stop), default=0)+8 # tokens in which one fits
+        self.span = max((len(s.encode()) for s in self.stop), default=0)+8 # tokens in which one fits, if each is a byte
 
     def __call__(self, tokens, rows, out, t): return torch.isin(tokens, self.ends) # (b,) bool
 

@@ -225,8 +225,9 @@ def sample_groups(model, tokenizer, # From `load_policy`, or any causal LM of `t
     G, limit, columns, dev = num_generations, max_completion_length, columns or {}, model.device
     _check_request(prompts, G, limit, temperature, columns, max_rows)
     bent = dict(top_k=top_k, top_p=top_p, min_p=min_p, repetition_penalty=repetition_penalty) | (generation_kwargs or {})
-    ends = bent.get('eos_token_id') or eos_ids(model, tokenizer)
-    ends = torch.tensor([ends] if isinstance(ends, int) else ends, device=dev)
+    ends = bent.get('eos_token_id')
+    ends = [ends] if isinstance(ends, int) else ends or eos_ids(model, tokenizer) # 0 is a token
+    ends = torch.tensor(ends, device=dev)
     filters = new_filters(bent, ends.tolist())
     encoded = [encode_prompt(p, tokenizer) for p in prompts]
     check_fits([len(o) for o in encoded], limit, model)

@@ -449,6 +449,15 @@ def bytewise():
 
 STOPS = [['the'], ['end', 'é'], ['終'], ['answer is', ' e'], ['e', 'r']]
 
+def test_a_stop_string_of_many_bytes(bytewise):
+    stop = 'そこで終わりです'
+    ids = bytewise('q'+stop).input_ids
+    assert len(ids) > len(stop)+8
+    ends = Endings(bytewise, torch.tensor([1]), stop, B=1, limit=len(ids)+1)
+    out = torch.tensor([ids+[0]])
+    for t in range(len(ids)): ends.stopped(torch.tensor([0]), out, torch.tensor([t]), 1)
+    assert ends.stop_at.tolist() == [len(ids)-1]
+
 @pytest.mark.parametrize('stop', STOPS, ids=str)
 @pytest.mark.parametrize('every', [1, 3, 8])
 def test_a_stop_string_is_found_where_it_was_completed(bytewise, stop, every):
@@ -490,3 +499,11 @@ def test_no_token_is_read_twice():
     never = lambda tokens, rows, out, t: torch.zeros(len(rows), dtype=torch.bool)
     decode(model, [tokenizer('1+1=?').input_ids], 2, 20, 1., [], uniforms(0, 2, 20), never, look=8, stopped=stopped)
     assert asked == [8, 8, 4]
+
+@pytest.mark.parametrize('end', [0, 9])
+def test_an_end_that_is_asked_for_may_be_the_first_token(end):
+    model, tokenizer = load_policy('tiny', device='cpu')
+    one, listed = (sample_groups(model, tokenizer, ['1+1=?'], 8, 20, temperature=5., seed=0, generation_kwargs=dict(eos_token_id=e))
+                   for e in (end, [end]))
+    assert torch.equal(one.completion_ids, listed.completion_ids) and one.finished.any()
+    assert all(o[m==1][-1] == end for o, m, f in zip(one.completion_ids, one.completion_mask, one.finished) if f)

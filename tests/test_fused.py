@@ -9,8 +9,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from grpo_lit import GRPOConfig, GRPOTrainer
 from grpo_lit.fast import fused, products
 from grpo_lit.fast.decoding import Decoding
-from grpo_lit.fast.fused import fuse, norm_of, refresh, release, rotary, side_by_side, turns_halves
-from grpo_lit.fast.products import Joined, Packed, can_pack, same_input, worth_packing
+from grpo_lit.fast.fused import fuse, norm_of, one_tensor, refresh, release, rotary, turns_halves
+from grpo_lit.fast.products import Joined, Prepacked, can_pack, same_input, worth_packing
 from grpo_lit.fast.recording import recorder_of
 from grpo_lit.fast.sharing import share_prefix
 from grpo_lit.fast.static import decoder
@@ -158,6 +158,18 @@ def test_a_product_is_handed_out_once_and_only_to_its_input():
         x.add_(1)
         for i in (0, 1): assert torch.allclose((one, two)[i](x), plain[i](x), atol=1e-6)
 
+@pytest.mark.parametrize('pack', [False, pytest.param(True, marks=packs)])
+def test_a_copy_of_a_fused_copy_reads_its_own_weights(pack, monkeypatch):
+    if pack: monkeypatch.setattr(products, 'WORTH', 0)
+    model = small()
+    fused_copy, plain = copy.deepcopy(model), copy.deepcopy(model)
+    assert fuse(fused_copy)
+    refresh(fused_copy)
+    twice = copy.deepcopy(fused_copy)
+    learn(twice), learn(plain)
+    assert (logits(twice)-logits(plain)).abs().max() < 1e-4
+    assert (logits(fused_copy)-logits(model)).abs().max() < 1e-4
+
 class Odd(torch.nn.Module):
     "Layers that may be joined, and layers that may not"
     def __init__(self):
@@ -192,8 +204,8 @@ def test_what_is_a_norm(norm, expected): assert bool(norm_of(norm)) == expected
 def test_tensors_that_only_seem_side_by_side():
     x = torch.randn(2, 6, 3, 4)
     q, k, v = x.split([3, 1, 2], 1)
-    assert torch.equal(side_by_side(q, k), x[:, :4])
-    for a, b in ((q, v), (k, q), (q, k.clone()), (q[:, :2], k), (q.transpose(2, 3), k)): assert side_by_side(a, b) is None
+    assert torch.equal(one_tensor(q, k), x[:, :4])
+    for a, b in ((q, v), (k, q), (q, k.clone()), (q[:, :2], k), (q.transpose(2, 3), k)): assert one_tensor(a, b) is None
 
 def test_a_rotation_of_other_shapes_is_theirs():
     from transformers.models.llama.modeling_llama import apply_rotary_pos_emb as theirs
@@ -232,7 +244,7 @@ def test_logits_that_are_no_numbers_are_left_to_the_sampler():
 def test_rows_have_the_same_bits_alone_and_in_company():
     w = torch.randn(96, 64)
     layer = torch.nn.Linear(64, 96)
-    packed, x = Packed([layer]), torch.randn(40, 64)
+    packed, x = Prepacked([layer]), torch.randn(40, 64)
     packed.refresh()
     with torch.no_grad():
         whole = packed.product(x)

@@ -8,7 +8,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from grpo_lit.core import Rollouts
 from grpo_lit.fast import kernels, prefix
 from grpo_lit.fast.kernels import EFFICIENT, FLASH, FLASH_CPU, best_kernel
-from grpo_lit.fast.merging import PLAIN, Spans, attend_merged, merge, two_pieces
+from grpo_lit.fast.merging import PLAIN_KERNEL, Spans, attend_merged, merge, two_pieces
 from grpo_lit.fast.sharing import share_prefix
 from grpo_lit.logprobs import token_logps
 
@@ -53,7 +53,7 @@ HEADS = [(4,4,8), (4,2,16), (6,1,8), (9,3,24)]
 
 @pytest.mark.parametrize('heads', HEADS, ids=str)
 @pytest.mark.parametrize('layout', LAYOUTS)
-@pytest.mark.parametrize('kernel', [PLAIN, FLASH_CPU], ids=lambda k: k.name)
+@pytest.mark.parametrize('kernel', [PLAIN_KERNEL, FLASH_CPU], ids=lambda k: k.name)
 def test_merged_equals_dense(kernel, layout, heads):
     lengths, written = LAYOUTS[layout]
     x = draw(sum(lengths+written), *heads)
@@ -125,13 +125,13 @@ class FakeFlash:
         a = bind(torch.ops.aten._flash_attention_forward, args, kw)
         self._check(a)
         piece = piece_of(a, self.AT, self.MOST, a.is_causal, False)
-        return *PLAIN.forward(a.query, a.key, a.value, piece), torch.zeros(2), torch.zeros(0), torch.zeros(0)
+        return *PLAIN_KERNEL.forward(a.query, a.key, a.value, piece), torch.zeros(2), torch.zeros(0), torch.zeros(0)
     def _flash_attention_backward(self, *args, **kw):
         a = bind(torch.ops.aten._flash_attention_backward, args, kw)
         self._check(a, a.grad_out, a.out)
         assert a.logsumexp.is_contiguous() and a.logsumexp.shape==a.query.shape[1::-1] and a.rng_state.dtype==torch.uint64
         piece = piece_of(a, self.AT, self.MOST, a.is_causal, False)
-        return unwritten(PLAIN.backward(a.grad_out, a.query, a.key, a.value, a.out, a.logsumexp, piece), piece)
+        return unwritten(PLAIN_KERNEL.backward(a.grad_out, a.query, a.key, a.value, a.out, a.logsumexp, piece), piece)
 
 class FakeEfficient:
     "Memory-efficient attention: a batch of 1, as many heads of keys, a padded log-sum-exp of which the end is rubbish"
@@ -144,7 +144,7 @@ class FakeEfficient:
         a = bind(torch.ops.aten._efficient_attention_forward, args, kw)
         piece = self._check(a)
         assert a.compute_log_sumexp
-        out, lse = PLAIN.forward(a.query[0], a.key[0], a.value[0], piece)
+        out, lse = PLAIN_KERNEL.forward(a.query[0], a.key[0], a.value[0], piece)
         padded = torch.full((len(piece.queries.lengths), len(lse), -(-piece.queries.longest//32)*32), torch.nan, dtype=lse.dtype)
         for i, (n, x) in enumerate(zip(piece.queries.lengths, lse.split(piece.queries.lengths, 1))): padded[i,:,:n] = x
         return out[None], padded, torch.zeros(()), torch.zeros(()), piece.queries.longest, piece.keys.longest
@@ -154,7 +154,7 @@ class FakeEfficient:
         assert a.logsumexp.is_contiguous() and a.logsumexp.shape[2]%32==0 and not a.bias_requires_grad
         lse = torch.cat([x[:,:n] for n,x in zip(piece.queries.lengths, a.logsumexp)], 1)
         assert all((x[:,n:]==torch.inf).all() for n,x in zip(piece.queries.lengths, a.logsumexp))
-        found = PLAIN.backward(a.grad_out_[0], a.query[0], a.key[0], a.value[0], a.out[0], lse, piece)
+        found = PLAIN_KERNEL.backward(a.grad_out_[0], a.query[0], a.key[0], a.value[0], a.out[0], lse, piece)
         return *(x[None] for x in unwritten(found, piece)), torch.zeros(())
 
 FAKES = [(FLASH, FakeFlash), (EFFICIENT, FakeEfficient)]
@@ -166,7 +166,7 @@ def test_what_a_gpu_is_asked_for(kernel, fake, layout, heads, monkeypatch):
     lengths, written = LAYOUTS[layout]
     x = draw(sum(lengths+written), *heads)
     pieces = two_pieces(lengths, written, .37)
-    wanted = with_gradients(lambda *x: attend_merged(*x, PLAIN, *pieces), x)
+    wanted = with_gradients(lambda *x: attend_merged(*x, PLAIN_KERNEL, *pieces), x)
     monkeypatch.setattr(kernels, '_aten', fake())
     ours = with_gradients(lambda *x: attend_merged(*x, kernel, *pieces), x)
     for a,b in zip(ours, wanted): torch.testing.assert_close(a, b)
@@ -176,7 +176,7 @@ def test_a_view_of_a_larger_tensor(kernel, fake, monkeypatch):
     "As a model hands them over: heads before tokens"
     pieces = two_pieces([3,5], [2,4,1,3], .3)
     x = [t.detach().transpose(0,1).contiguous().transpose(0,1).requires_grad_() for t in draw(18, 4, 2, 8)]
-    wanted = with_gradients(lambda *x: attend_merged(*x, PLAIN, *pieces), x)
+    wanted = with_gradients(lambda *x: attend_merged(*x, PLAIN_KERNEL, *pieces), x)
     monkeypatch.setattr(kernels, '_aten', fake())
     for a,b in zip(with_gradients(lambda *x: attend_merged(*x, kernel, *pieces), x), wanted): torch.testing.assert_close(a, b)
 
@@ -472,7 +472,7 @@ def test_the_best_kernel_of_a_gpu_passes(dtype, heads):
 def test_layouts_on_a_gpu(kernel, layout):
     lengths, written = LAYOUTS[layout]
     x = draw(sum(lengths+written), 4, 2, 64, torch.float16)
-    wanted = with_gradients(lambda *x: attend_merged(*x, PLAIN, *two_pieces(lengths, written, .125)), [t.detach().double().requires_grad_() for t in x])
+    wanted = with_gradients(lambda *x: attend_merged(*x, PLAIN_KERNEL, *two_pieces(lengths, written, .125)), [t.detach().double().requires_grad_() for t in x])
     pieces = two_pieces(lengths, written, .125, 'cuda')
     if kernel not in kernels._candidates(x[0].cuda()): pytest.skip('not for this card')
     ours = with_gradients_on('cuda', lambda *x: attend_merged(*x, kernel, *pieces), x)

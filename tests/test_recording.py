@@ -395,3 +395,28 @@ def test_a_shortage_lets_go_of_them(monkeypatch):
         if len(found) < 2: raise torch.OutOfMemoryError('full')
     retried(attempt, times(1))
     assert found == [True, False]
+
+def test_two_decodings_when_memory_is_given_back_between_them():
+    model = new_model()
+    share_prefix(model)
+    plain = []
+    for still in (False, True):
+        one, two = (decoder(model, 20, static=still) for _ in range(2))
+        found = [one.enter([[5]*9], 2)]
+        found += [one.step(torch.tensor([4+t,9])).clone() for t in range(3)]
+        if still: assert drop_recordings()
+        found.append(two.enter([[6]*7], 2))
+        for t in range(4):
+            found += [one.step(torch.tensor([4+t,9])).clone(), two.step(torch.tensor([8,4+t])).clone()]
+        plain.append(torch.cat(found))
+    assert (plain[0]-plain[1]).abs().max() < 1e-4*plain[0].abs().max()
+
+def test_a_hook_in_the_place_of_another(monkeypatch):
+    model = new_model()
+    def hooked(factor): return model.model.layers[0].mlp.register_forward_hook(lambda m, args, out: factor*out)
+    for factor in (1., 0., -1.):
+        hook = hooked(factor)
+        before = recorder_of(model).recordings
+        for _ in range(2): equal(*(sampled(model, monkeypatch, still, short) for still in (False, True)))
+        assert recorder_of(model).recordings > before
+        hook.remove()

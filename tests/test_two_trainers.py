@@ -116,6 +116,34 @@ def test_accelerators_of_others():
     assert same(trainer, weights(plain))
 
 
+def test_an_optimizer_in_the_wrapper_of_the_caller():
+    "Its owner is adding up gradients, and the wrapper makes no step meanwhile"
+    def trained(wrapped):
+        model, tokenizer = load_policy('tiny', device='cpu')
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1/(step+1))
+        if wrapped:
+            owner = Accelerator(cpu=True, gradient_accumulation_steps=2)
+            optimizer, schedule = owner.prepare(optimizer, schedule)
+            owner.gradient_state._set_sync_gradients(False)
+        args = GRPOConfig(**SMALL)
+        trainer = GRPOTrainer(model, lengths, args, task.train[:16], None, tokenizer, optimizers=(optimizer, schedule))
+        try: trainer.train()
+        finally: trainer.accelerator.gradient_state._set_sync_gradients(True)
+        return trainer
+    plain, wrapped = trained(False), trained(True)
+    assert same(wrapped, weights(plain))
+    rates = [[m['learning_rate'] for m in t.history] for t in (plain, wrapped)]
+    assert rates[0] == rates[1] and rates[0][0] > rates[0][1]
+
+
+def test_an_optimizer_that_calls_back_is_refused():
+    model, tokenizer = load_policy('tiny', device='cpu')
+    optimizer = torch.optim.LBFGS(model.parameters())
+    with pytest.raises(ValueError, match='LBFGS needs a closure'):
+        GRPOTrainer(model, lengths, GRPOConfig(**SMALL), task.train[:16], None, tokenizer, optimizers=(optimizer, None))
+
+
 # One that nobody refers to is gone ----------------------------------------------------------------------------------
 
 @pytest.fixture

@@ -33,7 +33,7 @@ class Size(NamedTuple):
 class Slots:
     "Memory for rows and prompts that stays where it is"
     def __init__(self, size:Size, new:dict, logits): # Keys and values of each layer, and logits, as they will come
-        self.size, self.user = size, None # which decoding works here: a weak reference
+        self.size = size
         S, P, dev = size.rows, size.prompts, logits.device
         with torch.inference_mode(False):
             self.numbers = torch.zeros(3*S+P*size.group+P, dtype=torch.long, device=dev)

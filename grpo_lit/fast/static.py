@@ -8,7 +8,7 @@ Docs: https://grpo-lit.github.io/grpo-lit/3_fast/static.html.md"""
 __all__ = ['SHARE', 'Books', 'StaticDecoding', 'recorder_and_slots', 'decoder']
 
 # %% ../../nbs/3_fast/09_static.ipynb #46bec130
-import weakref
+import threading, weakref
 from functools import partial
 import torch
 from .decoding import Decoding, OneToken
@@ -106,7 +106,7 @@ class StaticDecoding:
     def _prepare(self, new, logits): # Slots that are large enough
         need, have = self._need(), self.slots
         if have is None:
-            self.recorder, have = recorder_and_slots(self.model, self.copy)
+            self.recorder, have = recorder_and_slots(self)
         if have is None or not have.fits(need, new, logits):
             old, size = self.slots, have.size.with_room_for(need) if have else need
             del have
@@ -116,7 +116,6 @@ class StaticDecoding:
         elif self.slots is None:
             self.slots = have
             have.clear()
-        self.slots.user = weakref.ref(self)
 
     def _arrange(self): # After rows have entered or left
         b, most = self.books, self.slots.size
@@ -143,7 +142,7 @@ class StaticDecoding:
 
     def _end(self): # The last row has gone: what stays for the next rollout?
         dev, held = self.model.device, sum(s.bytes for s in self.recorder.slots.values())
-        self.slots.user = self.slots = None
+        self.recorder.user = self.slots = None
         if dev.type=='cuda' and held > SHARE*torch.cuda.get_device_properties(dev).total_memory:
             self.recorder.forget()
 
@@ -168,13 +167,16 @@ class StaticDecoding:
         frame.logits.copy_(self.model(**inputs).logits[:,-1])
 
 # %% ../../nbs/3_fast/09_static.ipynb #be5eeb09
-def recorder_and_slots(model, copy) -> tuple: # A `Recorder` and its slots; None: it has none yet
-    "The recorder of a model, or a new one if another decoding is at work with it"
-    recorder = recorder_of(model)
-    slots = recorder.slots.get(copy)
-    if any(s.user and s.user() for s in recorder.slots.values()):
-        return Recorder(model.device, type(model).__name__), None
-    return recorder, slots
+_choosing = threading.Lock()
+
+def recorder_and_slots(user:StaticDecoding) -> tuple: # A `Recorder` and its slots; None: it has none yet
+    "The recorder of its model, or a new one if another decoding is at work with it"
+    with _choosing:
+        recorder, model = recorder_of(user.model), user.model
+        if recorder.user and recorder.user() not in (None, user):
+            recorder = Recorder(model.device, type(model).__name__)
+        recorder.user = weakref.ref(user)
+    return recorder, recorder.slots.get(user.copy)
 
 # %% ../../nbs/3_fast/09_static.ipynb #7a624a50
 def decoder(model, room:int, # Tokens that a row writes at most; those of a prompt as well where it is copied

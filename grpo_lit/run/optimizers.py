@@ -6,7 +6,7 @@ Docs: https://grpo-lit.github.io/grpo-lit/4_run/optimizers.html.md"""
 
 # %% auto #0
 __all__ = ['NEEDS', 'MOMENTS', 'check_rate', 'decay_groups', 'adamw_options', 'named_optimizer', 'with_options', 'at_rest',
-           'OffloadedAdamW', 'new_optimizer', 'offloaded', 'wide_embeddings']
+           'OffloadedAdamW', 'new_optimizer', 'offloaded', 'wide_embeddings', 'unwrapped']
 
 # %% ../../nbs/4_run/28_optimizers.ipynb #0c38c204
 import inspect, warnings
@@ -132,3 +132,16 @@ def wide_embeddings(model):
     for module in model.modules():
         if isinstance(module, torch.nn.Embedding):
             GlobalOptimManager.get_instance().register_module_override(module, 'weight', {'optim_bits': 32})
+
+# %% ../../nbs/4_run/28_optimizers.ipynb #d2e0f481
+def unwrapped(optimizer, schedule=None) -> tuple: # Both
+    "An optimizer and a schedule as they were given, without the wrappers of `accelerate`; raises `ValueError` for one that calls back"
+    from accelerate.optimizer import AcceleratedOptimizer
+    from accelerate.scheduler import AcceleratedScheduler
+    if isinstance(optimizer, AcceleratedOptimizer): optimizer = optimizer.optimizer
+    if isinstance(schedule, AcceleratedScheduler): schedule = schedule.scheduler
+    closure = inspect.signature(optimizer.step).parameters.get('closure')
+    if closure is not None and closure.default is closure.empty:
+        raise ValueError(f'{type(optimizer).__name__} needs a closure that computes the loss again, and there is none in a step here: '
+                         'take an optimizer whose step() goes without one')
+    return optimizer, schedule

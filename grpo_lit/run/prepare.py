@@ -26,7 +26,7 @@ from .phases import phase
 from .rows import Stream
 from ..rewards.audit import check_gold
 from .checkpoints import RunState
-from .optimizers import new_optimizer
+from .optimizers import new_optimizer, unwrapped
 from .precision import HALF, computing_dtype, float32_masters, loading_options, on_cpu, precision
 from .config import GRPOConfig
 from ..sampling import check_fits
@@ -208,6 +208,7 @@ def new_state(model, args:GRPOConfig,
               optimizer=None, schedule=None # Your own
              ) -> RunState:
     "A run before its first step"
+    if optimizer: optimizer, schedule = unwrapped(optimizer, schedule)
     float32_masters(model)
     parameters = None if optimizer else trainable(model)
     without_dropout(model)
