@@ -62,7 +62,9 @@ def _like(a, b): # Can two layers stand in one product?
     return same(lambda m: (m.in_features, m.weight.dtype, m.weight.device, m.bias is None))
 
 # %% ../../nbs/3_fast/11_products.ipynb #4d6c9200
-def same_input(model, compute) -> list: # Lists of layers, in the order of their calls; `compute()` runs the model
+def same_input(model,
+               compute # `compute()` runs the model
+              ) -> list: # Lists of layers, in the order of their calls
     "Linear layers of one parent that are called with one and the same tensor"
     parents = {child:m for m in model.modules() for child in m.children()}
     layers = [m for m in model.modules() if isinstance(m, torch.nn.Linear) and _is_plain(m)]

@@ -22,7 +22,9 @@ class HostWait(RuntimeError):
     "A recorded step asked the device for a number"
 
 # %% ../../nbs/3_fast/05_rehearsing.ipynb #a2863304
-def waits(op, args, kwargs) -> bool: # An operation of aten and what it is called with
+def waits(op, # An operation of aten
+          args, kwargs # What it is called with
+         ) -> bool:
     "Does it need a number from the device before it can go on?"
     name = op.__name__.split('.')[0]
     if name in WAITS: return True

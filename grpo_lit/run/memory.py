@@ -65,7 +65,9 @@ def tail_room(written:int, room:int, static:bool) -> int:
     return have
 
 # %% ../../nbs/4_run/31_memory.ipynb #1e06b6a8
-def cache_bytes(f:Footprint, args, prompt:int) -> float: # Tokens of a prompt
+def cache_bytes(f:Footprint, args,
+                prompt:int # Tokens of a prompt
+               ) -> float:
     "Keys and values when all rows are as long as they may be"
     wide = 4 if f.base not in HALF and not samples_in_half(f, args) else 2
     G, T = args.num_generations, args.max_completion_length

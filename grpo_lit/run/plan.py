@@ -66,8 +66,9 @@ def step_lines(trainer) -> list:
     a, total, rows = trainer.args, trainer.total_steps, len(trainer.train_dataset)
     prompts = prompts_of(a)
     epochs = total*prompts/rows/updates_per_rollout(a)
+    passes = f'{epochs:,.0f}' if epochs >= 10 else f'{epochs:.2g}'
     return [f'steps      {total} of {prompts} questions x {a.num_generations} answers: '
-            f'{epochs:.2g} passes over the questions']
+            f'{passes} passes over the questions']
 
 # %% ../../nbs/4_run/68_plan.ipynb #23464038
 def measured(trainer, steps:int=3) -> tuple: # Seconds of a step, and the metrics of the last

@@ -56,7 +56,9 @@ def merged_weights(model # With an adapter; not changed
     return found
 
 # %% ../../nbs/4_run/22_saving.ipynb #ce761055
-def come_apart(base, weights:dict) -> bool: # From `merged_weights`
+def come_apart(base,
+               weights:dict # From `merged_weights`
+              ) -> bool:
     "Were the tables for reading and writing one, and are they two now?"
     names = {id(m): name for name, m in base.named_modules()}
     ends = [names.get(id(m)) for m in (base.get_input_embeddings(), base.get_output_embeddings())]

@@ -25,20 +25,20 @@ def make_state(optimizer): # A fused Adam
     "All that it keeps, allocated before any weight moves"
     for group in optimizer.param_groups: optimizer._init_group(group, *([] for _ in range(6)))
 
-# %% ../../nbs/4_run/38_stepping.ipynb #5e0a0001
+# %% ../../nbs/4_run/38_stepping.ipynb #c107c56e
 def parted(x):
     "Dictionaries and lists anew, with the same things in them"
     if isinstance(x, dict): return {k: parted(v) for k, v in x.items()}
     return [parted(v) for v in x] if isinstance(x, list) else x
 
-# %% ../../nbs/4_run/38_stepping.ipynb #5e0a0003
+# %% ../../nbs/4_run/38_stepping.ipynb #86ffd2b1
 def leaves(x) -> list: # Of tensors
     "The tensors in dictionaries and lists"
     if isinstance(x, dict): x = list(x.values())
     if isinstance(x, (list, tuple)): return [t for v in x for t in leaves(v)]
     return [x] if isinstance(x, torch.Tensor) else []
 
-# %% ../../nbs/4_run/38_stepping.ipynb #5e0a0005
+# %% ../../nbs/4_run/38_stepping.ipynb #01f3e991
 def put_back(holder:dict, name, value): # From `parted`
     "Let an entry hold what it held, in the same dictionary"
     there = holder.get(name)
@@ -47,13 +47,13 @@ def put_back(holder:dict, name, value): # From `parted`
         there.clear()
         there.update(parted(value))
 
-# %% ../../nbs/4_run/38_stepping.ipynb #5e0a0007
+# %% ../../nbs/4_run/38_stepping.ipynb #509aa47f
 def is_counted(optimizer) -> bool:
     "Does torch count all that its step writes? Not through `.data`, and not in a kernel of somebody else"
     ours = type(optimizer).step.__module__.startswith(('torch.optim', OffloadedAdamW.__module__))
     return ours and (is_fused(optimizer) or not any(group.get('fused') for group in optimizer.param_groups))
 
-# %% ../../nbs/4_run/38_stepping.ipynb #5e0a0009
+# %% ../../nbs/4_run/38_stepping.ipynb #b8effc3a
 def version(x:torch.Tensor) -> int: return x._version
 
 def digest(x:torch.Tensor) -> float:
@@ -61,7 +61,7 @@ def digest(x:torch.Tensor) -> float:
     if x.is_floating_point(): return torch.linalg.vector_norm(x.detach(), dtype=torch.float64).item()
     return x.sum().item()
 
-# %% ../../nbs/4_run/38_stepping.ipynb #c107c56e
+# %% ../../nbs/4_run/38_stepping.ipynb #3b57eaa4
 class Before:
     "What a step may write to, as it was before the step"
     def __init__(self, optimizer):
