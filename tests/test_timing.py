@@ -1,8 +1,9 @@
 """The clock at the border of two phases waits for the GPU: a fake one, which counts"""
 import time
-import pytest, torch
+import numpy as np, pytest, torch
 from grpo_lit import GRPOConfig, GRPOTrainer
 from grpo_lit.policy import load_policy
+from grpo_lit.run.update import Averages
 from grpo_lit.tasks import addition_task
 from grpo_lit.tensors import clock, wait
 from grpo_lit.run import collect as collect_module, trainer as trainer_module
@@ -72,3 +73,14 @@ def test_a_gpu_is_waited_for_and_a_cpu_is_not(monkeypatch):
     before = clock('cuda:1')
     wait(torch.device('cuda'))
     assert asked == ['cuda:1', torch.device('cuda')] and clock('cpu') >= before
+
+
+def test_the_figures_of_a_micro_batch_wait_once(monkeypatch):
+    waits = []
+    for name in ('item', 'tolist'):
+        plain = getattr(torch.Tensor, name)
+        monkeypatch.setattr(torch.Tensor, name, lambda x, plain=plain: waits.append(1) or plain(x))
+    mean = Averages(4)
+    mean.add({name: torch.tensor(n) for name, n in dict(kl=1., ratio=.1, off_max=3.).items()}, 4)
+    assert len(waits) == 1
+    assert mean.result() == dict(kl=1., ratio=float(np.float32(.1)), off_max=3.)
