@@ -16,7 +16,8 @@ from ..fast.batches import checkpoint_activations, next_divisor, portions
 from .checkpoints import RunState
 from .files import log
 from .footprint import Footprint, footprint
-from .memory import activation_bytes, amount, memory_plan, optimizer_bytes, tile_bytes
+from .holdings import activation_bytes, optimizer_bytes, tile_bytes
+from .memory import amount, memory_plan
 from ..shortages import is_out_of_memory, retried
 
 # %% ../../nbs/4_run/32_shortage.ipynb #358ab976
