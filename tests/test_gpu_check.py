@@ -161,6 +161,27 @@ gpu_check.main()
     assert process.returncode and 'interrupted: 2 checks' in said and 'Traceback' not in said
     with pytest.raises(ProcessLookupError): os.kill(child, 0)
 
+def children(pid): # Of a process, on Linux
+    return [int(n) for n in Path(f'/proc/{pid}/task/{pid}/children').read_text().split()]
+
+def is_alive(pid): # A zombie is not
+    try: return ' Z ' not in Path(f'/proc/{pid}/stat').read_text()
+    except FileNotFoundError: return False
+
+@pytest.mark.skipif(not Path('/proc/self/task').exists(), reason='looks into /proc')
+def test_nothing_is_left_when_the_command_is_killed(tmp_path):
+    "Without any chance to end its checks; and on a machine without a GPU their sizes are small"
+    command = [sys.executable, str(script), '--cpu', '--only', 'two steps', '--out', str(tmp_path/'found.json')]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert 'ok' in process.stdout.readline()
+    child, = children(process.pid)
+    process.kill()
+    process.wait()
+    end = time.time()+30
+    while is_alive(child) and time.time() < end: time.sleep(.1)
+    assert not is_alive(child)
+    assert 'tiny sizes' in process.stderr.read()
+
 @pytest.mark.parametrize('flags, said', [
     (['--seconds', '0'], 'above 0'), (['--seconds=-3'], 'above 0'), (['--seconds', 'nan'], 'above 0'), (['--seconds', 'soon'], 'soon'),
     (['--out', 'nowhere/o.json'], 'cannot be written'), (['--out', '.'], 'it is a folder'),

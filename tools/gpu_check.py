@@ -5,12 +5,12 @@
     python tools/gpu_check.py --only environment learning       # checks whose names begin so
     python tools/gpu_check.py --list
     python tools/gpu_check.py --table FILE.json          # the table of a run that is stored
-    python tools/gpu_check.py --small                    # tiny sizes, on a CPU too: tries the checks themselves
+    python tools/gpu_check.py --small                    # tiny sizes: tries the checks themselves; always so without a GPU
 
 Needs torch, transformers, accelerate and numpy, and nothing to be installed: the package is taken from this clone.
 The checks are made in a process of their own; one that crashes, hangs or leaves the card broken costs its own row only.
 """
-import argparse, json, math, os, select, signal, subprocess, sys, time, traceback
+import argparse, json, math, os, select, signal, subprocess, sys, threading, time, traceback
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -42,12 +42,21 @@ def made(check, place):
             result |= dict(state='FAILED', why=f'the card is left broken: {e}'[:600], broken=True)
     return result | dict(seconds=round(time.perf_counter()-began, 1))
 
+def leave_with(parent):
+    "End this process, and those that it has started, when the one that survives checks has not survived"
+    while os.getppid() == parent:
+        time.sleep(1)
+    os.killpg(os.getpgrp(), signal.SIGKILL)
+
 def work(a):
     "Make the named checks and write a line of JSON about each to the pipe"
+    threading.Thread(target=leave_with, args=(a.parent,), daemon=True).start()
     import torch
     cuda = torch.cuda.is_available() and not a.cpu
     found = json.loads(a.out.read_text())['checks'] if a.out.exists() else {}
-    place = Place('cuda' if cuda else 'cpu', a.small, found)
+    if not (cuda or a.small):
+        print('there is no GPU to check: the checks are tried with tiny sizes, as by --small', file=sys.stderr, flush=True)
+    place = Place('cuda' if cuda else 'cpu', a.small or not cuda, found)
     by_name = {c.name: c for c in all_checks()}
     with os.fdopen(a.pipe, 'w', buffering=1) as pipe:
         def tell(**line): pipe.write(json.dumps(line, default=str)+'\n')
@@ -69,7 +78,8 @@ def work(a):
 def started(a, names):
     "A process for these checks, and the end of the pipe that it writes to"
     here, there = os.pipe()
-    command = [sys.executable, __file__, '--pipe', str(there), '--until', str(a.until), '--out', str(a.out)]
+    command = [sys.executable, __file__, '--pipe', str(there), '--parent', str(os.getpid()),
+               '--until', str(a.until), '--out', str(a.out)]
     command += ['--names', *names] + ['--small']*a.small + ['--cpu']*a.cpu
     environment = os.environ | dict(PYTHONPATH=os.pathsep.join([str(root), os.environ.get('PYTHONPATH', '')]),
                                     PYTHONWARNINGS='ignore::FutureWarning,ignore::DeprecationWarning', **QUIET)
@@ -166,11 +176,11 @@ def flags():
     p.add_argument('--seconds', type=seconds, default=580, help='make only what fits into this time')
     p.add_argument('--only', nargs='+', help='checks whose names begin so')
     p.add_argument('--list', action='store_true', help='name the checks and the seconds they take')
-    p.add_argument('--small', action='store_true', help='tiny sizes, to try the checks themselves')
+    p.add_argument('--small', action='store_true', help='tiny sizes, to try the checks themselves; always so without a GPU')
     p.add_argument('--cpu', action='store_true', help='leave a GPU alone')
     p.add_argument('--out', type=Path, default=Path('gpu_check.json'), help='where the results go')
     p.add_argument('--table', type=Path, help='print the table of stored results')
-    for hidden, kind in (('--pipe', int), ('--until', float)):
+    for hidden, kind in (('--pipe', int), ('--parent', int), ('--until', float)):
         p.add_argument(hidden, type=kind, help=argparse.SUPPRESS)
     p.add_argument('--names', nargs='+', help=argparse.SUPPRESS)
     return p.parse_args()
