@@ -53,8 +53,11 @@ parts = {  # Folder of nbs/ -> title and what the part is about
         'III. Fast, and far from the sampler',
         'A prompt that is read once, log-probs without logits, portions that fit into memory, '
         'and tokens that another model sampled.'),
-    '4_run': (
-        'IV. A run',
+    '4_agents': (
+        'IV. Agents',
+        'Several turns with tools and retrieval: what is called, what comes back, and which tokens carry a gradient.'),
+    '5_run': (
+        'V. A run',
         'Data, settings, checkpoints, the trainer, what to look at, and the command line.'),
     'guides': (
         'Guides',
