@@ -108,7 +108,8 @@ def completion_text(c # A string, or a list of chat messages
     "The text that the policy wrote; of a conversation what it said last"
     if isinstance(c, str): return c
     said = [m for m in c if m.get('role') == 'assistant'] or c[-1:]
-    return said[-1].get('content') or '' if said else ''
+    content = (said[-1].get('content') if said else None) or ''
+    return content if isinstance(content, str) else ''.join(part.get('text') or '' for part in content)
 
 # %% ../nbs/1_line/02_core.ipynb #88119028
 def prompt_text(p # A string, or a list of chat messages
