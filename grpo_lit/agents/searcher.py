@@ -6,7 +6,8 @@ Docs: https://grpo-lit.github.io/grpo-lit/4_agents/searcher.html.md"""
 
 # %% auto #0
 __all__ = ['STEMS', 'ENDINGS', 'NAMES', 'RELATIONS', 'NOTHING', 'kind_of', 'World', 'is_held_out', 'Draw', 'outdate', 'one_fact',
-           'chained', 'beside', 'draw_question', 'questions', 'best_searches', 'search_task']
+           'chained', 'beside', 'draw_question', 'questions', 'parts_of', 'blind_searches', 'best_searches',
+           'search_task']
 
 # %% ../../nbs/4_agents/11_searcher.ipynb #6baeb536
 import random
@@ -132,16 +133,26 @@ def questions(n:int, seed:int|str=0, # The same seed gives the same questions
     return list(rows.values())
 
 # %% ../../nbs/4_agents/11_searcher.ipynb #deb56aaa
-def best_searches(row:dict) -> list: # Queries in order
-    "What a perfect searcher would look up"
+def parts_of(row:dict) -> tuple: # What the news is about, the name it gives, what is asked
     news, asked = row['prompt'].removeprefix('News: ').rstrip('?').split('.\n')
-    told, name = news.split(': ')
+    return *news.split(': '), asked
+
+def blind_searches(row:dict) -> list: # Queries in order
+    "What one looks up who does not read the news"
+    *_, asked = parts_of(row)
     office, _, rest = asked.partition(' of ')
-    if asked==told: return []
     if not rest.startswith('the '): return [asked]
     capital = rest.removeprefix('the ')
-    if capital==told: return [f'{office} of {name}']
     return [capital, f'{office} of {World(row["facts"]).search(capital)}']
+
+# %% ../../nbs/4_agents/11_searcher.ipynb #c298e942
+def best_searches(row:dict) -> list: # Queries in order
+    "What a perfect searcher looks up"
+    told, name, asked = parts_of(row)
+    blind = blind_searches(row)
+    if told==asked: return []
+    if told==blind[0]: return [f'{asked.split()[0]} of {name}']
+    return blind
 
 # %% ../../nbs/4_agents/11_searcher.ipynb #56b53644
 def search_task(n_train:int=4096, # Questions to train on
