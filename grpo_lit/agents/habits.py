@@ -12,8 +12,8 @@ import random
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-from .searcher import NAMES, NOTHING, RELATIONS, World
-from .searcher import best_searches, blind_searches, kind_of, parts_of
+from .searcher import KIND, NAMES, NOTHING, RELATIONS, World
+from .searcher import best_searches, blind_searches, parts_of
 
 # %% ../../nbs/4_agents/11b_habits.ipynb #679c3bf8
 SEARCH_HABITS = dict(none=.30, once=.27, twice=.18, astray=.25) # How often each occurs, whatever is asked
@@ -23,7 +23,7 @@ def stray_query(row:dict, rng:random.Random) -> str:
     *_, asked = parts_of(row)
     relation, place = asked.split()[0], asked.split()[-1]
     others = [f'{r} of {place}' for r in RELATIONS]
-    elsewhere = f'{relation} of {rng.choice(NAMES[kind_of(place)])}'
+    elsewhere = f'{relation} of {rng.choice(NAMES[KIND[place]])}'
     useless = [query for query in (*others, elsewhere) if query not in blind_searches(row)]
     return rng.choice(useless)
 
