@@ -12,7 +12,7 @@ import time
 from functools import partial
 import torch
 from .episodes import Episode, Turn
-from .waiting import GRACE, Heard, Pending, asked_for, heard
+from .waiting import Heard, Pending, asked_for, heard, with_grace
 
 # %% ../../nbs/4_agents/05c_waves.ipynb #e4c8cfe1
 ROOM = 64 # Tokens that a policy has at least after an observation; a quarter of the episode where that is less
@@ -88,7 +88,7 @@ class Turns:
         refused = ''
         if len(self.episodes[b].turns) >= self.max_turns: refused = 'turns'
         elif self.told(b, turn, ['']) is None: refused = 'length'
-        else: self.waiting[b] = Pending(answer, request, self.timeout+GRACE)
+        else: self.waiting[b] = Pending(answer, request, with_grace(self.timeout))
         if refused: turn.calls = asked_for(request)
         for c in turn.calls: c.failure = 'limit'
         return refused
