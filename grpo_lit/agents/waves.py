@@ -81,7 +81,7 @@ class Turns:
         "Read what the policy wrote, and pass on what it asks for"
         environment = self.environments[b]
         text = self.tokenizer.decode(turn.ids[:-1] if eos else turn.ids)
-        answer = environment.answer
+        def answer(request): return environment.answer(request)
         try: request = environment.read(text)
         except Exception as e: request, answer = text, partial(_raise, e)
         if request is None: return 'end'
