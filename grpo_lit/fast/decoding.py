@@ -9,20 +9,25 @@ __all__ = ['FIRST_ROOM', 'Groups', 'Seats', 'Store', 'decoding_sight', 'OneToken
 
 # %% ../../nbs/3_fast/07_decoding.ipynb #2b194dbf
 import sys
+from itertools import compress
 import torch
 import torch.nn.functional as F
+from .parking import Away, Suffixes, check_return, put_back, read_suffixes, tokens_kept
 from .prefix import as_bias, attend, read_prompts, shared_inputs, within
 
 # %% ../../nbs/3_fast/07_decoding.ipynb #b1dee770
 class Groups:
     "Rows of each prompt as a rectangle with a row per prompt, for one product each"
-    def __init__(self, owner, P): # (b,) prompt of each row, in order; prompts
+    def __init__(self, owner, P): # (b,) prompt of each row; prompts
         rows = owner.bincount(minlength=P)
         self.P, self.most = P, int(rows.max()) if P else 0
         self.place = None # of each row in the rectangle
-        if not bool((rows==self.most).all()):
-            first = (rows.cumsum(0)-rows)[owner]
-            self.place = owner*self.most + torch.arange(len(owner), device=owner.device)-first
+        in_order = (owner[1:] >= owner[:-1]).all()
+        if not bool((rows==self.most).all() & in_order):
+            order = owner.argsort(stable=True)
+            first = (rows.cumsum(0)-rows)[owner[order]]
+            self.place = torch.empty_like(owner)
+            self.place[order] = owner[order]*self.most + torch.arange(len(owner), device=owner.device)-first
 
     def spread(self, x): # (b, Hkv, n, F) -> (P, Hkv, most*n, F)
         if self.place is not None:
@@ -41,6 +46,8 @@ class Seats:
         self.lengths = none # (P,) tokens of each prompt
         self.owner = self.written = none # (b,) prompt and tokens of each row
         self.ages = [] # `written` where no device has to be asked for it
+        self.copied = [] # of each prompt: tokens that its rows began with
+        self.away = Away()
 
     def enter(self, lengths:list, G:int, begun:list): # p prompts, G rows for each, with so many tokens to begin with
         dev, P = self.owner.device, len(self.lengths)
@@ -49,16 +56,36 @@ class Seats:
         self.lengths = torch.cat([self.lengths, torch.tensor(lengths, device=dev)])
         self.written = torch.cat([self.written, torch.tensor(begun, device=dev).repeat_interleave(G)])
         self.ages += [n for n in begun for _ in range(G)]
+        self.copied += begun
         self._arrange()
 
     def leave(self, stay): # The prompts that still have rows, (P,) bool; None: all have
         alive = torch.zeros_like(self.lengths, dtype=torch.bool).index_fill_(0, self.owner[stay], True)
-        self.owner, self.written = (alive.cumsum(0)-1)[self.owner[stay]], self.written[stay]
+        if self.away: alive[self.away.prompts] = True
+        places = alive.cumsum(0)-1
+        self.owner, self.written = places[self.owner[stay]], self.written[stay]
         if bool(alive.all()): alive = None
-        else: self.lengths = self.lengths[alive]
+        else: self._close_up(alive, places)
         self.ages = [self.ages[i] for i in stay.tolist()]
         self._arrange()
         return alive
+
+    def _close_up(self, alive, places):
+        self.lengths, self.copied = self.lengths[alive], list(compress(self.copied, alive.tolist()))
+        self.away.moved(places.tolist())
+
+    def park(self, rows:list, keep, tails): # -> `Parked`
+        owner, ages = self.owner[rows].tolist(), [self.ages[i] for i in rows]
+        kept = tokens_kept(keep, ages, [self.copied[i] for i in owner])
+        return self.away.park(tails, rows, owner, kept)
+
+    def rejoin(self, parked, counts): # With so many new tokens each
+        self.away.release(parked)
+        now = [p.kept+n for p,n in zip(parked, counts)]
+        owner, written = torch.tensor([[p.prompt for p in parked], now], device=self.owner.device)
+        self.owner, self.written = torch.cat([self.owner, owner]), torch.cat([self.written, written])
+        self.ages += now
+        self._arrange()
 
     def _arrange(self):
         self.groups = Groups(self.owner, len(self.lengths))
@@ -90,8 +117,8 @@ class Store:
     def add_prompts(self, new:dict, rows:int): # With so many empty rows behind them
         for layer,kv in new.items():
             self.prefix[layer] = _stack(self.prefix.get(layer), kv)
-        below = lambda x: F.pad(x, (0,0,0,0,0,0,0,rows))
-        self.tails = {layer:tuple(below(x) for x in kv) for layer,kv in self.tails.items()}
+            have = self.tails.get(layer) or (x.new_zeros(0, x.shape[1], 0, x.shape[3]) for x in kv)
+            self.tails[layer] = tuple(F.pad(x, (0,0,0,0,0,0,0,rows)) for x in have)
 
     def add_copies(self, new:dict, G:int): # Rows that begin with a copy of their prompt
         for layer,kv in new.items():
@@ -101,21 +128,33 @@ class Store:
 
     def leave(self, stay, alive, longest): # As `Seats.leave` says, and the longest prompt that is left
         self.tails = {layer:tuple(x[stay] for x in kv) for layer,kv in self.tails.items()}
+        self.forget(alive, longest)
+
+    def forget(self, alive, longest): # All prompts but these
         if alive is None: return
         self.prefix = {layer:tuple(x[alive,:,:longest] for x in kv) for layer,kv in self.prefix.items()}
 
+    def rejoin(self, parked, wide): # At the end, all tails so wide at least
+        first, have = next((len(k), k.shape[2]) for k,_ in self.tails.values())
+        more = self._room_for(wide)-have if have < wide else 0
+        below = lambda x: F.pad(x, (0,0,0,more,0,0,0,len(parked)))
+        self.tails = {layer:tuple(below(x) for x in kv) for layer,kv in self.tails.items()}
+        put_back(parked, self.tails, first)
+
+    def extend(self, layer, new, lines, places, wide): # (Hkv, N, D) at lines and places (N,) -> all lines, as wide
+        for x,old in zip(new, self.tails[layer]): old[lines,:,places] = x.transpose(0,1)
+        return tuple(x[:,:,:wide] for x in self.tails[layer])
+
+    def _room_for(self, wide): return min(self.room, max(FIRST_ROOM, 2*wide))
+
     def write(self, layer, new, wide, written): # (b, Hkv, 1, D) at `written`; None: at the end -> (b, Hkv, wide, D)
-        have = self.tails.get(layer)
-        if have is None or have[0].shape[2] < wide:
-            have = self.tails[layer] = self._wider(have, new, min(self.room, max(FIRST_ROOM, 2*wide)))
+        have = self.tails[layer]
+        if have[0].shape[2] < wide:
+            have = self.tails[layer] = tuple(_widen(x, self._room_for(wide)) for x in have)
         for x,old in zip(new, have):
             if written is None: old[:,:,wide-1] = x[:,:,0]
             else: old[torch.arange(len(x), device=x.device),:,written] = x[:,:,0]
         return tuple(x[:,:,:wide] for x in have)
-
-    def _wider(self, have, new, width):
-        if have is not None: return tuple(_widen(x, width) for x in have)
-        return tuple(x.new_zeros(len(x), x.shape[1], width, x.shape[3]) for x in new)
 
 # %% ../../nbs/3_fast/07_decoding.ipynb #5b9927b2
 def _scores(groups, q, kp, kt): # (b, Hkv, n, D), keys of prompts and tails -> (b, Hkv, n, Tp+wide)
@@ -196,3 +235,26 @@ class Decoding:
         logits = self.model(**shared_inputs(tokens[:,None], at[:,None], rows)).logits[:,-1]
         self.seats.grow()
         return logits
+
+    def park(self, rows, keep) -> list: # (n,) rows of the batch; how many tokens behind its prompt stay of each
+        "Copies of rows that wait: they may leave, and their prompts stay"
+        rows = torch.as_tensor(rows).tolist()
+        return self.seats.park(rows, keep, self.store.tails)
+
+    @torch.no_grad()
+    def rejoin(self, parked:list, # In this order they stand at the end of the batch
+               tokens:list): # Of each, ids: the last it drew, which no step has read, and what it is told -> (n, V)
+        "Read what parked rows are told, in one pass"
+        check_return(parked, tokens, self.store.room)
+        first, counts = len(self.seats.ages), [len(t) for t in tokens]
+        self.seats.rejoin(parked, counts)
+        wide = max(self.seats.ages[first:])
+        self.store.rejoin(parked, wide)
+        suffixes = Suffixes(self.seats, self.store, first, counts, wide)
+        return read_suffixes(self.model, tokens, suffixes)
+
+    def forget(self, parked:list):
+        "These never come back"
+        self.seats.away.release(parked)
+        alive = self.seats.leave(torch.arange(len(self.seats.ages), device=self.seats.owner.device))
+        self.store.forget(alive, self.seats.longest)
