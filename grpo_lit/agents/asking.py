@@ -19,6 +19,10 @@ class Call:
     name:str # Of the tool; '' where none can be read
     arguments:dict=field(default_factory=dict)
     problem:str='' # Why it cannot be carried out, in words for the policy
+    failure:str='' # Where there is a problem: "unparsable"; "limit": there were too many
+
+    def __post_init__(self):
+        if self.problem and not self.failure: self.failure = 'unparsable'
 
 # %% ../../nbs/4_agents/01_asking.ipynb #4c82463a
 DEEPEST = 32                               # values in values

@@ -23,7 +23,8 @@ def first_calls(calls:list, most:int=MOST_CALLS) -> list:
     rest = len(calls)-most
     if rest <= 0: return calls
     were = 'call was' if rest==1 else 'calls were'
-    return [*calls[:most], Call('', {}, f'{rest} more {were} not carried out: {most} are possible in a turn')]
+    problem = f'{rest} more {were} not carried out: {most} are possible in a turn'
+    return [*calls[:most], Call('', {}, problem, 'limit')]
 
 # %% ../../nbs/4_agents/01c_calls.ipynb #b762f455
 class TagCalls:
