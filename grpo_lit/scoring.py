@@ -13,7 +13,7 @@ from dataclasses import replace
 import torch
 from .core import Rollouts
 from .tensors import no_such, visible
-from .rewards.calls import LIVE, RewardCaller, RewardContractError, call_rewards
+from .rewards.calls import OFFERED, RewardCaller, RewardContractError, call_rewards
 from .rewards.calls import not_taken, reward_arguments, reward_name, reward_parameters, strictly
 
 # %% ../nbs/1_line/14_scoring.ipynb #6b9d85ff
@@ -36,7 +36,8 @@ def rollout_arguments(rollouts:Rollouts # With texts
     completion_ids = [ids[mask==1].tolist() for ids, mask in rows]
     columns = {name:rollouts.repeated(name) for name in rollouts.columns}
     prompts, said = rollouts.repeated('prompts'), conversations(rollouts)
-    return reward_arguments(prompts, said, completion_ids, columns, environments_of(rollouts))
+    offered = dict(environments=environments_of(rollouts), episodes=rollouts.episodes)
+    return reward_arguments(prompts, said, completion_ids, columns, **offered)
 
 # %% ../nbs/1_line/14_scoring.ipynb #c9e8d9f6
 def weighted_sum(table:torch.Tensor, # (B, K) rewards, NaN where one could not judge
@@ -97,9 +98,9 @@ def check_rewards(reward_funcs:list, # With TRL's signature
     columns = {k:[v] for k,v in row.items() if k!='prompt'}
     two = Rollouts.from_text(tokenizer, ['x'], ['', ''])
     two = replace(two, prompts=[row.get('prompt', 'x')], columns=columns)
-    args = rollout_arguments(two) | ({LIVE: environments} if environments else {})
+    args = rollout_arguments(two) | (dict(environments=environments) if environments else {})
     for f in reward_funcs:
-        _check_columns(f, columns, args.keys() & {LIVE})
+        _check_columns(f, columns, args.keys() & OFFERED)
         found = RewardCaller(quiet=True).asked(f, args, timeout=30.)
         if isinstance(found, RewardContractError): raise found
         if isinstance(found, list): strictly(found)

@@ -20,7 +20,7 @@ from .files import log, write_whole
 from .logs import as_text
 from .runs import Record, step_of
 from .tables import rows_of_file
-from .transcripts import OF_EPISODES, said_in
+from .transcripts import OF_EPISODES, episodes_in, said_in
 from ..scoring import weighted_sum
 from ..tensors import in_line, visible
 
@@ -169,7 +169,7 @@ def scored_again(rows, funcs:list, timeout:float|None, weights:list) -> tuple: #
         part = rows.select(at)
         ids = part['completion_ids'] if 'completion_ids' in part.column_names else [[] for _ in at]
         said, columns = list(map(said_in, part)), {c: list(part[c]) for c in names}
-        args = reward_arguments(list(part['prompt']), said, list(ids), columns)
+        args = reward_arguments(list(part['prompt']), said, list(ids), columns, episodes=episodes_in(part))
         columns, failed = call_rewards(funcs, args, isolate=True, timeout=timeout, caller=caller)
         table[at] = torch.tensor(columns).T
         for name, n in failed.items(): errors[name] = errors.get(name, 0)+n
