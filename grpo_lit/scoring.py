@@ -92,13 +92,13 @@ def _check_columns(f, columns, live):
 def check_rewards(reward_funcs:list, # With TRL's signature
                   row:dict, # One row of the data
                   tokenizer,
-                  environments:list|None=None # Two live ones, where the run has some
+                  **offered # Two of each of `OFFERED`, where the run has some
                  ):
     "Raise `ValueError` if a reward function cannot be called with the columns of the data, or breaks its contract"
     columns = {k:[v] for k,v in row.items() if k!='prompt'}
     two = Rollouts.from_text(tokenizer, ['x'], ['', ''])
     two = replace(two, prompts=[row.get('prompt', 'x')], columns=columns)
-    args = rollout_arguments(two) | (dict(environments=environments) if environments else {})
+    args = rollout_arguments(two) | {name: values for name, values in offered.items() if values}
     for f in reward_funcs:
         _check_columns(f, columns, args.keys() & OFFERED)
         found = RewardCaller(quiet=True).asked(f, args, timeout=30.)
