@@ -7,6 +7,7 @@ __getattr__, __dir__, __all__ = window(__name__, {
     '.comparing': 'math_equal accuracy_reward strict_accuracy_reward',
     '.reading': 'answer_parts',
     '.words': 'extract_choice choice_reward word_f1 word_match',
+    '.qa': 'qa_reward qa_f1_reward qa_answer',
     # programs, by running them where they can do no harm, and tests, by the faults they find
     '.programs': 'code_reward passed_tests_reward program_reward',
     '.mutants': 'unit_tests',

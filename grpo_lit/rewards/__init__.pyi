@@ -9,6 +9,9 @@ from .words import extract_choice as extract_choice
 from .words import choice_reward as choice_reward
 from .words import word_f1 as word_f1
 from .words import word_match as word_match
+from .qa import qa_reward as qa_reward
+from .qa import qa_f1_reward as qa_f1_reward
+from .qa import qa_answer as qa_answer
 from .programs import code_reward as code_reward
 from .programs import passed_tests_reward as passed_tests_reward
 from .programs import program_reward as program_reward
@@ -50,6 +53,9 @@ __all__ = [
     'choice_reward',
     'word_f1',
     'word_match',
+    'qa_reward',
+    'qa_f1_reward',
+    'qa_answer',
     'code_reward',
     'passed_tests_reward',
     'program_reward',
