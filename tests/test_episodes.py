@@ -1,5 +1,5 @@
 """Episodes: tokens are only appended, masks and log-probs are right, and nothing depends on the clock or on who stands beside whom."""
-import os, random, re, signal, subprocess, sys, textwrap, threading, time
+import copy, os, random, re, signal, subprocess, sys, textwrap, threading, time
 from types import SimpleNamespace
 import pytest, torch
 from scripted import scripted, undecided
@@ -217,7 +217,7 @@ def interrupt(key): raise KeyboardInterrupt
 
 @pytest.mark.parametrize('tell', [boom, leave, interrupt], ids=lambda f: f.__name__)
 def test_an_environment_that_raises(policy, tell):
-    ro = sampled(policy, tell=tell)
+    ro = sampled(policy, tell=tell, max_observation_length=90, max_completion_length=600)
     asked = [e for e in ro.episodes if len(e.turns) > 1]
     assert asked and all(t.calls[0].failure == 'raised' and t.told[0].startswith('error: ') for e in asked for t in e.turns[:-1])
     assert episode_metrics(ro)['tools/failure_frequency'] == 1
@@ -226,7 +226,7 @@ def test_an_environment_that_raises(policy, tell):
 def test_an_answer_that_is_none(policy, answer):
     class Odd(Look):
         def answer(self, keys): return answer
-    ro = sample_episodes(*policy, PROMPTS, num_generations=4, seed=0, max_completion_length=160,
+    ro = sample_episodes(*policy, PROMPTS, num_generations=4, seed=0, max_completion_length=600,
                          environments=[Odd(p) for p in PROMPTS for _ in range(4)])
     assert any(len(e.turns) > 1 for e in ro.episodes)
     assert all('gave no answer' in t.told[0] for e in ro.episodes for t in e.turns if t.observation)
@@ -279,6 +279,14 @@ def test_tokens_are_limited(policy, limit):
         if e.stop == 'length' and ro.reach[b] < limit: assert e.turns[-1].calls == [] or e.turns[-1].calls[-1].failure == 'limit'
     assert gap(policy[0], ro) <= 1e-4
 
+def test_the_record_holds_what_was_told(policy):
+    ro = sampled(policy, tell=lambda key: 'long '*10**5, max_observation_length=30, max_completion_length=400)
+    cut = [t for e in ro.episodes for t in e.turns if t.observation]
+    assert cut and all(t.cut == len(t.told) and all(len(x) <= 30 and x.endswith('cut]') for x in t.told) for t in cut)
+    for b, e in enumerate(ro.episodes):
+        seen = policy[1].decode(ro.completion_ids[b])
+        assert all(x in seen for t in e.turns for x in t.told if t.observation)
+
 def test_what_is_refused(policy):
     for wrong in (dict(max_turns=0), dict(max_observation_length=-1), dict(max_rows=3), dict(temperature=-1), dict(max_completion_length=0)):
         with pytest.raises(ValueError): sampled(policy, **wrong)
@@ -319,7 +327,7 @@ def test_portions_count_what_is_read(policy):
 def test_gradients_do_not_depend_on_portions(policy, monkeypatch, share):
     from grpo_lit import logprobs
     if not share: monkeypatch.setattr(logprobs, 'share_prefix', lambda m: False)
-    model = policy[0]
+    model = copy.deepcopy(policy[0]).double() # its weights are too far apart for float32
     ro = sampled(policy, G=4)
     ro.advantages = torch.linspace(-1, 1, 12)
     n = ro.completion_mask.sum()
@@ -333,7 +341,7 @@ def test_gradients_do_not_depend_on_portions(policy, monkeypatch, share):
     whole = gradients([torch.arange(12)])
     assert whole.abs().max() > 0
     for batches in (micro_batches(ro, 100), row_batches(ro, 5)):
-        assert (gradients(batches)-whole).abs().max() <= 1e-5*whole.abs().max()
+        assert (gradients(batches)-whole).abs().max() <= 1e-6*whole.abs().max()
     model.zero_grad()
     before = all_logps(model, ro, micro_batches(ro, 100))
     assert ((before-ro.logps)*ro.completion_mask).abs().max() <= 1e-4
