@@ -219,7 +219,7 @@ def interrupt(key): raise KeyboardInterrupt
 def test_an_environment_that_raises(policy, tell):
     ro = sampled(policy, tell=tell, max_observation_length=90, max_completion_length=600)
     asked = [e for e in ro.episodes if len(e.turns) > 1]
-    assert asked and all(t.calls[0].failure == 'raised' and t.told[0].startswith('error: ') for e in asked for t in e.turns[:-1])
+    assert asked and all(t.calls[0].failure == 'raised' and t.told[0].startswith('Error: ') for e in asked for t in e.turns[:-1])
     assert episode_metrics(ro)['tools/failure_frequency'] == 1
 
 @pytest.mark.parametrize('answer', [None, 7, b'x', [], SimpleNamespace(texts=3, results=[], done=False), object()], ids=str)

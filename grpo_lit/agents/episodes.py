@@ -83,7 +83,7 @@ def _observed(turn): # In parts
         failed = i < len(turn.calls) and turn.calls[i].failure
         yield Part('failed' if failed else 'tool', text)
     if turn.cut: yield Part('cut', f'{turn.cut} cut')
-    for call in turn.calls:
+    for call in turn.calls[len(turn.told):]:
         if call.failure == 'limit': yield Part('cut', f'{call.name}: not carried out')
 
 def parts(episode:Episode) -> list: # Of `Part`

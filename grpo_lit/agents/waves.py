@@ -13,7 +13,7 @@ from functools import partial
 import torch
 from .episodes import Episode, Turn
 from .plain import Cutter
-from .waiting import Heard, Pending, asked_for, heard, with_grace
+from .waiting import Heard, Pending, asked_for, heard, seconds_of
 
 # %% ../../nbs/4_agents/05c_waves.ipynb #e4c8cfe1
 ROOM = 64 # Tokens that a policy has at least after an observation; a quarter of the episode where that is less
@@ -84,13 +84,15 @@ class Turns:
         environment = self.environments[b]
         text = self.tokenizer.decode(turn.ids[:-1] if eos else turn.ids)
         def answer(request): return environment.answer(request)
-        try: request = environment.read(text)
-        except Exception as e: request, answer = text, partial(_raise, e)
+        try:
+            request = environment.read(text)
+            seconds = seconds_of(environment, request, self.timeout)
+        except Exception as e: request, answer, seconds = text, partial(_raise, e), self.timeout
         if request is None: return 'end'
         refused = ''
         if len(self.episodes[b].turns) >= self.max_turns: refused = 'turns'
         elif self.told(b, turn, ['']) is None: refused = 'length'
-        else: self.waiting[b] = Pending(answer, request, with_grace(self.timeout))
+        else: self.waiting[b] = Pending(answer, request, seconds)
         if refused: turn.calls = asked_for(request)
         for c in turn.calls: c.failure = 'limit'
         return refused
