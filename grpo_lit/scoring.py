@@ -13,7 +13,7 @@ from dataclasses import replace
 import torch
 from .core import Rollouts
 from .tensors import no_such, visible
-from .rewards.calls import LIVE, RewardCaller, RewardContractError, call_rewards
+from .rewards.calls import OFFERED, RewardCaller, RewardContractError, call_rewards
 from .rewards.calls import not_taken, reward_arguments, reward_name, reward_parameters, strictly
 
 # %% ../nbs/1_line/14_scoring.ipynb #6b9d85ff
@@ -36,7 +36,8 @@ def rollout_arguments(rollouts:Rollouts # With texts
     completion_ids = [ids[mask==1].tolist() for ids, mask in rows]
     columns = {name:rollouts.repeated(name) for name in rollouts.columns}
     prompts, said = rollouts.repeated('prompts'), conversations(rollouts)
-    return reward_arguments(prompts, said, completion_ids, columns, environments_of(rollouts))
+    offered = dict(environments=environments_of(rollouts), episodes=rollouts.episodes)
+    return reward_arguments(prompts, said, completion_ids, columns, **offered)
 
 # %% ../nbs/1_line/14_scoring.ipynb #c9e8d9f6
 def weighted_sum(table:torch.Tensor, # (B, K) rewards, NaN where one could not judge
@@ -91,15 +92,15 @@ def _check_columns(f, columns, live):
 def check_rewards(reward_funcs:list, # With TRL's signature
                   row:dict, # One row of the data
                   tokenizer,
-                  environments:list|None=None # Two live ones, where the run has some
+                  **offered # Two of each of `OFFERED`, where the run has some
                  ):
     "Raise `ValueError` if a reward function cannot be called with the columns of the data, or breaks its contract"
     columns = {k:[v] for k,v in row.items() if k!='prompt'}
     two = Rollouts.from_text(tokenizer, ['x'], ['', ''])
     two = replace(two, prompts=[row.get('prompt', 'x')], columns=columns)
-    args = rollout_arguments(two) | ({LIVE: environments} if environments else {})
+    args = rollout_arguments(two) | {name: values for name, values in offered.items() if values}
     for f in reward_funcs:
-        _check_columns(f, columns, args.keys() & {LIVE})
+        _check_columns(f, columns, args.keys() & OFFERED)
         found = RewardCaller(quiet=True).asked(f, args, timeout=30.)
         if isinstance(found, RewardContractError): raise found
         if isinstance(found, list): strictly(found)

@@ -45,8 +45,8 @@ class Queue:
 
     def look(self): return self.step in self.lasts or self.step%self.every==self.every-1
 
-    def worth(self, over, rows): # Shall `over` of the rows leave?
-        refill = self.join and self.waiting and self.most-rows+over >= self.G
+    def worth(self, over, rows, held=0): # Shall `over` of the rows leave? `held` places stay taken when they do
+        refill = self.join and self.waiting and self.most-rows+over-held >= self.G
         return over > 0 and (refill or over >= .2*rows or self.step in self.lasts)
 
     def complete(self, gone): # Prompts whose last completion is among those that have gone

@@ -1,5 +1,7 @@
 # made by tools/stubs.py: edit the source, then run it
-__all__ = ['CallRecord', 'Turn', 'Episode', 'parts', 'drifted', 'episode_metrics']
+__all__ = ['CALL', 'CallRecord', 'Turn', 'Episode', 'parts', 'drifted', 'episode_metrics']
+
+import re
 
 from dataclasses import asdict, dataclass, field
 
@@ -40,6 +42,7 @@ class Episode:
     """A row with its turns"""
     turns: list
     stop: str
+    failure: str = ''
     environment: object = field(default=None, repr=False, compare=False)
 
     @property
@@ -63,6 +66,8 @@ class Episode:
     def from_dict(cls, saved: dict) -> Episode:
         """An episode that was saved"""
         ...
+
+CALL = re.compile('<tool_call>|<function=|\\[TOOL_CALLS\\]|<\\|python_tag\\|>|^\\s*\\{', re.MULTILINE)
 
 def parts(episode: Episode) -> list:
     """What was written, in order and by whom"""

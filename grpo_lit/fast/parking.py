@@ -77,14 +77,14 @@ def tokens_kept(keep, written:list, copied:list) -> list: # Of tails
         if not 0 <= n <= w-c: raise ValueError(f'keep={n}, but the row has {w-c} tokens behind its prompt')
     return [n+c for n,c in zip(keep, copied)]
 
-def check_return(parked:list, tokens:list, room:int): # Of a row
+def check_return(parked:list, tokens:list, room:int|None=None): # Of a row; None: any
     "Raise `ValueError` where rows cannot come back with these tokens"
     if not parked or len(parked)!=len(tokens):
         raise ValueError(f'{len(parked)} rows come back with tokens for {len(tokens)}')
     if not all(map(len, tokens)):
         raise ValueError('a row comes back with a token at least: the last that it drew')
     most = max(p.kept+len(t) for p,t in zip(parked, tokens))
-    if most > room: raise ValueError(f'a row would have {most} tokens, but there is room for {room}')
+    if room and most > room: raise ValueError(f'a row would have {most} tokens, but there is room for {room}')
 
 # %% ../../nbs/3_fast/06b_parking.ipynb #ffeaa261
 PORTION = 2**25 # Scores that are computed at once

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from ..tensors import visible
 from .apart import own_arguments, own_random
-from .arguments import LIVE, not_taken, reward_arguments, reward_name, reward_parameters, taken_arguments
+from .arguments import OFFERED, not_taken, reward_arguments, reward_name, reward_parameters, taken_arguments
 from .beside import Awaited, Child, event_loop, is_async
 from .limits import RewardStuck, RewardTimeout, in_main, in_thread, interrupts
 from .process import kept, leave
