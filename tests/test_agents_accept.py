@@ -3,7 +3,7 @@ import random, time
 import pytest, torch
 from scripted import TEMPLATES, scripted, undecided
 from grpo_lit.logprobs import token_logps
-from grpo_lit.agents import sample_episodes
+from grpo_lit.agents.turns import sample_episodes
 
 WAYS = [*TEMPLATES, None] # chat templates; None: plain strings with tags
 
