@@ -1,5 +1,5 @@
 # made by tools/stubs.py: edit the source, then run it
-__all__ = ['TOKEN_FIELDS', 'ROW_FIELDS', 'Rollouts', 'four_answers', 'completion_text', 'prompt_text']
+__all__ = ['TOKEN_FIELDS', 'ROW_FIELDS', 'ROW_LISTS', 'Rollouts', 'four_answers', 'completion_text', 'prompt_text']
 
 import html
 
@@ -9,11 +9,15 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from .tensors import below, in_line, pad, patch, piece_size, question_text, some_rows, visible
+from .showing import html_table, text_table
 
-TOKEN_FIELDS = ('completion_ids', 'completion_mask', 'logps', 'ref_logps', 'old_logps', 'token_weights')
+from .tensors import below, pad, patch, piece_size, question_text, some_rows
+
+TOKEN_FIELDS = ('completion_ids', 'completion_mask', 'observation_mask', 'logps', 'ref_logps', 'old_logps', 'token_weights')
 
 ROW_FIELDS = (*TOKEN_FIELDS, 'finished', 'reward_table', 'rewards', 'advantages')
+
+ROW_LISTS = ('completions', 'episodes')
 
 @dataclass(repr=False)
 class Rollouts:
@@ -37,12 +41,18 @@ class Rollouts:
     old_logps: torch.Tensor | None = None
     token_weights: torch.Tensor | None = None
     notes: dict = field(default_factory=dict)
+    observation_mask: torch.Tensor | None = None
+    episodes: list | None = None
 
     def __post_init__(self):
         ...
 
     @property
     def lengths(self):
+        ...
+
+    @property
+    def reach(self):
         ...
 
     def __len__(self):
@@ -93,7 +103,7 @@ def four_answers(tokenizer) -> Rollouts:
     ...
 
 def completion_text(c) -> str:
-    """The text that the policy wrote"""
+    """The text that the policy wrote; of a conversation what it said last"""
     ...
 
 def prompt_text(p) -> str:

@@ -19,11 +19,16 @@ class Endings:
                  B:int, limit:int):
         self.tokenizer, self.ends = tokenizer, ends
         self.stop = [stop] if isinstance(stop, str) else list(stop)
-        # the token in which a stop string was complete
+        self.limit = limit
+        # the token in which a stop string was complete, and the one with which the turn began
         self.stop_at = torch.full((B,), limit, device=ends.device)
+        self.begin = torch.zeros_like(self.stop_at)
         self.span = max((len(s.encode()) for s in self.stop), default=0)+8 # tokens in which one fits, if each is a byte
 
     def __call__(self, tokens, rows, out, t): return torch.isin(tokens, self.ends) # (b,) bool
+
+    def again(self, rows, t): # Rows (n,) begin a turn with their tokens t
+        self.begin[rows], self.stop_at[rows] = t, self.limit
 
     def stopped(self, rows, out, t, n): # (b,) bool
         "Has a stop string been completed, now or within the last n tokens?"
@@ -35,12 +40,12 @@ class Endings:
         back = torch.arange(2-n-self.span, 1, device=t.device)
         tokens = out[rows[:,None], (t[:,None]+back).clamp(min=0)]
         places, texts = [], []
-        table = torch.cat([t[:,None], tokens], 1).tolist() # the only wait
-        for row, (now, *last) in enumerate(table):
-            for at in range(max(0, now+1-n), now+1):
+        table = torch.cat([t[:,None], self.begin[rows][:,None], tokens], 1).tolist() # the only wait
+        for row, (now, begin, *last) in enumerate(table):
+            for at in range(max(begin, now+1-n), now+1):
                 end = len(last)-(now-at)
                 places.append((row, at))
-                texts.append(last[end-min(self.span, at+1):end])
+                texts.append(last[end-min(self.span, at+1-begin):end])
         first = [out.shape[1]]*len(rows)
         for (row, at), text in zip(places, self.tokenizer.batch_decode(texts)):
             if any(s in text for s in self.stop): first[row] = min(first[row], at)

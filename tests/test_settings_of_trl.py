@@ -52,7 +52,7 @@ def test_defaults_of_trl_are_taken_silently(caplog):
     assert (args.beta, args.num_train_epochs, args.max_completion_length) == (0, 3, 512)
     like = GRPOConfig.like_trl()
     differ = {f.name for f in dataclasses.fields(args) if getattr(args, f.name) != getattr(like, f.name)}
-    assert differ == {'output_dir', 'num_generations_eval', 'include_for_metrics'} # an empty list there
+    assert differ == {'output_dir', 'num_generations_eval', 'include_for_metrics', 'max_turns'} # an empty list there; turns without end there
 
 def test_what_is_not_here_is_said_at_once():
     given = dict(deepspeed='ds.json', neftune_noise_alpha=5, fsdp='full_shard', use_vllm=True, load_best_model_at_end=True)

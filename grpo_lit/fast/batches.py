@@ -37,7 +37,7 @@ def micro_batches(rollouts:Rollouts,
                  ) -> list: # Tensors of row numbers, which together are all rows
     "Portions of at most `budget` tokens: groups of like length together, whole where they fit"
     G = rollouts.num_generations
-    lengths = rollouts.lengths.cpu().view(-1, G)
+    lengths = rollouts.reach.cpu().view(-1, G)
     prompts = rollouts.prompt_mask.sum(1).cpu()
     batches, filled, size = [], math.inf, 0
     for i in lengths.amax(1).argsort(stable=True).tolist():
@@ -58,7 +58,7 @@ def row_batches(rollouts:Rollouts,
                ) -> list: # Tensors of row numbers
     "Portions of so many rows, groups of like length together"
     G = rollouts.num_generations
-    longest = rollouts.lengths.cpu().view(-1, G).amax(1)
+    longest = rollouts.reach.cpu().view(-1, G).amax(1)
     order = longest.argsort(stable=True)
     return list((order[:,None]*G+torch.arange(G)).flatten().split(rows))
 
@@ -82,7 +82,7 @@ def token_portions(model, # Which reads them
                    budget:float # Tokens at once
                   ) -> list: # Tensors of row numbers
     "All rows, if they fit, or portions that do"
-    tokens = int(rollouts.prompt_mask.sum()+rollouts.lengths.sum())
+    tokens = int(rollouts.prompt_mask.sum()+rollouts.reach.sum())
     if tokens <= budget:
         return [torch.arange(len(rollouts))]
     if share_prefix(model):
@@ -93,7 +93,7 @@ def token_portions(model, # Which reads them
 # %% ../../nbs/3_fast/15_batches.ipynb #a0df10e3
 def portion_size(rollouts:Rollouts, batches:list) -> tuple: # Tokens, rows
     "Of the largest portion"
-    lengths, prompts = rollouts.lengths.cpu(), rollouts.prompt_mask.sum(1).cpu()
+    lengths, prompts = rollouts.reach.cpu(), rollouts.prompt_mask.sum(1).cpu()
     def tokens(rows): return int(lengths[rows].sum()+prompts[(rows//rollouts.num_generations).unique()].sum())
     return max(map(tokens, batches)), max(map(len, batches))
 

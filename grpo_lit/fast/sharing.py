@@ -15,6 +15,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from ..shortages import is_out_of_memory
 from ..tensors import pad, positions
+from .parking import Away, Parked, check_return, tokens_kept
 from .static import decoder
 from .prefix import NAME, Packed, shared_inputs
 
@@ -191,26 +192,53 @@ def share_alike(copied, model): # The copy shares as its model does
 # %% ../../nbs/3_fast/10_sharing.ipynb #99a0202f
 class Forked:
     "`Decoding` for models that cannot share a prefix: the cache of a prompt is copied for each of its rows"
-    def __init__(self, model): self.model = model
+    def __init__(self, model): self.model, self.away = model, Away()
 
     @torch.no_grad()
     def enter(self, prompts, G): # Only when no row is there
-        ids, mask = (o.to(self.model.device) for o in pad(prompts, 0, 'left'))
-        self.cache = DynamicCache(config=self.model.config)
-        logits = self.model(input_ids=ids, attention_mask=mask, position_ids=positions(mask),
-                            past_key_values=self.cache, use_cache=True, logits_to_keep=1).logits[:,-1]
+        logits = self._read(prompts)
         self.cache.batch_repeat_interleave(G)
-        self.seen, self.at = mask.repeat_interleave(G,0), mask.sum(1).repeat_interleave(G,0)
+        self.ids, self.seen, self.at = (x.repeat_interleave(G,0) for x in (self.ids, self.seen, self.at))
+        self.begun = [len(p) for p in prompts for _ in range(G)] # tokens of each row's prompt
         return logits.repeat_interleave(G,0)
+
+    def _read(self, texts): # -> logits after each
+        self.ids, self.seen = (o.to(self.model.device) for o in pad(texts, 0, 'left'))
+        self.cache, self.at = DynamicCache(config=self.model.config), self.seen.sum(1)
+        return self.model(input_ids=self.ids, attention_mask=self.seen, position_ids=positions(self.seen),
+                          past_key_values=self.cache, use_cache=True, logits_to_keep=1).logits[:,-1]
 
     def leave(self, stay):
         if len(stay): self.cache.batch_select_indices(stay)
-        self.seen, self.at = self.seen[stay], self.at[stay]
+        else: self.cache = None
+        self.ids, self.seen, self.at = self.ids[stay], self.seen[stay], self.at[stay]
+        self.begun = [self.begun[i] for i in stay.tolist()]
 
     @torch.no_grad()
     def step(self, tokens):
+        self.ids = torch.cat([self.ids, tokens[:,None]], 1)
         self.seen = torch.cat([self.seen, self.seen.new_ones(len(tokens),1)], 1)
         logits = self.model(input_ids=tokens[:,None], attention_mask=self.seen, position_ids=self.at[:,None],
                             past_key_values=self.cache, use_cache=True).logits[:,-1]
         self.at = self.at+1
         return logits
+
+    def park(self, rows, keep):
+        rows = torch.as_tensor(rows).tolist()
+        texts = [ids[seen==1].tolist() for ids,seen in zip(self.ids[rows], self.seen[rows])]
+        begun = [self.begun[i] for i in rows]
+        kept = tokens_kept(keep, [len(t) for t in texts], begun)
+        texts = {i:t[:n] for i,(t,n) in enumerate(zip(texts, kept))}
+        found = [Parked(*o, texts, i) for i,o in enumerate(zip(begun, kept))]
+        self.away.rows |= set(found)
+        return found
+
+    @torch.no_grad()
+    def rejoin(self, parked, tokens): # Only when no row is there: each row is read anew
+        if len(self.at): raise ValueError('rows come back to this model when no others are in the batch')
+        check_return(parked, tokens)
+        self.away.release(parked)
+        self.begun = [p.prompt for p in parked]
+        return self._read([p.block[p.row]+list(new) for p,new in zip(parked, tokens)])
+
+    def forget(self, parked): self.away.release(parked)

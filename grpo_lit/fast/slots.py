@@ -61,6 +61,12 @@ class Slots:
 
     def tables(self): return [*self.prefix.values(), *self.tails.values()]
 
+    def halves(self, layer, x): # Keys, values
+        at = self.split[layer]
+        return x[...,:at], x[...,at:]
+
+    def pairs(self): return {layer:self.halves(layer, x) for layer,x in self.tails.items()}
+
     def take_over(self, old): # What stands in smaller ones
         for mine,its in zip(self.tables(), old.tables()):
             n, _, width, _ = its.shape
@@ -87,16 +93,17 @@ class Frame:
         self.owner, self.written, self.place = slots.owner[:n], slots.written[:n], slots.place[:n]
         self.row, self.lengths = slots.row[:P*self.most], slots.lengths[:P]
         self.tokens, self.logits, self.each = slots.tokens[:n], slots.logits[:n], slots.each[:n]
-        self.prefix = {} if shape.copy else {i:self._halves(i, x[:P,:,:self.longest]) for i,x in slots.prefix.items()}
-
-    def _halves(self, layer, x): # Keys, values
-        at = self.slots.split[layer]
-        return x[...,:at], x[...,at:]
+        self.prefix = {} if shape.copy else {i:slots.halves(i, x[:P,:,:self.longest]) for i,x in slots.prefix.items()}
 
     def write(self, layer, new, wide, written): # (b, Hkv, 1, D) each, at `written` -> (b, Hkv, wide, D) each
         table = self.slots.tails[layer]
         table[self.each,:,written] = torch.cat(new, -1)[:,:,0]
-        return self._halves(layer, table[:len(self.each),:,:wide])
+        return self.slots.halves(layer, table[:len(self.each),:,:wide])
+
+    def extend(self, layer, new, lines, places, wide): # (Hkv, N, D) each, at lines and places (N,) -> all lines, as wide
+        table = self.slots.tails[layer]
+        table[lines,:,places] = torch.cat(new, -1).transpose(0,1)
+        return self.slots.halves(layer, table[:,:,:wide])
 
     def route(self, heads): # Into the rectangle of (prompt, head, place), and back; the same for all layers
         if heads not in self.routes:

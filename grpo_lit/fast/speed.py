@@ -73,7 +73,7 @@ def model_sizes(model, # Any causal LM of `transformers`
 def forward_work(s:Sizes, ro:Rollouts) -> float: # Operations
     "One forward pass over a rollout, each prompt read once"
     L, n = ro.prompt_mask.sum(1).double(), ro.lengths.double()
-    read = (n-1).clamp(min=0)
+    read = (ro.reach.double()-1).clamp(min=0)
     of_prompts = (L*(L+1)/2).sum() # pairs of a query and a key
     of_completions = (read*L.repeat_interleave(ro.num_generations) + read*(read+1)/2).sum()
     products = 2*s.inner*(L.sum()+read.sum()) + 2*s.head*n.sum()

@@ -12,6 +12,7 @@ import threading, weakref
 from functools import partial
 import torch
 from .decoding import Decoding, OneToken
+from .parking import Away, Suffixes, check_return, put_back, read_suffixes, tokens_kept
 from .prefix import read_prompts, shared_inputs
 from .recording import Recorder, recorder_of
 from .slots import Frame, Shape, Size, Slots, WIDTH, rung
@@ -21,14 +22,16 @@ class Books:
     "Which prompt each row writes after, and since when; rows are in order, prompts where they are"
     def __init__(self):
         self.owner, self.begun = [], [] # of each row: slot of its prompt, step at which it would have begun to write
-        self.lengths, self.steps = {}, 0 # of each prompt
+        self.lengths, self.copied, self.steps = {}, {}, 0 # of each prompt, and what its rows began with
         self.group = self.longest = 1
+        self.away = Away()
 
     def enter(self, lengths, G, begun): # -> slots of the prompts
-        if not self.owner: self.group, self.longest = 1, 1
+        if not self.lengths: self.group, self.longest = 1, 1
         free = [i for i in range(len(self.lengths)+len(lengths)) if i not in self.lengths]
         slots = free[:len(lengths)]
         self.lengths |= dict(zip(slots, lengths))
+        self.copied |= dict(zip(slots, begun))
         self.owner += [i for i in slots for _ in range(G)]
         self.begun += [self.steps-n for n in begun for _ in range(G)]
         self.group, self.longest = max(G, self.group), max(self.longest, *lengths)
@@ -36,14 +39,26 @@ class Books:
 
     def leave(self, rows):
         self.owner, self.begun = ([x[i] for i in rows] for x in (self.owner, self.begun))
-        self.lengths = {i:self.lengths[i] for i in dict.fromkeys(self.owner)}
+        self.lengths = {i:self.lengths[i] for i in dict.fromkeys(self.owner+self.away.prompts)}
 
-    def close_up(self): # Prompts to the front, as many rows as they have -> where they were
-        old = sorted(self.lengths)
+    def close_up(self): # Prompts to the front, those with rows before those whose rows are all away -> where they were
+        used = set(self.owner)
+        old = sorted(used)+sorted(self.lengths.keys()-used)
         new = {slot:i for i,slot in enumerate(old)}
-        self.lengths = {new[i]:n for i,n in self.lengths.items()}
+        self.lengths, self.copied = ({new[i]:x[i] for i in old} for x in (self.lengths, self.copied))
         self.owner = [new[i] for i in self.owner]
+        self.away.moved(new)
         return old
+
+    def park(self, rows, keep, tables): # -> `Parked`
+        owner = [self.owner[i] for i in rows]
+        written, copied = [self.steps-self.begun[i] for i in rows], [self.copied[i] for i in owner]
+        return self.away.park(tables, rows, owner, tokens_kept(keep, written, copied))
+
+    def rejoin(self, parked, counts): # With so many new tokens each
+        self.away.release(parked)
+        self.owner += [p.prompt for p in parked]
+        self.begun += [self.steps-p.kept-n for p,n in zip(parked, counts)]
 
     def places(self): # Of each row in the rectangle
         taken, found = {}, []
@@ -53,7 +68,7 @@ class Books:
         return found
 
     @property
-    def oldest(self): return self.steps-min(self.begun) # Tokens that have been written
+    def oldest(self): return self.steps-min(self.begun, default=self.steps) # Tokens that have been written
 
     def numbers(self, size): # What `Slots` keeps of them
         filled = lambda values, n: [*values, *[0]*(n-len(values))]
@@ -119,9 +134,10 @@ class StaticDecoding:
 
     def _arrange(self): # After rows have entered or left
         b, most = self.books, self.slots.size
-        self.slots.numbers.copy_(torch.tensor(b.numbers(most)))
         rows = min(rung(len(b.owner)), most.rows)
         prompts, prefix = min(most.prompts, rows), min(rung(b.longest, WIDTH), most.prefix)
+        if max(b.owner) >= prompts: self._move(self.slots.prefix, b.close_up(), b.longest)
+        self.slots.numbers.copy_(torch.tensor(b.numbers(most)))
         self.shape = Shape(Size(rows, prompts, b.group, prefix, 0), self.copy)
 
     def leave(self, stay:torch.Tensor): # (n,) which rows go on, in order
@@ -129,10 +145,8 @@ class StaticDecoding:
         rows, b = stay.tolist(), self.books
         self._move(self.slots.tails, rows, b.oldest)
         b.leave(rows)
-        if not rows: return self._end()
-        reached = min(self.slots.size.prompts, rung(len(rows)))
-        if max(b.lengths) >= reached: self._move(self.slots.prefix, b.close_up(), b.longest)
-        self._arrange()
+        if rows: self._arrange()
+        elif not b.lengths: self._end()
 
     def _move(self, tables, chosen, width): # To the front, in order
         first = next((i for i,j in enumerate(chosen) if i!=j), len(chosen))
@@ -165,6 +179,31 @@ class StaticDecoding:
         rows = OneToken(frame, frame, frame.tail, level=False)
         inputs = shared_inputs(frame.tokens[:,None], at[:,None], rows)
         frame.logits.copy_(self.model(**inputs).logits[:,-1])
+
+    def park(self, rows, keep) -> list: # (n,) rows of the batch; how many tokens behind its prompt stay of each
+        "Copies of rows that wait: they may leave, and their prompts stay"
+        tables = {layer:(x,) for layer,x in self.slots.tails.items()}
+        return self.books.park(torch.as_tensor(rows).tolist(), keep, tables)
+
+    @torch.no_grad()
+    def rejoin(self, parked:list, # In this order they stand at the end of the batch
+               tokens:list): # Of each, ids: the last it drew, which no step has read, and what it is told -> (n, V)
+        "Read what parked rows are told, in one pass"
+        check_return(parked, tokens, self.room)
+        first, counts = len(self.books.owner), [len(t) for t in tokens]
+        wide = max(p.kept+n for p,n in zip(parked, counts))
+        self.books.rejoin(parked, counts)
+        self._prepare(self.slots.pairs(), self.slots.logits)
+        put_back(parked, {layer:(x,) for layer,x in self.slots.tails.items()}, first)
+        self._arrange()
+        frame = Frame(self.slots, self.shape)
+        return read_suffixes(self.model, tokens, Suffixes(frame, frame, first, counts, wide))
+
+    def forget(self, parked:list):
+        "These never come back"
+        self.books.away.release(parked)
+        self.books.leave(range(len(self.books.owner)))
+        if not self.books.lengths: self._end()
 
 # %% ../../nbs/3_fast/09_static.ipynb #be5eeb09
 _choosing = threading.Lock()

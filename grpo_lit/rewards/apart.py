@@ -36,7 +36,8 @@ def own_arguments(args:dict # Name -> B values
     own = {}
     for name, values in args.items():
         try:
-            own[name] = [v[:] for v in values] if name == 'completion_ids' else own_copy(values)
+            if name == 'environments': own[name] = list(values) # they live, and are as they are
+            else: own[name] = [v[:] for v in values] if name == 'completion_ids' else own_copy(values)
         except Exception:                               # nested deeper than Python counts, say
             own[name] = list(values)
     return own

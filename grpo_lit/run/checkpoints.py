@@ -20,6 +20,7 @@ from .files import log, write_whole
 from .logs import plain
 from .manifest import check_whole, has_manifest, write_manifest
 from .saving import save_policy
+from .transcripts import read_episodes, saved_episodes
 
 # %% ../../nbs/5_run/23_checkpoints.ipynb #250a21a0
 @dataclass
@@ -118,7 +119,7 @@ def plain_rollouts(rollouts:Rollouts|None) -> dict|None: # Field -> tensor or pl
         return None
     values = {f.name: getattr(rollouts, f.name) for f in fields(rollouts)}
     return values | dict(prompts=plain(rollouts.prompts), columns=plain(rollouts.columns),
-                         notes=plain(rollouts.notes))
+                         notes=plain(rollouts.notes), episodes=saved_episodes(rollouts))
 
 # %% ../../nbs/5_run/23_checkpoints.ipynb #5de089bf
 FIXED = ('num_generations', 'generation_batch_size', 'per_device_train_batch_size', 'gradient_accumulation_steps',
@@ -193,7 +194,7 @@ def rollouts_on(device, saved:dict|None # From `plain_rollouts`
     "A rollout as it was; what was rewarded stays on the CPU, where it is summed"
     if saved is None:
         return None
-    rollouts = Rollouts(**saved)
+    rollouts = Rollouts(**saved | dict(episodes=read_episodes(saved.get('episodes'))))
     scores = dict(reward_table=rollouts.reward_table, rewards=rollouts.rewards)
     return replace(rollouts.to(device), **scores)
 

@@ -67,6 +67,7 @@ CHOICES = dict(
     model_dtype=('auto', 'float32', 'bfloat16', 'float16'),
     sampling_dtype=(None, 'float32', 'bfloat16', 'float16'),
     beta_schedule=tuple(BETA_SCHEDULES),
+    call_format=('auto', 'chat', 'tags'),
     importance_sampling_mode=(None, *IMPORTANCE_SAMPLING_MODES),
     eval_strategy=(None, 'no', 'steps', 'epoch'),
     save_strategy=('no', 'steps', 'epoch'),
@@ -208,6 +209,8 @@ class GRPOConfig(Arguments, FromTRL, AllSettings):
         "The settings with the defaults of TRL 1.16 where it has others"
         groups = settings.get('num_generations', cls.num_generations)
         mine = dict(output_dir=output_dir, num_generations_eval=groups)
+        if settings.get('max_tool_calling_iterations') is None:
+            mine['max_turns'] = 1000 # an episode ends with its tokens
         return cls(**TRL_DEFAULTS | mine | settings)
 
 # %% ../../nbs/5_run/13_config.ipynb #0f165b24

@@ -33,6 +33,7 @@ def progress_text(m:dict, # The metrics of a step
     if accuracy is not None: parts.append(f'accuracy {accuracy:.2f}')
     if kl is not None: parts.append(f'KL {kl:.4f}')
     parts.append(f"length {m['completions/mean_length']:.1f}")
+    if 'tools/call_frequency' in m: parts.append(f"calls {m['tools/call_frequency']:.1f}")
     left = f"ETA {duration(step_time*(m['total']-m['step']))}"
     whole = '  '.join([*parts, f"{m['tokens_per_second']:.0f} tokens/s", left])
     return whole if len(whole) < 80 else '  '.join([*parts, left])
@@ -45,6 +46,7 @@ COLUMNS = ( # (title, width, name in the metrics or a function of them, format)
     ('eval', 8, 'eval_reward', '.3f'),
     ('KL', 9, 'kl', '.4f'),
     ('length', 8, 'completions/mean_length', '.1f'),
+    ('calls', 7, 'tools/call_frequency', '.1f'),
     ('cut', 6, 'completions/clipped_ratio', '.0%'),
     ('dead', 6, 'frac_reward_zero_std', '.0%'),
     ('s/step', 9, 'step_time', '.2f'))
@@ -166,8 +168,7 @@ class Page:
         return '\n'.join([self.line, *rows])
 
     def _repr_html_(self):
-        share = 100*self.done/max(self.total, 1)
-        text = html.escape(visible(self.line.split(' ', 1)[1]))
+        share, text = 100*self.done/max(self.total, 1), html.escape(visible(self.line.split(' ', 1)[1]))
         track = '<div style="height:6px;width:420px;max-width:100%;background:rgba(128,128,128,.2)">'
         filled = f'{track}<div style="height:6px;width:{share:.0f}%;background:{BLUE}"></div></div>'
         return f'<div><code>{text}</code>{filled}{self._table()}</div>'
@@ -211,8 +212,8 @@ def page_of(trainer) -> Page:
     "A run as it is now"
     state, steps = trainer.state, trainer.history
     rate = steps[-1].get('tokens_per_second') if steps else None
-    note = f'{rate:.0f} tokens/s' if rate else ''
-    return Page(steps, state.step, state.total_steps, mean_step_time(trainer), evaluation_planned(trainer), note)
+    speed = f'{rate:.0f} tokens/s' if rate else ''
+    return Page(steps, state.step, state.total_steps, mean_step_time(trainer), evaluation_planned(trainer), speed)
 
 # %% ../../nbs/5_run/45_display.ipynb #e322757b
 OTHERS = {'ProgressCallback', 'NotebookProgressCallback', 'PrinterCallback', 'RichProgressCallback'} # Of transformers and TRL

@@ -61,7 +61,6 @@ class DoneAnyway:
     entropy_coef_max:float=1. # ...
     entropy_coef_delta:float=.005 # ...
     entropy_target:float=.2 # ...
-    max_tool_calling_iterations:int|None=None # Goes with tools
 
 # %% ../../nbs/5_run/09_from_trl.ipynb #631491f5
 @dataclass
@@ -127,6 +126,7 @@ class Renamed:
     "Fields of TRL that have another name here"
     activation_checkpointing:bool|None=None # gradient_checkpointing
     activation_checkpointing_kwargs:dict|str|None=None # gradient_checkpointing_kwargs
+    max_tool_calling_iterations:int|None=None # max_turns: one more, as the policy also writes before the first call
     use_bias_correction_kl:bool=True # kl: "k3_unbiased" if it is True, else "k3"
     vllm_importance_sampling_correction:bool=True # importance_sampling_mode: None if it is False
     vllm_importance_sampling_mode:str='sequence_mask' # importance_sampling_mode

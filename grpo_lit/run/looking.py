@@ -19,6 +19,7 @@ from .questions import answer_room
 from .runs import Record
 from .setup import on_device
 from .signals import say
+from .transcripts import written_lines
 from ..sampling import sample_groups
 from ..tensors import did_you_mean, in_line, visible
 
@@ -102,7 +103,8 @@ def group_lines(rows:list, # Of one group
     for r in rows:
         numbers = ' '.join(f'{r[n]:7.2f}' if isinstance(r.get(n), float) else ' '*7
                            for n in ('reward', 'advantage'))
-        lines.append(f'{numbers}  {in_line(str(r["completion"]), width-17)}')
+        first, *others = written_lines(r, width-17)
+        lines += [f'{numbers}  {first}', *(' '*17+line for line in others)]
     return lines
 
 # %% ../../nbs/5_run/70_looking.ipynb #fc18ef21

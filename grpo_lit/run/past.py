@@ -20,6 +20,7 @@ from .files import log, write_whole
 from .logs import as_text
 from .runs import Record, step_of
 from .tables import rows_of_file
+from .transcripts import OF_EPISODES, episodes_in, said_in
 from ..scoring import weighted_sum
 from ..tensors import in_line, visible
 
@@ -29,8 +30,7 @@ def _chosen(files, steps):
     there = {step_of(f): f for f in files}
     if steps is None: return list(there.values())
     wanted = [steps] if isinstance(steps, int) else list(steps)
-    missing = [s for s in wanted if s not in there]
-    if missing:
+    if missing := [s for s in wanted if s not in there]:
         known = f'{min(there)} to {max(there)}, {len(there)} of them' if there else 'none'
         raise ValueError(f'no completions of step {missing[0]} were kept; there are those of steps {known}')
     return [there[s] for s in wanted]
@@ -77,7 +77,7 @@ def _as_dataset(table):
     columns = {}
     for name in table.column_names:
         column, values = table.column(name), None
-        if pa.types.is_string(column.type) and name != 'completion': values = _decoded(column.to_pylist())
+        if pa.types.is_string(column.type) and name not in ('completion', 'episode_turns'): values = _decoded(column.to_pylist())
         try: columns[name] = column if values is None else pa.array(values)
         except (pa.ArrowException, ValueError): columns[name] = column
     return Dataset(pa.table(columns))
@@ -144,7 +144,7 @@ def groups_of(rows) -> dict: # Key -> row numbers
     return found
 
 NOT_DATA = {'step','policy_step','group','prompt','completion','tokens','finished','reward','advantage','logps',
-            'completion_ids'} # Columns of a table of rollouts that rewards do not get
+            'completion_ids', *OF_EPISODES} # Columns of a table of rollouts that rewards do not get
 
 def check_rollouts(rows):
     "Raise `ValueError` unless these are completions with their prompts, and their rewards numbers"
@@ -168,8 +168,8 @@ def scored_again(rows, funcs:list, timeout:float|None, weights:list) -> tuple: #
         at = [i for i, s in enumerate(steps) if s == step]
         part = rows.select(at)
         ids = part['completion_ids'] if 'completion_ids' in part.column_names else [[] for _ in at]
-        texts = [completion_text(c) for c in part['completion']]
-        args = reward_arguments(list(part['prompt']), texts, list(ids), {c: list(part[c]) for c in names})
+        said, columns = list(map(said_in, part)), {c: list(part[c]) for c in names}
+        args = reward_arguments(list(part['prompt']), said, list(ids), columns, episodes=episodes_in(part))
         columns, failed = call_rewards(funcs, args, isolate=True, timeout=timeout, caller=caller)
         table[at] = torch.tensor(columns).T
         for name, n in failed.items(): errors[name] = errors.get(name, 0)+n

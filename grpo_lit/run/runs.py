@@ -16,6 +16,7 @@ from .files import NotSaved, log, recover, remove_quietly, trouble, write_whole
 from .lock import RunLock
 from .logs import append_whole, as_line, as_text, plain, read_metrics
 from .manifest import is_whole
+from .transcripts import OF_EPISODES, episode_cells
 
 # %% ../../nbs/5_run/20_runs.ipynb #eaf79b5b
 def as_cell(value):
@@ -24,12 +25,13 @@ def as_cell(value):
 
 def rollout_rows(step:int, rollouts:Rollouts) -> list: # Dicts, one per completion
     "What the policy wrote, with the columns of its questions, rewards and advantages"
-    rows, ours = [], {'step', 'group', 'prompt', *rollouts.group(0)[0]}
+    rows, G = [], rollouts.num_generations
+    ours = {'step', 'group', 'prompt', *rollouts.group(0)[0], *(OF_EPISODES if rollouts.episodes else ())}
     names = {name: f'data_{name}' if name in ours else str(name) for name in rollouts.columns}
     for i in range(len(rollouts.prompt_ids)):
         columns = {names[name]: as_cell(values[i]) for name, values in rollouts.columns.items()}
         question = dict(step=step, group=i, prompt=as_cell(rollouts.prompts[i])) | columns
-        rows += [question | completion for completion in rollouts.group(i)]
+        rows += [question | row | episode_cells(rollouts, b) for b, row in enumerate(rollouts.group(i), i*G)]
     return rows
 
 # %% ../../nbs/5_run/20_runs.ipynb #59b24cd1
@@ -86,8 +88,7 @@ class Record:
 
     def read(self, name:str) -> dict:
         "Read a JSON file such as summary.json; raises `ValueError` if it is damaged"
-        try:
-            found = json.loads((self.path/name).read_text(encoding='utf-8'))
+        try: found = json.loads((self.path/name).read_text(encoding='utf-8'))
         except ValueError as e:
             raise ValueError(f'{str(self.path/name)!r} is damaged: {e}') from e
         if not isinstance(found, dict): raise ValueError(f'{str(self.path/name)!r} is damaged: it holds {found!r:.40}')
@@ -162,8 +163,7 @@ class Run(Record):
     def log(self, metrics:dict):
         "Append one line to metrics.jsonl; if that fails the run goes on, and it is tried again with the next"
         self.rows.append(metrics)
-        with self.tried('metrics.jsonl'):
-            self.write_rows()
+        with self.tried('metrics.jsonl'): self.write_rows()
         self.lock.beat()
 
     def write_rows(self):

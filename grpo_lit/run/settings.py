@@ -11,7 +11,7 @@ __all__ = ['OutputSettings', 'OptimizerSettings', 'MachineSettings', 'RunningSet
 # %% ../../nbs/5_run/08_settings.ipynb #c7932dff
 import functools, inspect, re
 from dataclasses import dataclass, is_dataclass
-from .objective import BatchSettings, LeashSettings, LossSettings
+from .objective import BatchSettings, EpisodeSettings, LeashSettings, LossSettings
 from .objective import RewardSettings, SamplingSettings, TokenSettings
 
 # %% ../../nbs/5_run/08_settings.ipynb #ff561ced
@@ -122,7 +122,7 @@ class HubSettings:
 @dataclass
 class AllSettings(HubSettings, LoggingSettings, SavingSettings, EvaluationSettings, RunningSettings,
                   MachineSettings, OptimizerSettings, LeashSettings, TokenSettings, LossSettings,
-                  RewardSettings, SamplingSettings, BatchSettings, OutputSettings):
+                  RewardSettings, EpisodeSettings, SamplingSettings, BatchSettings, OutputSettings):
     "Every setting, as it was given"
 
 # %% ../../nbs/5_run/08_settings.ipynb #1e759184

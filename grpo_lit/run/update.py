@@ -6,7 +6,7 @@ Docs: https://grpo-lit.github.io/grpo-lit/5_run/update.html.md"""
 
 # %% auto #0
 __all__ = ['pulling_groups', 'take_groups', 'micro_batch_loss', 'mismatch', 'Averages', 'update_parts', 'update_items',
-           'backward', 'add_gradients', 'advance', 'objective', 'Updater']
+           'backward', 'terms_of_loss', 'add_gradients', 'advance', 'objective', 'Updater']
 
 # %% ../../nbs/5_run/40_update.ipynb #677f8bad
 import math, warnings
@@ -17,6 +17,7 @@ from ..leash import adapted_beta
 from ..logprobs import kl_estimate, token_logps
 from ..loss import average_terms, grpo_loss, loss_items
 from .checkpoints import RunState
+from .observing import asked_of_model, echo_loss, observed_items, observed_mask, observing_groups
 from .collect import add_reference, advantages_of, current_beta, updates_per_rollout
 from .shortage import portions_now, save_memory
 from .stepping import clipped, step_wholly
@@ -51,20 +52,27 @@ def take_groups(rollouts:Rollouts,
 def micro_batch_loss(model, part:Rollouts, args,
                      first:bool, # Is it the first update since these rows were sampled?
                      beta:float, # Price of a nat in the loss
-                     num_items # What the loss divides by
+                     num_items, # What the loss divides by
+                     observed_items=None # What the price of tool text divides by; needed if it has one
                     ) -> tuple: # Loss, statistics, and the log-probs (B, Tc) without gradient
     "Loss of one micro-batch, with statistics as tensors"
-    logps, entropy = token_logps(model, part, args.temperature, return_entropy=True)
+    observed = observed_mask(part, args)
+    asked = asked_of_model(part, observed)
+    logps, entropy = token_logps(model, asked, args.temperature, return_entropy=True)
     old = part.logps if part.old_logps is None else part.old_logps
     loss, stats = grpo_loss(logps, part.advantages, part.completion_mask, None if first else old,
                             part.ref_logps, beta=beta, num_items=num_items,
                             token_weights=part.token_weights, sampling_logps=part.logps,
                             entropy=entropy, **args.loss_options())
+    if args.entropy_coef or args.observation_coef: stats['policy_loss'] = loss.detach()
+    if observed is not None:
+        echo = echo_loss(logps, observed, observed_items)
+        loss, stats['echo_loss'] = loss+args.observation_coef*echo, echo.detach()
     logps = logps.detach()
     stats['entropy'] = masked_mean(entropy.detach(), part.completion_mask)
     if args.entropy_coef:
         bonus = average_terms(entropy.detach(), part.completion_mask, args.loss_type, num_items, args.max_completion_length)
-        stats['policy_loss'] = loss.detach()+args.entropy_coef*bonus
+        stats['policy_loss'] = stats['policy_loss']+args.entropy_coef*bonus
     if part.token_weights is not None:
         stats['token_weight'] = masked_mean(part.token_weights, part.completion_mask)
     if part.ref_logps is not None and not beta:
@@ -127,6 +135,11 @@ def backward(loss:torch.Tensor, scaler): # A `GradScaler`, or None
     loss.backward()
 
 # %% ../../nbs/5_run/40_update.ipynb #a465b44e
+def terms_of_loss(args) -> list: # Names
+    "What the loss consists of, where it is more than one thing"
+    if args.observation_coef: return ['policy_loss', 'echo_loss']
+    return ['policy_loss'] if args.entropy_coef else []
+
 def add_gradients(rollouts:Rollouts, first:bool, state:RunState, args, accelerator) -> dict: # Statistics
     "Add up the gradients of all micro-batches of an update"
     price = current_beta(state, args)
@@ -134,16 +147,18 @@ def add_gradients(rollouts:Rollouts, first:bool, state:RunState, args, accelerat
     state.model.train()
     state.optimizer.zero_grad() # an interrupted update may have left some
     pulling = pulling_groups(rollouts, bool(beta or args.entropy_coef), args.mask_truncated_completions)
-    items = update_items(rollouts, args, accelerator)
+    pulling |= observing_groups(rollouts, args)
+    items = update_items(rollouts, args, accelerator), observed_items(rollouts, args, accelerator)
     parts = update_parts(rollouts, pulling, state, args)
     tokens = [int(p.completion_mask.sum()) for p in parts]
-    total, policy, bad, mean = 0., 0., 0, Averages(sum(tokens))
+    total, bad, mean = 0., 0, Averages(sum(tokens))
+    beside = dict.fromkeys(terms_of_loss(args), 0.)
     for part, n in zip(parts, tokens):
         with accelerator.autocast():
-            loss, stats, logps = micro_batch_loss(state.model, part, args, first, beta, items)
+            loss, stats, logps = micro_batch_loss(state.model, part, args, first, beta, *items)
         backward(loss, state.scaler)
         total += loss.item()
-        policy += float(stats.pop('policy_loss', 0.))
+        beside = {name: value+float(stats.pop(name, 0.)) for name, value in beside.items()}
         bad += not loss.isfinite()
         if first:
             stats |= mismatch(logps, part)
@@ -152,8 +167,8 @@ def add_gradients(rollouts:Rollouts, first:bool, state:RunState, args, accelerat
     if bad:
         found['nonfinite_parts'] = bad/len(parts)
     if args.entropy_coef:
-        found |= dict(policy_loss=policy, entropy_coef=args.entropy_coef)
-    return found | dict(beta=price) if args.beta else found
+        beside['entropy_coef'] = args.entropy_coef
+    return found | beside | (dict(beta=price) if args.beta else {})
 
 # %% ../../nbs/5_run/40_update.ipynb #36e1c8d1
 def advance(state:RunState, args,
