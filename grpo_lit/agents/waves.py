@@ -59,11 +59,13 @@ class Turns:
     def look(self, over:int): # So many rows are over
         "Read the turns that have ended since the last look"
         if over <= len(self.seen): return
-        rows, limit = self.batch.rows, self.batch.limit
-        live = rows.live[rows.over]
-        numbers = torch.stack([live, rows.t[rows.over], self.endings.stop_at[live]], 1).tolist()
+        rows = self.batch.rows
+        at = rows.over.nonzero()[:,0]
+        live = rows.live[at]
+        numbers = torch.stack([live, rows.t[at], self.endings.stop_at[live]], 1).tolist()
         new = [o for o in numbers if o[0] not in self.seen]
-        tokens = rows.out[[b for b,*_ in new]].tolist()
+        wide = 1+max(t for _,t,_ in new)
+        tokens = rows.out[[b for b,*_ in new],:wide].tolist()
         for (b, t, stop), written in zip(new, tokens):
             self.seen.add(b)
             self.close(b, written, t, stop)
@@ -113,8 +115,8 @@ class Turns:
     def leave(self) -> torch.Tensor: # Rows whose episodes are over
         "Take out the rows that are over, and park those that wait"
         rows = self.batch.rows
-        places = rows.over.nonzero()[:,0].tolist()
-        here = rows.live[rows.over].tolist()
+        at = rows.over.nonzero()[:,0]
+        places, here = torch.stack([at, rows.live[at]]).tolist()
         wait = [(i, b) for i,b in zip(places, here) if b in self.waiting]
         if wait:
             kept = [self.episodes[b].turns[-1].end-1 for _,b in wait]
