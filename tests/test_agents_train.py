@@ -125,3 +125,113 @@ def test_settings_of_a_run_with_tools(name):
     assert weights(t).isfinite().all()
     assert torch.equal(before, weights(t)) == all(m['skipped'] for m in t.history)
     if 'observation_coef' in SETTINGS[name] and t.last_rollouts.observation_mask.any(): assert t.history[-1]['echo_loss'] > 0
+
+# environments --------------------------------------------------------------------------------------------------------------
+
+class Counter:
+    "Counts; asks by itself where no row does"
+    def reset(self, target=None, **row):
+        self.counter, self.target = 0, target or random.randint(1, 3)
+        return f' Count to {self.target}?' if target is None else None
+
+    def look(self, key: str) -> int:
+        """Count on.
+
+        Args:
+            key: Anything.
+        """
+        self.counter += 1
+        return self.counter
+
+    def get_reward(self) -> float: return float(self.counter == self.target)
+
+class Later(Counter):
+    async def get_reward(self) -> float:
+        await asyncio.sleep(.001)
+        return float(self.counter == self.target)
+
+class Odd(Counter):
+    "Fails now and then"
+    def get_reward(self): return 1/self.counter
+
+def games(factory, rows=None, rewards=None, **settings):
+    t = new_run(rewards=rewards, rows=rows, tools=None, more=dict(environment_factory=factory), **settings)
+    t.train()
+    return t
+
+def test_an_environment_owns_data_and_reward():
+    model, tokenizer = undecided(TEXTS)
+    args = GRPOConfig(max_steps=2, per_device_train_batch_size=8, num_generations=4, use_cpu=True, disable_tqdm=True)
+    t = GRPOTrainer(model, args=args, processing_class=tokenizer, environment_factory=Counter)
+    t.train()
+    assert t.reward_func_names == ['Counter'] and 'rewards/Counter/mean' in t.history[0]
+    for ro in [t.last_rollouts]:
+        won = [float(e.environment.counter == e.environment.target) for e in ro.episodes]
+        assert ro.reward_table[:, 0].tolist() == won
+        targets = [e.environment.target for e in ro.episodes]
+        assert all(len(set(targets[i:i+4])) == 1 for i in (0, 4)) # a group begins alike
+        assert all(f'Count to {n}?' in p[-1]['content'] for p, n in zip(ro.prompts, targets[::4]))
+
+@pytest.mark.parametrize('kind', [Counter, Later, Odd])
+def test_rows_with_tasks_of_their_own(kind):
+    rows = [dict(prompt=asked('Count?'), target=1+i%2) for i in range(8)]
+    def short(completions, **columns): return [-.1*len(c) for c in completions]
+    t = games(kind, rows, short, reward_weights=[.5])
+    ro, weighed = t.last_rollouts, t.last_rollouts.reward_table@torch.tensor([.5, 1.])
+    assert ro.reward_names == ['short', kind.__name__] and t.args.reward_weights == [.5, 1.]
+    never = torch.tensor([e.environment.counter == 0 for e in ro.episodes])
+    if kind is Odd: assert ro.reward_table[:, 1].isnan().tolist() == never.tolist()
+    else: assert torch.allclose(ro.rewards, weighed)
+
+def test_rewards_see_the_environments():
+    def counted(environments, **columns): return [float(e.counter) for e in environments]
+    def plain(prompts, completions, completion_ids): return [0.]*len(prompts) # knows of nothing else
+    async def later(environments, completions, **columns): return [float(e.counter) for e in environments]
+    t = games(Counter, [dict(prompt=asked('Count?'))]*8, [counted, plain, later])
+    table = t.last_rollouts.reward_table
+    calls = [float(len(e.calls)) for e in t.last_rollouts.episodes]
+    assert table[:, 0].tolist() == table[:, 2].tolist() == [n-(e.stop == 'turns') for n, e in zip(calls, t.last_rollouts.episodes)]
+
+class Other(Counter):
+    look = None
+    def ask(self, key: str) -> str:
+        """Ask.
+
+        Args:
+            key: What.
+        """
+        return 'nothing'
+    get_reward = None
+
+def test_several_environments_in_one_run():
+    kinds = {'count': Counter, 'ask': Other}
+    rows = [dict(environment=name) for name in ['count', 'ask']*4]
+    def length(completions, environments, environment, **columns):
+        assert all(type(e) is kinds[name] for e, name in zip(environments, environment))
+        return [float(len(c)) for c in completions]
+    t = games(kinds, rows, length)
+    ro = t.last_rollouts
+    assert ro.reward_errors == {} and ro.reward_names == ['length', 'Counter']
+    asks = torch.tensor([type(e.environment) is Other for e in ro.episodes])
+    assert ro.reward_table[:, 1].isnan().tolist() == asks.tolist()
+    failed = {c.failure for e, a in zip(ro.episodes, asks) if a for c in e.calls}
+    assert failed <= {'unknown', 'limit'} # the tool of the other kind
+
+def test_what_cannot_begin_is_said_before_the_first_token():
+    def said(**how):
+        more = {name: how.pop(name) for name in ('environment_factory',) if name in how}
+        with pytest.raises(ValueError) as e: new_run(**how, more=more)
+        return str(e.value)
+    class Still:
+        def look(self, key: str) -> str:
+            "Look"
+    assert 'reset' in said(tools=None, environment_factory=Still)
+    def bare(key): return key
+    assert 'type hints' in said(tools=[bare])
+    assert "environment" in said(tools=None, environment_factory=dict(a=Counter), rows=[dict(prompt=asked('x'), environment='b')])
+    assert 'No reward source' in said(tools=None, environment_factory=Other, rewards=None)
+    with pytest.raises(ValueError, match='max_steps'):
+        model, tokenizer = undecided(TEXTS)
+        GRPOTrainer(model, args=GRPOConfig(use_cpu=True), processing_class=tokenizer, environment_factory=Counter)
+    with pytest.raises(ValueError, match='train_dataset'):
+        GRPOTrainer(model, says_yes, GRPOConfig(use_cpu=True, max_steps=1), processing_class=tokenizer, tools=[look])
