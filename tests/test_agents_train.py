@@ -1,11 +1,13 @@
 """Training with tools: hostile ones, environments that judge themselves, what is kept, and a run that learns to ask."""
-import asyncio, json, random, time
+import asyncio, os, random, signal, threading, time
 import pytest, torch
-from datasets import Dataset
 from scripted import scripted, undecided
 from grpo_lit import GRPOConfig, GRPOTrainer
-from grpo_lit.run.transcripts import episodes_in
+from grpo_lit.run.display import progress_text
+from grpo_lit.run.evaluate import evaluate
+from grpo_lit.run.looking import show
 from grpo_lit.run.past import load_rollouts, rescore
+from grpo_lit.run.transcripts import episodes_in, from_json
 
 @pytest.fixture(autouse=True)
 def one_thread():
@@ -235,3 +237,97 @@ def test_what_cannot_begin_is_said_before_the_first_token():
         GRPOTrainer(model, args=GRPOConfig(use_cpu=True), processing_class=tokenizer, environment_factory=Counter)
     with pytest.raises(ValueError, match='train_dataset'):
         GRPOTrainer(model, says_yes, GRPOConfig(use_cpu=True, max_steps=1), processing_class=tokenizer, tools=[look])
+
+# interrupted, resumed, kept ---------------------------------------------------------------------------------------------------
+
+ABOUT_TIME = ('time/', 'floor/', 'step_time', 'tokens_per_second', 'train_seconds')
+def untimed(history): return [{k: v for k, v in m.items() if not k.startswith(ABOUT_TIME)} for m in history]
+
+def in_a_fork(work):
+    "Do it in a child; how it ended"
+    pid = os.fork()
+    if pid == 0:
+        try: work()
+        finally: os._exit(0)
+    return os.waitpid(pid, 0)[1]
+
+def new_kept_run(folder, answer=lambda key: f'value of {key}', **settings):
+    return new_run(tools=[tool(answer)], output_dir=str(folder), save_steps=1, max_steps=9, num_iterations=2, steps_per_generation=2,
+                   observation_coef=.01, learning_rate=.01, **settings)
+
+@pytest.mark.parametrize('when', [1, 9, 20])
+def test_killed_in_a_tool_and_resumed_to_the_bit(tmp_path, when):
+    whole = new_kept_run(tmp_path/'whole')
+    whole.train()
+    calls = []
+    def kills(key):
+        calls.append(key)
+        if len(calls) == when: os.kill(os.getpid(), signal.SIGKILL)
+        return f'value of {key}'
+    assert in_a_fork(lambda: new_kept_run(tmp_path/'run', kills).train()) == signal.SIGKILL
+    again = new_kept_run(tmp_path/'run')
+    again.train(resume_from_checkpoint=True)
+    assert torch.equal(weights(whole), weights(again))
+    assert repr(untimed(again.run.metrics())) == repr(untimed(whole.run.metrics()))
+    for step in (1, 5, 9):
+        kept = [t.run.rollouts(step) for t in (whole, again)] if whole.run.rollout_file(step).exists() else []
+        told = [[bare(from_json(row['episode_turns'])) for row in rows] for rows in kept]
+        assert not kept or told[0] == told[1]
+
+def test_a_checkpoint_in_the_middle_of_a_rollout_keeps_its_episodes(tmp_path):
+    t = new_kept_run(tmp_path/'run')
+    steps = t.steps()
+    for _ in range(3): next(steps)
+    steps.close()
+    other = new_kept_run(tmp_path/'other')
+    other.load_checkpoint(tmp_path/'run'/'checkpoint-3')
+    mine, theirs = t.state.rollouts, other.state.rollouts
+    assert list(map(bare, mine.episodes)) == list(map(bare, theirs.episodes))
+    assert torch.equal(mine.observation_mask, theirs.observation_mask) and mine.observation_mask.any()
+    assert torch.equal(mine.rewards, theirs.rewards)
+    data = (tmp_path/'run'/'checkpoint-3'/'training_state.pt').read_bytes()
+    assert b'grpo_lit' not in data # no class of ours is named: plain data
+
+def test_rollouts_are_read_again_and_rescored(tmp_path, capsys):
+    t = new_kept_run(tmp_path/'run')
+    t.train()
+    kept = load_rollouts(tmp_path/'run', steps=1)
+    assert set(kept['episode_stop']) <= {'end', 'turns', 'length'}
+    found = rescore(tmp_path/'run', says_yes, steps=1)
+    assert found.rows['new_reward'] == kept['reward'] and found.errors == {}
+    def calls(episodes, **columns): return [float(len(e.calls)) for e in episodes]
+    assert rescore(tmp_path/'run', calls, steps=1).rows['new_reward'] == [len(e.calls) for e in episodes_in(kept)]
+    show(str(tmp_path/'run'), step=1)
+    assert '→ value of a ←' in capsys.readouterr().out
+
+def test_ctrl_c_while_a_tool_hangs(tmp_path):
+    pressed = []
+    def hangs(key):
+        if len(pressed) == 0:
+            pressed.append(time.monotonic())
+            threading.Timer(.3, os.kill, [os.getpid(), signal.SIGINT]).start()
+        time.sleep(30)
+    t = new_run(tools=[tool(hangs)], output_dir=str(tmp_path/'run'), tool_timeout=20.)
+    began = time.monotonic()
+    assert t.train()['interrupted'] and time.monotonic()-began < 10
+    t.play.environments.tools[:] = [look]
+    assert t.state.step == 0
+
+def test_metrics_and_progress(tmp_path):
+    t = new_run(output_dir=str(tmp_path/'run'), eval_steps=1, more=dict(eval_dataset=[dict(prompt=asked('Is it?'))]*4))
+    t.train()
+    m = t.history[0]
+    ro = t.last_rollouts
+    assert 'time/tools' in m and m['eval_tools/call_frequency'] >= 0 and m['eval_episodes/turns'] >= 1
+    assert 'calls' in progress_text(m, 1.)
+    own = sum(len(turn.ids) for e in ro.episodes for turn in e.turns)
+    assert int(ro.lengths.sum()) == own
+
+def test_evaluate_with_tools():
+    model, tokenizer = scripted([called('a'), 'yes'])
+    rows = [dict(prompt=asked(f'Is it so, {i}?'), answer='yes') for i in range(3)]
+    result = evaluate(model, tokenizer, rows, 2, reward=says_yes, tools=[look], max_turns=2, max_completion_length=200, batch_size=2)
+    assert result.accuracy == 1 and result.rows[0]['calls'] == [1, 1] and result.rows[0]['stops'] == ['end', 'end']
+    def counted(environments, **columns): return [float(e.counter == 1) for e in environments]
+    played = evaluate(model, tokenizer, [dict(target=1)]*2, reward=counted, environment_factory=Counter, max_completion_length=200)
+    assert played.accuracy == 1
