@@ -107,7 +107,7 @@ def completion_text(c # A string, or a list of chat messages
                    ) -> str:
     "The text that the policy wrote; of a conversation what it said last"
     if isinstance(c, str): return c
-    said = [m for m in c if m.get('role') == 'assistant'] or c[-1:]
+    said = [m for m in c if m.get('role', 'assistant') == 'assistant']
     content = (said[-1].get('content') if said else None) or ''
     return content if isinstance(content, str) else ''.join(part.get('text') or '' for part in content)
 

@@ -31,7 +31,7 @@ class Turn:
     ids:list # The tokens as they were drawn
     text:str # Without special tokens
     calls:list=field(default_factory=list) # Of `CallRecord`
-    told:list=field(default_factory=list) # Texts that the environment gave
+    told:list=field(default_factory=list) # Texts that the environment gave; what was cut is not there
     observation:tuple|None=None # Place of the tokens that the policy was told, from and to; None: it was told nothing
     cut:int=0 # How many of the texts were cut
     seconds:float=0. # That the environment took
@@ -46,6 +46,7 @@ class Episode:
     "A row with its turns"
     turns:list # Of `Turn`
     stop:str # "end", "environment", "turns" or "length"
+    failure:str='' # Why its environment could not begin; '': it did
     environment:object=field(default=None, repr=False, compare=False) # The live one, for rewards; it is not saved
 
     @property
@@ -95,7 +96,7 @@ Episode.parts = parts
 @patch
 def as_dict(self:Episode) -> dict: # For JSON
     "Turns and why it stopped, as plain data"
-    return dict(turns=[asdict(t) for t in self.turns], stop=self.stop)
+    return dict(turns=[asdict(t) for t in self.turns], stop=self.stop, failure=self.failure)
 
 @patch(cls_method=True)
 def from_dict(cls:Episode, saved:dict) -> Episode:
@@ -104,7 +105,7 @@ def from_dict(cls:Episode, saved:dict) -> Episode:
         place = t['observation']
         calls = [CallRecord(**c) for c in t['calls']]
         return Turn(**t | dict(calls=calls, observation=place and tuple(place)))
-    return cls([turn(t) for t in saved['turns']], saved['stop'])
+    return cls([turn(t) for t in saved['turns']], saved['stop'], saved['failure'])
 
 # %% ../../nbs/4_agents/05_episodes.ipynb #cb8d361b
 def drifted(rollouts:Rollouts) -> int:

@@ -42,6 +42,7 @@ class Episode:
     """A row with its turns"""
     turns: list
     stop: str
+    failure: str = ''
     environment: object = field(default=None, repr=False, compare=False)
 
     @property

@@ -111,12 +111,11 @@ def draw_question(rng:random.Random, hops:int, # Searches needed: 0, 1 or 2
                   held_out:bool) -> dict: # A row
     "A question, its answer, and the library of its world"
     draw = Draw(rng, held_out)
-    linked = hops==1 and rng.random() < .3
-    asked, steps = chained(draw) if hops==2 or linked else one_fact(draw)
+    asked, steps = chained(draw) if hops==2 else one_fact(draw)
     answer = draw.facts[steps[-1]]
-    told = steps[0] if hops==0 or linked else rng.choice(beside(draw, steps))
+    told = asked if hops==0 else rng.choice(beside(draw, steps))
     news = f'{told}: {draw.facts[told]}'
-    if told in steps: outdate(draw, told)
+    if hops==0: outdate(draw, told)
     return dict(prompt=f'News: {news}.\n{asked}?', answer=answer, answer_style='tag', hops=hops,
                 facts=[f'{fact}: {name}' for fact, name in draw.facts.items()])
 
@@ -147,11 +146,8 @@ def blind_searches(row:dict) -> list: # Queries in order
 # %% ../../nbs/4_agents/11_searcher.ipynb #c298e942
 def best_searches(row:dict) -> list: # Queries in order
     "What a perfect searcher looks up"
-    told, name, asked = parts_of(row)
-    blind = blind_searches(row)
-    if told==asked: return []
-    if told==blind[0]: return [f'{asked.split()[0]} of {name}']
-    return blind
+    told, _, asked = parts_of(row)
+    return [] if told==asked else blind_searches(row)
 
 # %% ../../nbs/4_agents/11_searcher.ipynb #56b53644
 def search_task(n_train:int=4096, # Questions to train on

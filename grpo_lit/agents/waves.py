@@ -12,7 +12,8 @@ import time
 from functools import partial
 import torch
 from .episodes import Episode, Turn
-from .waiting import GRACE, Heard, Pending, asked_for, heard
+from .plain import Cutter
+from .waiting import Heard, Pending, asked_for, heard, with_grace
 
 # %% ../../nbs/4_agents/05c_waves.ipynb #e4c8cfe1
 ROOM = 64 # Tokens that a policy has at least after an observation; a quarter of the episode where that is less
@@ -23,10 +24,10 @@ def room_to_answer(limit:int) -> int:
 
 def fitted(between, # between(most) -> ids, texts that were cut
            most:int, room:int # Tokens: of each text, and of all that is appended
-          ) -> tuple: # ids, texts that were cut; None where there is no room
+          ) -> tuple: # ids, texts that were cut, tokens that each could have; None where there is no room
     "What is appended, with as much of the texts as there is room for"
     found = between(most)
-    if len(found[0]) <= room: return found
+    if len(found[0]) <= room: return *found, most
     found, low, high = between(0), 0, most-1
     if len(found[0]) > room: return None
     while low < high:
@@ -34,7 +35,7 @@ def fitted(between, # between(most) -> ids, texts that were cut
         tried = between(middle)
         if len(tried[0]) <= room: found, low = tried, middle
         else: high = middle-1
-    return found
+    return *found, low
 
 # %% ../../nbs/4_agents/05c_waves.ipynb #9905ccac
 class Turns:
@@ -49,7 +50,8 @@ class Turns:
         self.batch, self.environments, self.frame, self.endings = batch, environments, frame, endings
         self.tokenizer, self.ends = tokenizer, set(endings.ends.tolist())
         self.max_turns, self.most, self.timeout = max_turns, most, timeout
-        self.episodes = [Episode([], '', getattr(e, 'live', e)) for e in environments]
+        self.cutter = Cutter(tokenizer)
+        self.episodes = [Episode([], '', getattr(e, 'failure', ''), getattr(e, 'live', e)) for e in environments]
         self.begins = [0]*len(environments) # where the turn that is being written begins
         self.seen = set() # rows that are over and still in the batch
         self.waiting, self.parked = {}, {} # row -> what it waits for; where it is kept
@@ -81,19 +83,19 @@ class Turns:
         "Read what the policy wrote, and pass on what it asks for"
         environment = self.environments[b]
         text = self.tokenizer.decode(turn.ids[:-1] if eos else turn.ids)
-        answer = environment.answer
+        def answer(request): return environment.answer(request)
         try: request = environment.read(text)
         except Exception as e: request, answer = text, partial(_raise, e)
         if request is None: return 'end'
         refused = ''
         if len(self.episodes[b].turns) >= self.max_turns: refused = 'turns'
         elif self.told(b, turn, ['']) is None: refused = 'length'
-        else: self.waiting[b] = Pending(answer, request, self.timeout+GRACE)
+        else: self.waiting[b] = Pending(answer, request, with_grace(self.timeout))
         if refused: turn.calls = asked_for(request)
         for c in turn.calls: c.failure = 'limit'
         return refused
 
-    def told(self, b, turn, texts, names=None): # ids, texts that were cut; None: there is no room
+    def told(self, b, turn, texts, names=None): # As `fitted`
         "What is appended behind a turn"
         limit, eos = self.batch.limit, turn.ids[-1] in self.ends
         frame = self.frame(self.environments[b])
@@ -141,9 +143,16 @@ class Turns:
         if told is None:
             episode.stop = 'environment' if found.done else 'length'
             return None
-        ids, turn.cut = told
+        ids, turn.cut, most = told
         turn.observation = (turn.end, turn.end+len(ids))
+        if turn.cut: self.shorten(turn, most)
         return ids
+
+    def shorten(self, turn, most): # The record holds what the policy was told, not the megabyte that a tool said
+        read = [self.cutter(text, most) for text in turn.told]
+        turn.told = [self.tokenizer.decode(ids) if cut else text for text, (ids, cut) in zip(turn.told, read)]
+        if len(turn.calls)==len(turn.told):
+            for call, text in zip(turn.calls, turn.told): call.text = text
 
     def rejoin(self, back): # Pairs of row, ids that it is told
         "Read them, all in one pass, and let the rows write again"
