@@ -162,13 +162,12 @@ def test_to_the_last_digits(models, kind):
     check(model, play.notes, 1e-10)
 
 @pytest.mark.parametrize('kind', KINDS)
-@pytest.mark.parametrize('name', ['llama', 'gemma2'])
-def test_any_order_of_moves(models, name, kind):
-    model, done = models(name), {}
-    for seed in range(4):
+def test_any_order_of_moves(models, kind):
+    model, done = models('gemma2'), {}
+    for seed in range(2):
         play = Play(KINDS[kind](model), seed)
         play.enter([play.tokens(5)], 2)
-        for _ in range(60): play.anything()
+        for _ in range(70): play.anything()
         play.end()
         check(model, play.notes, 1e-5)
         done = {k: done.get(k, 0)+n for k, n in play.done.items()}
@@ -370,4 +369,5 @@ def test_errors_say_what_is_wrong(models, kind):
     if kind == 'forked':
         with pytest.raises(ValueError, match='no others'): state.rejoin([one], [[5]])
     state.forget([one])
+    state.leave(torch.tensor([], dtype=torch.long))
     with pytest.raises(ValueError, match='once'): state.rejoin([one], [[5]])
