@@ -11,6 +11,7 @@ __all__ = ['MOST_CALLS', 'THOUGHT', 'MOST_BROKEN', 'TRIES', 'READERS', 'first_ca
 # %% ../../nbs/4_agents/01c_calls.ipynb #e0256083
 import re
 from os.path import commonprefix
+from textwrap import dedent
 from .asking import BadCall, Call, call_from, calls_from, read_json
 from .markup import function_call, pairs_call, skip_space
 from ..tensors import no_such
@@ -54,7 +55,7 @@ class TagCalls:
         return first_calls(found, self.most)
 
     def call(self, name, said, thinking) -> Call:
-        said = said.strip()
+        said = dedent(said).strip() # a program may be indented
         if thinking: return Call(name, {}, THOUGHT)
         if not said: return Call(name, {}, f'nothing stands between <{name}> and </{name}>')
         return Call(name, {self.parameters[name]: said})

@@ -118,8 +118,9 @@ class Running:
 
     def result(self): # What `work` returned; None where it took too long
         "Wait as long as is left"
-        left = self.began+self.seconds-time.monotonic()
-        concurrent.futures.wait([self.found], max(left, 0))
+        end = self.began+self.seconds
+        while not self.found.done() and (left := end-time.monotonic()) > 0:
+            concurrent.futures.wait([self.found], min(left, .2)) # somebody may want to interrupt
         if self.found.done() and self.took <= self.seconds: return self.found.result()
         end_thread(self.thread)
 
@@ -177,6 +178,12 @@ class Toolbox:
 
     def limit(self, name:str) -> float: # Seconds
         return getattr(self.tools[name], 'timeout', None) or self.timeout
+
+    def seconds(self, calls:list) -> float:
+        "How long `run` may take at most"
+        known = [c.name for c in calls if c.name in self.tools]
+        methods = [self.limit(name) for name in known if inspect.ismethod(self.tools[name])]
+        return sum(methods)+max([self.limit(name) for name in known], default=0.)
 
     def run(self, calls:list) -> list: # A `Result` for each
         "Carry out the calls of a turn; never raises"
