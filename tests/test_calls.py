@@ -115,8 +115,8 @@ def test_a_megabyte_is_read_in_a_second(part):
     text = part*(MB//len(part))
     tags = TagCalls({'search': 'query', 'a': 'x'})
     for readers in (ChatCalls(), tags):
-        best = min(timed(readers.read, text) for _ in range(2))
-        assert best < 1, (part, readers, best)
+        took = timed(readers.read, text)
+        assert took < 1 or timed(readers.read, text) < 1, (part, readers, took)
 
 def timed(f, *args):
     began = time.process_time()

@@ -30,7 +30,8 @@ def response_template_of(tokenizer): # None: nobody has written one
 class TemplateCalls:
     "Reads calls by a response template"
     stop = () # Strings at which a turn ends: none, there is an EOS
-    def __init__(self, tokenizer, template, most:int=MOST_CALLS # Calls of a turn that are carried out
+    def __init__(self, tokenizer, template,
+                 most:int=MOST_CALLS # Calls of a turn that are carried out
                 ):
         self.tokenizer, self.template, self.most = tokenizer, template, most
 
@@ -40,7 +41,8 @@ class TemplateCalls:
         "The calls of a turn"
         try: said = self.tokenizer.parse_response(text[:LONGEST_TURN], self.template, prefix='')
         except Exception as e: # what is inside of a call cannot be read
-            return [Call('', {}, f'the call cannot be read ({type(e).__name__}): its arguments must be valid')]
+            problem = f'the call cannot be read ({type(e).__name__}): its arguments must be valid'
+            return [Call('', {}, problem)]
         found = said.get('tool_calls') or [] if isinstance(said, dict) else []
         return first_calls(calls_from(found) if found else [], self.most)
 
