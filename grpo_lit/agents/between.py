@@ -168,11 +168,12 @@ class Frame:
 # %% ../../nbs/4_agents/03_between.ipynb #9df7f597
 class TagFrame(Frame):
     "For plain strings: each answer in a line of its own, between two tags"
+    names = 'search', 'answer', 'think', 'tool_call', 'tool_response'
     def __init__(self, tokenizer, opening:str='<result>', closing:str='</result>',
-                 names=('search','answer','think','tool_call','tool_response')): # Tags, or their names, that an answer must not hold
+                 names=None): # Tags, or their names, that an answer must not hold
         super().__init__(tokenizer)
         self.opening, self.closing = '\n'+opening, closing+'\n'
-        names = {n for t in (opening, closing, *names) for n in re.findall(r'[\w-]+', t)}
+        names = {n for t in (opening, closing, *(names or self.names)) for n in re.findall(r'[\w-]+', t)}
         self.dress = Defuser(tokenizer, names=names)
 
     def around(self, n, names=None):
