@@ -13,7 +13,7 @@ import copy, inspect, logging
 from dataclasses import dataclass
 from ..tensors import no_such, seed_for
 from ..tasks import encode_prompt, with_template
-from .calls import TagCalls
+from .calls import ChatCalls, TagCalls
 from .described import chat_calls
 from .tools import Toolbox, error_text
 from .between import ChatFrame, TagFrame
