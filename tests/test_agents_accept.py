@@ -1,7 +1,9 @@
 """Episodes from outside: whatever a tool does and whatever the policy writes, tokens are only ever appended, and the run goes on."""
 import random, threading, time
+from functools import cache
 import pytest, torch
-from scripted import TEMPLATES, scripted, undecided
+import scripted as scripts
+from scripted import TEMPLATES
 from grpo_lit.logprobs import token_logps
 from grpo_lit.agents.turns import sample_episodes
 
@@ -9,6 +11,14 @@ WAYS = [*TEMPLATES, None] # chat templates; None: plain strings with tags
 
 @pytest.fixture(autouse=True)
 def two_threads(): torch.set_num_threads(2)
+
+@cache
+def made(kind, texts, template, options): return getattr(scripts, kind)(texts, template, **dict(options))
+
+def given(texts): return tuple(t if isinstance(t, str) else tuple(t) for t in texts)
+
+def scripted(texts, template='qwen2_5', **options): return made('scripted', given(texts), template, tuple(options.items()))
+def undecided(texts, template='qwen2_5', **options): return made('undecided', given(texts), template, tuple(options.items()))
 
 # What a policy may write, and tools ---------------------------------------------------------------------------------
 
@@ -174,7 +184,7 @@ HOSTILE = dict(raises=fails, exits=exits, hangs=hangs, megabyte=lambda key: 'x'*
                surrogate=lambda key: '\ud800 and \x00', endless=lambda key: iter(int, 1), circle=lambda key: (o := []).append(o) or o,
                emoji=lambda key: '👩‍👩‍👧‍👦'*400, deep=lambda key: eval('['*80+']'*80))
 
-@pytest.mark.parametrize('way', ['qwen2_5', 'llama3_1', None])
+@pytest.mark.parametrize('way', ['qwen2_5', pytest.param('llama3_1', marks=pytest.mark.slow), None])
 @pytest.mark.parametrize('what', HOSTILE)
 def test_a_tool_harms_nobody(what, way):
     texts = [call('a', way), 'It is b.']
