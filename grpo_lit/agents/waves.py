@@ -104,8 +104,9 @@ class Turns:
 
     def least(self, b, eos) -> int: # Tokens of an observation without text
         frame = self.frame(self.environments[b])
-        if (frame, eos) not in self.sizes: self.sizes[frame, eos] = len(frame.between([''], eos, 0)[0])
-        return self.sizes[frame, eos]
+        key = id(frame), eos
+        if key not in self.sizes: self.sizes[key] = len(frame.between([''], eos, 0)[0])
+        return self.sizes[key]
 
     def told(self, b, turn, texts, names=None): # As `fitted`
         "What is appended behind a turn"
