@@ -13,7 +13,8 @@ import copy, inspect, logging
 from dataclasses import dataclass
 from ..tensors import no_such, seed_for
 from ..tasks import encode_prompt, with_template
-from .calls import ChatCalls, TagCalls, call_format_of
+from .calls import ChatCalls, TagCalls
+from .described import chat_calls
 from .tools import Toolbox, error_text
 from .between import ChatFrame, TagFrame
 from .alike import copies, opened, reset_arguments, seeded, tool_methods
@@ -98,7 +99,7 @@ class Frames:
 def _calls(prompt, toolbox, tokenizer, call_format):
     "What finds the calls in the turns of an episode"
     if call_format=='auto': call_format = 'tags' if isinstance(prompt, str) else 'chat'
-    if call_format=='chat': return ChatCalls(call_format_of(tokenizer))
+    if call_format=='chat': return chat_calls(tokenizer)
     if call_format!='tags': return ChatCalls(call_format)
     for name, about in toolbox.about.items():
         needed = [p.name for p in about.parameters.values() if p.default is p.empty]
