@@ -12,6 +12,7 @@ from grpo_lit.loss import grpo_loss
 from grpo_lit.policy import load_policy
 from grpo_lit.sampling import sample_groups
 from grpo_lit.agents.between import TagFrame
+from grpo_lit.agents.environments import Environment
 from grpo_lit.agents.episodes import Episode, drifted, episode_metrics
 from grpo_lit.agents.turns import sample_episodes
 from grpo_lit.agents.waiting import Pending
@@ -25,7 +26,7 @@ def one_thread():
 
 # Environments without tools ---------------------------------------------------------------------------------------------
 
-class Look:
+class Look(Environment):
     "Answers what stands between <look> and </look>"
     stop = ('</look>',)
     def __init__(self, prompt, tell=lambda key: f'value of {key}'): self.prompt, self.tell = prompt, tell
@@ -35,6 +36,11 @@ class Look:
         return keys or None
 
     def answer(self, keys): return SimpleNamespace(texts=[self.tell(k) for k in keys], results=[], done=False)
+
+class Silent(Look):
+    "Hears nothing"
+    stop = ()
+    def read(self, turn): return None
 
 def looking(prompts, G, tell=lambda key: f'value of {key}'):
     return [Look(p, tell) for p in prompts for _ in range(G)]
@@ -127,7 +133,7 @@ def test_the_first_turn_is_that_of_the_sampler(policy):
 
 def test_without_requests_it_is_the_sampler(policy):
     ro = sample_episodes(*policy, PROMPTS, num_generations=4, max_completion_length=60, seed=1,
-                         environments=[SimpleNamespace(prompt=p, stop=(), read=lambda t: None) for p in PROMPTS for _ in range(4)])
+                         environments=[Silent(p) for p in PROMPTS for _ in range(4)])
     plain = sample_groups(*policy, PROMPTS, 4, 60, seed=1)
     assert torch.equal(ro.completion_ids, plain.completion_ids) and torch.equal(ro.logps, plain.logps)
     assert torch.equal(ro.completion_mask, plain.completion_mask) and torch.equal(ro.finished, plain.finished)

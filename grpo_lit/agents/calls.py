@@ -12,7 +12,7 @@ __all__ = ['MOST_CALLS', 'THOUGHT', 'MOST_BROKEN', 'TRIES', 'READERS', 'first_ca
 import re
 from os.path import commonprefix
 from textwrap import dedent
-from .asking import BadCall, Call, call_from, calls_from, read_json
+from .asking import BadCall, Call, FORM, call_from, calls_from, read_json
 from .markup import function_call, pairs_call, skip_space
 from ..tensors import no_such
 
@@ -98,7 +98,7 @@ def _block(text, start) -> tuple: # Calls, and where it goes on
         closing = _NEXT.match(text, at)
         if at==len(text) or closing or text.startswith(('<|','</s>','<function='), at):
             return calls, closing.end() if closing and closing[0]=='</tool_call>' else at
-        problem = 'the call is not closed by </tool_call>'
+        problem = f'there is more between <tool_call> and </tool_call> than a call: write {FORM}'
     except BadCall as e:
         problem = str(e)
     closing = _NEXT.search(text, start)

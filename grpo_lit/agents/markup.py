@@ -9,7 +9,7 @@ __all__ = ['between', 'without_frame', 'skip_space', 'function_call', 'pairs_cal
 
 # %% ../../nbs/4_agents/01b_markup.ipynb #7c7596d6
 import re
-from .asking import BadCall, Call, LONGEST_NAME, call_from, read_json, shown
+from .asking import BadCall, Call, FORM, LONGEST_NAME, call_from, read_json, shown
 
 # %% ../../nbs/4_agents/01b_markup.ipynb #df0711d0
 def between(text:str, start:int, close:str
@@ -72,7 +72,7 @@ def pairs_call(text:str, start:int # Where the name of the tool stands
               ) -> tuple: # The call, and where it ends; raises `BadCall`
     "A call as GLM writes it"
     name = _WORD.match(text, skip_space(text, start))
-    if not name: raise BadCall('the call begins with no name of a tool')
+    if not name: raise BadCall(f'the call begins with no name of a tool: write {FORM}')
     arguments, at = {}, name.end()
     while text.startswith('<arg_key>', at := skip_space(text, at)):
         key, at = between(text, at+len('<arg_key>'), '</arg_key>')
