@@ -40,7 +40,7 @@ def byte_tokenizer(pieces=(), template='qwen2_5') -> PreTrainedTokenizerFast:
     words.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     words.decoder = decoders.ByteLevel()
     words.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in SPECIAL[family]])
-    words.add_tokens([AddedToken(t, special=False, normalized=False) for t in [*MARKS[family], *pieces]])
+    words.add_tokens([AddedToken(t, special=False, normalized=False) for t in [*MARKS[family], *pieces] if t not in SPECIAL[family]])
     bos = dict(bos_token='<|begin_of_text|>') if family == 'llama' else {}
     t = PreTrainedTokenizerFast(tokenizer_object=words, pad_token=SPECIAL[family][0], eos_token=EOS[family],
                                 padding_side='left', **bos)
@@ -87,7 +87,7 @@ def policy(tokenizer, texts, first, after, context):
         for here, there in zip(row, [*row[1:], eos]): leads(here, there)
         for s in last_ids(tokenizer): leads(s, row[0], first(j))
         looks.v_proj.weight.data[j, row[0]] = 1.
-        looks.o_proj.weight.data[V+j, j] = 3.
+        looks.o_proj.weight.data[V+j, j] = 20.
         for i in range(len(texts)): head[row[0], V+i] = after(i, j)
     for config in (model.config, model.generation_config):
         config.eos_token_id, config.pad_token_id = eos, tokenizer.pad_token_id

@@ -7,7 +7,7 @@ from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from grpo_lit.agents.asking import Call, DEEPEST
 from grpo_lit.agents.calls import MOST_CALLS, READERS, ChatCalls, TagCalls, call_format_of
-from grpo_lit.agents.templates import TemplateCalls, chat_calls
+from grpo_lit.agents.described import TemplateCalls, chat_calls
 
 def block(text): return f'<tool_call>\n{text}\n</tool_call>'
 def as_json(name, arguments, key='arguments'): return json.dumps({'name': name, key: arguments}, ensure_ascii=False)
@@ -115,8 +115,8 @@ def test_a_megabyte_is_read_in_a_second(part):
     text = part*(MB//len(part))
     tags = TagCalls({'search': 'query', 'a': 'x'})
     for readers in (ChatCalls(), tags):
-        best = min(timed(readers.read, text) for _ in range(2))
-        assert best < 1, (part, readers, best)
+        took = timed(readers.read, text)
+        assert took < 1 or timed(readers.read, text) < 1, (part, readers, took)
 
 def timed(f, *args):
     began = time.process_time()

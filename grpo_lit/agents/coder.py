@@ -17,6 +17,7 @@ _CELL = '''
 def _cell():
     import ast, linecache, sys, traceback
     source, names = sys.stdin.read(), sys.modules['__main__'].__dict__
+    if 'random' in source: __import__('random').seed(0)
     linecache.cache['<cell>'] = len(source), None, source.splitlines(True), '<cell>'
     del names['_cell']
     try:
@@ -26,8 +27,8 @@ def _cell():
         if last is None: return
         value = eval(compile(ast.Expression(last.value), '<cell>', 'eval'), names)
         if value is not None: print(repr(value))
-    except MemoryError: raise
-    except Exception as e:
+    except (MemoryError, SystemExit): raise
+    except BaseException as e:
         said = traceback.TracebackException(type(e), e, e.__traceback__)
         ours = [f for f in said.stack if f.filename == '<cell>']
         said.stack = traceback.StackSummary.from_list(ours[-5:])
@@ -78,11 +79,13 @@ def python_tool(timeout:float=5., # Seconds of a program
     run_cell('1', **limits, allow_weak=allow_weak) # does it work here?
     def python(code: str) -> str:
         """
-        Run a Python program and see what it prints, and the value of its last line. Each program starts anew.
+        Run a Python program, and see what it prints and the value of its last line.
+        Each program starts anew.
 
         Args:
             code: The program
         """
-        return cell_text(run_cell(bare_code(code), **limits, allow_weak=allow_weak), **limits, most=most)
+        verdict = run_cell(bare_code(code), **limits, allow_weak=allow_weak)
+        return cell_text(verdict, **limits, most=most)
     python.timeout = 20*timeout+10
     return python
