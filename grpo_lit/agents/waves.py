@@ -151,7 +151,8 @@ class Turns:
         turn = episode.turns[-1]
         turn.told, turn.calls, turn.waited, turn.seconds = found.texts, found.calls, waited, pending.seconds
         names = [c.name for c in found.calls]
-        told = None if found.done else self.told(b, turn, found.texts, names if len(names)==len(found.texts) else None)
+        if len(names) != len(found.texts): names = None
+        told = None if found.done else self.told(b, turn, found.texts, names)
         if told is None:
             episode.stop = 'environment' if found.done else 'length'
             return None
