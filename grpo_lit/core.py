@@ -135,9 +135,11 @@ def group(self:Rollouts,
 # %% ../nbs/1_line/02_core.ipynb #ddaff8dc
 def _shown(ro, i): # The rows of group `i` with all that stands in them, in parts
     rows, G = ro.group(i), ro.num_generations
-    for row, episode in zip(rows, (ro.episodes or [])[i*G:(i+1)*G]):
-        if episode is not None: row['completion'] = episode.parts()
-    return rows
+    if ro.episodes is None: return rows
+    def with_turns(row, e): # e None: a row without turns, beside others
+        text, turns, stop = (row['completion'], 1, '') if e is None else (e.parts(), len(e.turns), e.stop)
+        return dict(completion=text, turns=turns, stop=stop) | {n: v for n,v in row.items() if n!='completion'}
+    return [with_turns(*o) for o in zip(rows, ro.episodes[i*G:(i+1)*G])]
 
 @patch
 def table(self:Rollouts,

@@ -87,7 +87,7 @@ def policy(tokenizer, texts, first, after, context):
         for here, there in zip(row, [*row[1:], eos]): leads(here, there)
         for s in last_ids(tokenizer): leads(s, row[0], first(j))
         looks.v_proj.weight.data[j, row[0]] = 1.
-        looks.o_proj.weight.data[V+j, j] = 3.
+        looks.o_proj.weight.data[V+j, j] = 20.
         for i in range(len(texts)): head[row[0], V+i] = after(i, j)
     for config in (model.config, model.generation_config):
         config.eos_token_id, config.pad_token_id = eos, tokenizer.pad_token_id

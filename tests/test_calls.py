@@ -7,6 +7,7 @@ from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from grpo_lit.agents.asking import Call, DEEPEST
 from grpo_lit.agents.calls import MOST_CALLS, READERS, ChatCalls, TagCalls, call_format_of
+from grpo_lit.agents.described import TemplateCalls, chat_calls
 
 def block(text): return f'<tool_call>\n{text}\n</tool_call>'
 def as_json(name, arguments, key='arguments'): return json.dumps({'name': name, key: arguments}, ensure_ascii=False)
@@ -114,8 +115,8 @@ def test_a_megabyte_is_read_in_a_second(part):
     text = part*(MB//len(part))
     tags = TagCalls({'search': 'query', 'a': 'x'})
     for readers in (ChatCalls(), tags):
-        best = min(timed(readers.read, text) for _ in range(2))
-        assert best < 1, (part, readers, best)
+        took = timed(readers.read, text)
+        assert took < 1 or timed(readers.read, text) < 1, (part, readers, took)
 
 def timed(f, *args):
     began = time.process_time()
@@ -177,3 +178,22 @@ def test_the_format_is_seen_in_the_template(name):
 def test_no_template_is_no_format():
     assert call_format_of(Tokenizer(None)) == call_format_of(Tokenizer('')) == call_format_of(object()) == 'any'
     with pytest.raises(ValueError, match='block'): ChatCalls('block')
+
+RESPONSES = dict(gptoss=' to=functions.search<|channel|>commentary json<|message|>{"query": "Peru"}<|call|>',
+                 gemma4='<|tool_call>call:search{query:<|"|>Peru<|"|>}<tool_call|><|tool_response>',
+                 lfm2_2_5="<|tool_call_start|>[search(query='Peru')]<|tool_call_end|><|im_end|>")
+@pytest.mark.parametrize('name', RESPONSES)
+def test_response_templates_are_used_for_other_forms(name):
+    from transformers.utils.chat_parsing import parse_response
+    found = [p for p in templates() if p.stem == name]
+    if not found: pytest.skip('this trl brings no such template')
+    class Reads(Tokenizer):
+        def parse_response(self, text, schema=None, *, prefix=None): return parse_response(text, schema, prefix=prefix)
+    tokenizer = Reads(found[0].read_text(encoding='utf-8'))
+    reader = chat_calls(tokenizer)
+    assert isinstance(reader, TemplateCalls) and not hasattr(tokenizer, 'response_template')
+    assert reader.read(RESPONSES[name]) == [Call('search', dict(query='Peru'))]
+    assert reader.read('It is Lima.') == []
+    for text in ['', RESPONSES[name][:-20], RESPONSES[name]*100, *HURTING]:
+        for call in reader.read(text): assert isinstance(call, Call)
+    assert str(chat_calls(Tokenizer(tokenizer.chat_template))) == "ChatCalls('any')"     # a transformers that has no such reader

@@ -12,6 +12,7 @@ from grpo_lit.loss import grpo_loss
 from grpo_lit.policy import load_policy
 from grpo_lit.sampling import sample_groups
 from grpo_lit.agents.between import TagFrame
+from grpo_lit.agents.environments import Environment
 from grpo_lit.agents.episodes import Episode, drifted, episode_metrics
 from grpo_lit.agents.turns import sample_episodes
 from grpo_lit.agents.waiting import Pending
@@ -25,7 +26,7 @@ def one_thread():
 
 # Environments without tools ---------------------------------------------------------------------------------------------
 
-class Look:
+class Look(Environment):
     "Answers what stands between <look> and </look>"
     stop = ('</look>',)
     def __init__(self, prompt, tell=lambda key: f'value of {key}'): self.prompt, self.tell = prompt, tell
@@ -35,6 +36,11 @@ class Look:
         return keys or None
 
     def answer(self, keys): return SimpleNamespace(texts=[self.tell(k) for k in keys], results=[], done=False)
+
+class Silent(Look):
+    "Hears nothing"
+    stop = ()
+    def read(self, turn): return None
 
 def looking(prompts, G, tell=lambda key: f'value of {key}'):
     return [Look(p, tell) for p in prompts for _ in range(G)]
@@ -100,9 +106,10 @@ def test_it_is_what_the_plainest_way_writes(policy, bent):
 
 # Masks, log-probs, records --------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize('way', [dict(), dict(temperature=.5), dict(max_rows=6), dict(prompts=[p+'Think! '*60+'\n' for p in PROMPTS])],
+@pytest.mark.parametrize('way', [dict(), dict(temperature=.5), dict(max_rows=6), 'long'],
                          ids=['plain', 'colder', 'few places', 'long prompts'])
 def test_masks_and_logps(policy, way):
+    if way == 'long': way = dict(prompts=LONG)
     ro = sampled(policy, **way)
     mine, told = ro.completion_mask == 1, ro.observation_mask == 1
     assert told.any() and not (mine & told).any()
@@ -126,7 +133,7 @@ def test_the_first_turn_is_that_of_the_sampler(policy):
 
 def test_without_requests_it_is_the_sampler(policy):
     ro = sample_episodes(*policy, PROMPTS, num_generations=4, max_completion_length=60, seed=1,
-                         environments=[SimpleNamespace(prompt=p, stop=(), read=lambda t: None) for p in PROMPTS for _ in range(4)])
+                         environments=[Silent(p) for p in PROMPTS for _ in range(4)])
     plain = sample_groups(*policy, PROMPTS, 4, 60, seed=1)
     assert torch.equal(ro.completion_ids, plain.completion_ids) and torch.equal(ro.logps, plain.logps)
     assert torch.equal(ro.completion_mask, plain.completion_mask) and torch.equal(ro.finished, plain.finished)
@@ -151,16 +158,39 @@ def test_a_model_that_cannot_share(policy, monkeypatch):
         assert_same(forked, shared, 1e-4)
         assert gap(policy[0], forked) <= 1e-4
 
+LONG = [p+'Think! '*60+'\n' for p in PROMPTS] # shared, not copied
+
+def looking_every(monkeypatch, n):
+    from grpo_lit import sampling
+    monkeypatch.setattr(sampling.Batch.__init__, '__defaults__', (None, n, None))
+
+@pytest.mark.parametrize('prompts', [PROMPTS, LONG], ids=['copied', 'shared'])
 @pytest.mark.parametrize('look', [1, 3, 8])
-def test_static_memory_and_seldom_looks(policy, monkeypatch, look):
+def test_static_memory_and_seldom_looks(policy, monkeypatch, look, prompts):
     from grpo_lit import sampling
     from grpo_lit.fast.static import StaticDecoding
-    plain = sampled(policy)
+    plain = sampled(policy, prompts=prompts)
     monkeypatch.setattr(sampling, 'decoder', StaticDecoding)
-    monkeypatch.setattr(sampling.Batch.__init__, '__defaults__', (None, look, None))
-    ro = sampled(policy)
-    assert_same(ro, plain, 1e-4)
-    assert_same(sampled(policy, max_rows=6), plain, 1e-4)
+    looking_every(monkeypatch, look)
+    for places in (None, 6): assert_same(sampled(policy, prompts=prompts, max_rows=places), plain, 1e-4)
+
+@pytest.mark.slow
+@pytest.mark.parametrize('seed', range(12))
+@torch.no_grad()
+def test_it_is_what_the_plainest_way_writes_however_it_is_done(policy, monkeypatch, seed):
+    model, tokenizer = policy
+    r = random.Random(seed)
+    tell = lambda key: (key+'é ')*(sum(map(ord, key))%7+len(key)*5)
+    how = dict(max_turns=r.randint(1, 6), max_completion_length=r.choice([20, 60, 130, 300]), temperature=r.choice([.5, 1., 2.]))
+    most, places = r.choice([0, 3, 10, 60]), r.choice([3, 4, 9])
+    looking_every(monkeypatch, r.choice([1, 2, 5, 8]))
+    prompts = r.choice([PROMPTS, LONG])
+    ro = sampled(policy, G=3, prompts=prompts, tell=tell, seed=seed, max_rows=places, max_observation_length=most, **how)
+    u = uniforms(seed, 9, how['max_completion_length'])
+    for b in range(9):
+        ids, own = plainly(model, tokenizer, prompts[b//3], Look('', tell), u[b], how['max_completion_length'], how['max_turns'], most, (), how['temperature'])
+        assert ro.completion_ids[b][:ro.reach[b]].tolist() == ids
+        assert ro.completion_mask[b][:ro.reach[b]].tolist() == own
 
 # Waves --------------------------------------------------------------------------------------------------------------------------
 
@@ -219,7 +249,7 @@ def interrupt(key): raise KeyboardInterrupt
 def test_an_environment_that_raises(policy, tell):
     ro = sampled(policy, tell=tell, max_observation_length=90, max_completion_length=600)
     asked = [e for e in ro.episodes if len(e.turns) > 1]
-    assert asked and all(t.calls[0].failure == 'raised' and t.told[0].startswith('error: ') for e in asked for t in e.turns[:-1])
+    assert asked and all(t.calls[0].failure == 'raised' and t.told[0].startswith('Error: ') for e in asked for t in e.turns[:-1])
     assert episode_metrics(ro)['tools/failure_frequency'] == 1
 
 @pytest.mark.parametrize('answer', [None, 7, b'x', [], SimpleNamespace(texts=3, results=[], done=False), object()], ids=str)

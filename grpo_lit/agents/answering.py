@@ -11,7 +11,8 @@ __all__ = ['Answer', 'Environment', 'ToolEnvironment', 'first_ids', 'Frames', 'c
 from dataclasses import dataclass
 from ..tasks import encode_prompt, with_template
 from .between import ChatFrame, TagFrame
-from .calls import ChatCalls, TagCalls, call_format_of
+from .calls import ChatCalls, TagCalls
+from .described import chat_calls
 from .tools import Toolbox
 
 # %% ../../nbs/4_agents/03c_answering.ipynb #52882f59
@@ -94,7 +95,7 @@ class Frames:
 def calls_for(prompt, toolbox, tokenizer, call_format):
     "What finds the calls in the turns of an episode"
     if call_format=='auto': call_format = 'tags' if isinstance(prompt, str) else 'chat'
-    if call_format=='chat': return ChatCalls(call_format_of(tokenizer))
+    if call_format=='chat': return chat_calls(tokenizer)
     if call_format!='tags': return ChatCalls(call_format)
     for name, about in toolbox.about.items():
         needed = [p.name for p in about.parameters.values() if p.default is p.empty]

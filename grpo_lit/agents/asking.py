@@ -64,8 +64,8 @@ def _too_deep(value) -> bool:
     "Is it nested deeper than `DEEPEST`?"
     level = [value]
     for _ in range(DEEPEST):
-        holders = [v.values() if isinstance(v, dict) else v for v in level if isinstance(v, (dict, list))]
-        level = [x for holder in holders for x in holder]
+        holders = [v for v in level if isinstance(v, (dict, list))]
+        level = [x for h in holders for x in (h.values() if isinstance(h, dict) else h)]
         if not level: return False
     return True
 
@@ -89,19 +89,23 @@ _BESIDE = {'name', 'type', 'id', 'index', 'arguments', 'parameters'}
 
 def _name(value) -> str:
     name = value.get('name')
-    if not isinstance(name, str): raise BadCall(f'the call has no "name" that is a string: write {FORM}')
-    if not 0 < len(name.strip()) <= LONGEST_NAME: raise BadCall(f'"{shown(name)}" is no name of a tool')
+    if not isinstance(name, str):
+        raise BadCall(f'the call has no "name" that is a string: write {FORM}')
+    if not 0 < len(name.strip()) <= LONGEST_NAME:
+        raise BadCall(f'"{shown(name)}" is no name of a tool')
     return name.strip()
 
 def _arguments(value) -> dict:
     given = [k for k in ('arguments','parameters') if k in value]
     if len(given) > 1: raise BadCall('the call has both "arguments" and "parameters"')
     astray = sorted(set(value)-_BESIDE)
-    if astray and not given: raise BadCall(f'"{shown(astray[0])}" stands outside of "arguments": write {FORM}')
+    if astray and not given:
+        raise BadCall(f'"{shown(astray[0])}" stands outside of "arguments": write {FORM}')
     found = value[given[0]] if given else {}
     if isinstance(found, str) and found.strip(): found = whole_json(found)
     if found in (None, '', []): found = {}
-    if not isinstance(found, dict): raise BadCall(f'the arguments of the call are no object: write {FORM}')
+    if not isinstance(found, dict):
+        raise BadCall(f'the arguments of the call are no object: write {FORM}')
     return found
 
 def whole_json(text:str):
@@ -126,4 +130,5 @@ def call_from(value) -> Call:
 
 def calls_from(value) -> list: # Of `Call`
     "A call, or a list of them"
-    return [call_from(v) for v in value] if isinstance(value, list) and value else [call_from(value)]
+    values = value if isinstance(value, list) and value else [value]
+    return [call_from(v) for v in values]

@@ -11,7 +11,8 @@ __all__ = ['MOST_CALLS', 'THOUGHT', 'MOST_BROKEN', 'TRIES', 'READERS', 'first_ca
 # %% ../../nbs/4_agents/01c_calls.ipynb #e0256083
 import re
 from os.path import commonprefix
-from .asking import BadCall, Call, call_from, calls_from, read_json
+from textwrap import dedent
+from .asking import BadCall, Call, FORM, call_from, calls_from, read_json
 from .markup import function_call, pairs_call, skip_space
 from ..tensors import no_such
 
@@ -29,11 +30,12 @@ def first_calls(calls:list, most:int=MOST_CALLS) -> list:
 # %% ../../nbs/4_agents/01c_calls.ipynb #b762f455
 class TagCalls:
     "Reads `<search>...</search>`"
-    def __init__(self, parameters:dict, # Name of a tool: the parameter that gets what stands in its tags
+    def __init__(self, parameters:dict, # Name of a tool: its parameter that gets what stands in the tags
                  most:int=MOST_CALLS # Calls of a turn that are carried out
                 ):
         for name in parameters:
-            if not re.fullmatch(r'\w[\w-]*', name): raise ValueError(f'{name!r} cannot be a tag: use letters, digits and _')
+            if not re.fullmatch(r'\w[\w-]*', name):
+                raise ValueError(f'{name!r} cannot be a tag: use letters, digits and _')
         self.parameters, self.most = dict(parameters), most
         self.stop = tuple(f'</{name}>' for name in parameters) # Strings at which a turn ends
         names = '|'.join(map(re.escape, parameters))
@@ -54,7 +56,7 @@ class TagCalls:
         return first_calls(found, self.most)
 
     def call(self, name, said, thinking) -> Call:
-        said = said.strip()
+        said = dedent(said).strip() # a program may be indented
         if thinking: return Call(name, {}, THOUGHT)
         if not said: return Call(name, {}, f'nothing stands between <{name}> and </{name}>')
         return Call(name, {self.parameters[name]: said})
@@ -66,7 +68,7 @@ THOUGHT = 'a call inside of <think> is not carried out: write </think> before it
 
 # %% ../../nbs/4_agents/01c_calls.ipynb #30769c76
 _TAGS = re.compile('<think>|</think>|<tool_call>|<function=')
-MOST_BROKEN = 32                           # calls of a turn, after which the others are only counted
+MOST_BROKEN = 32                           # calls after which the others of a turn are only counted
 _NEXT = re.compile('</tool_call>|<tool_call>|</think>')
 
 def _json_block(text, at) -> tuple:
@@ -96,7 +98,7 @@ def _block(text, start) -> tuple: # Calls, and where it goes on
         closing = _NEXT.match(text, at)
         if at==len(text) or closing or text.startswith(('<|','</s>','<function='), at):
             return calls, closing.end() if closing and closing[0]=='</tool_call>' else at
-        problem = 'the call is not closed by </tool_call>'
+        problem = f'there is more between <tool_call> and </tool_call> than a call: write {FORM}'
     except BadCall as e:
         problem = str(e)
     closing = _NEXT.search(text, start)
@@ -106,7 +108,8 @@ def _block(text, start) -> tuple: # Calls, and where it goes on
 
 def _unread(text, mark, at) -> list:
     "Calls that nobody reads any more"
-    return [Call('', {}, 'the call was not read: too many before it are broken')]*text.count(mark, at)
+    unread = Call('', {}, 'the call was not read: too many before it are broken')
+    return [unread]*text.count(mark, at)
 
 def block_calls(text:str) -> list: # Of `Call`
     "Calls between `<tool_call>` and `</tool_call>`"
@@ -133,7 +136,8 @@ TRIES = 8                                  # places of a turn where a call witho
 def _is_call(value) -> bool:
     if not isinstance(value, dict): return False
     inside = value.get('function', value)
-    return isinstance(inside, dict) and 'name' in inside and bool({'arguments','parameters'} & set(inside))
+    if not isinstance(inside, dict) or 'name' not in inside: return False
+    return 'arguments' in inside or 'parameters' in inside
 
 def _looks_like_call(text, at) -> bool:
     "Is the broken text there meant to be a call?"
@@ -142,7 +146,7 @@ def _looks_like_call(text, at) -> bool:
 
 def after_thinking(text:str) -> str:
     "What was said; nothing while the thoughts last"
-    if text.lstrip().startswith(('{','[','<|python_tag|>')): return text # whatever stands in the call
+    if text.lstrip().startswith(('{','[','<|python_tag|>')): return text
     if '</think>' in text: return text.rsplit('</think>', 1)[1]
     return '' if '<think>' in text else text
 
@@ -173,7 +177,8 @@ _NAMED = re.compile(r'([\w.-]{1,64})\s*(?:\[CALL_ID\]\s*\w{1,64}\s*)?(?:\[ARGS\]
 def _marked_call(text, at) -> tuple: # Calls, and where they end; raises `BadCall`
     if text[at:at+1] in ('{','['): return _json_block(text, at)
     named = _NAMED.match(text, at)
-    if not named: raise BadCall('behind [TOOL_CALLS] stand the name of a tool and its arguments as JSON')
+    if not named:
+        raise BadCall('behind [TOOL_CALLS] stand the name of a tool and its arguments as JSON')
     arguments, end = read_json(text, named.end())
     return [call_from(dict(name=named[1], arguments=arguments))], end
 
@@ -193,7 +198,8 @@ def marked_calls(text:str) -> list: # Of `Call`
 
 # %% ../../nbs/4_agents/01c_calls.ipynb #7d4791ef
 READERS = dict(blocks=block_calls, bare=bare_calls, marked=marked_calls) # format: its reader
-_BEGINS = {'{': 'bare', '<|python_tag|>': 'bare', '[': 'marked', '<': 'blocks', '': 'blocks'} # what a turn begins with: format
+# What a turn begins with: format
+_BEGINS = {'{': 'bare', '<|python_tag|>': 'bare', '[': 'marked', '<': 'blocks', '': 'blocks'}
 
 def any_calls(text:str) -> list: # Of `Call`
     "Calls in whichever form"
@@ -220,7 +226,8 @@ class ChatCalls:
         return first_calls(self.reader(text), self.most)
 
 # %% ../../nbs/4_agents/01c_calls.ipynb #5ce90522
-_PROBE = dict(type='object', properties=dict(key=dict(type='string', description='A key')), required=['key'])
+_KEY = dict(type='string', description='A key')
+_PROBE = dict(type='object', properties=dict(key=_KEY), required=['key'])
 _TOOL = dict(type='function', function=dict(name='probe', description='A probe', parameters=_PROBE))
 
 def _rendered_call(tokenizer, arguments) -> str:
@@ -228,7 +235,8 @@ def _rendered_call(tokenizer, arguments) -> str:
     user = [dict(role='user', content='Hello')]
     call = dict(id='probe0123', type='function', function=dict(name='probe', arguments=arguments))
     turn = dict(role='assistant', content='', tool_calls=[call])
-    before, both = (tokenizer.apply_chat_template(m, tools=[_TOOL], tokenize=False) for m in (user, [*user, turn]))
+    def rendered(m): return tokenizer.apply_chat_template(m, tools=[_TOOL], tokenize=False)
+    before, both = rendered(user), rendered([*user, turn])
     return both[len(commonprefix([before, both])):]
 
 def call_format_of(tokenizer) -> str: # One of `READERS`; "any" where the template shows none

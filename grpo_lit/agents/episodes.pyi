@@ -1,5 +1,5 @@
 # made by tools/stubs.py: edit the source, then run it
-__all__ = ['CALL', 'CallRecord', 'Turn', 'Episode', 'parts', 'drifted', 'episode_metrics']
+__all__ = ['CALL', 'CallRecord', 'Turn', 'Episode', 'drifted', 'episode_metrics']
 
 import re
 
@@ -58,6 +58,10 @@ class Episode:
         """As rewards of TRL get a completion: assistant, tool, ..., assistant"""
         ...
 
+    def parts(self) -> list:
+        """What was written, in order and by whom"""
+        ...
+
     def as_dict(self) -> dict:
         """Turns and why it stopped, as plain data"""
         ...
@@ -68,12 +72,6 @@ class Episode:
         ...
 
 CALL = re.compile('<tool_call>|<function=|\\[TOOL_CALLS\\]|<\\|python_tag\\|>|^\\s*\\{', re.MULTILINE)
-
-def parts(episode: Episode) -> list:
-    """What was written, in order and by whom"""
-    ...
-
-Episode.parts = parts
 
 def drifted(rollouts: Rollouts) -> int:
     """Sampled tokens that have changed since they were drawn, or are not counted as the policy's"""

@@ -85,6 +85,8 @@ def _one_of(value, options, lenient):
         if lenient and isinstance(value, str) and value==json.dumps(said): return meant
     raise Misfit
 
+def _is_enum(kind) -> bool: return isinstance(kind, type) and issubclass(kind, Enum)
+
 def _any_of(value, hints, lenient):
     for generous in (False, True)[:1+lenient]:
         for hint in hints:
@@ -98,33 +100,37 @@ def fitted(value, hint, lenient:bool=True # Convert what can only mean one thing
     kind, args = get_origin(hint) or hint, get_args(hint)
     if kind in (Union, UnionType): return _any_of(value, args, lenient)
     if kind is Literal: return _one_of(value, [(x, x) for x in args], lenient)
-    if isinstance(kind, type) and issubclass(kind, Enum): return _one_of(value, [(x.value, x) for x in kind], lenient)
+    if _is_enum(kind): return _one_of(value, [(x.value, x) for x in kind], lenient)
     if kind in _HOLDERS: return _HOLDERS[kind](value, args, lenient)
     return _PLAIN[kind](value, lenient) if kind in _PLAIN else value
 
 # %% ../../nbs/4_agents/02_fitting.ipynb #c6ef6a6b
-_WORDS = {int: 'a whole number', float: 'a number', str: 'a string', bool: 'true or false', NoneType: 'null', list: 'a list',
-          tuple: 'a list', dict: 'an object'}
+_WORDS = {int: 'a whole number', float: 'a number', str: 'a string', bool: 'true or false',
+          NoneType: 'null', list: 'a list', tuple: 'a list', dict: 'an object'}
 
 def in_words(hint) -> str:
     "What a type hint asks for"
     kind, args = get_origin(hint) or hint, get_args(hint)
-    if kind in (Union, UnionType): return ' or '.join(in_words(a) for a in args if a is not NoneType)
-    options = args if kind is Literal else [x.value for x in kind] if isinstance(kind, type) and issubclass(kind, Enum) else ()
+    if kind in (Union, UnionType):
+        return ' or '.join(in_words(a) for a in args if a is not NoneType)
+    options = [x.value for x in kind] if _is_enum(kind) else args if kind is Literal else ()
     if options: return 'one of '+', '.join(json.dumps(x, ensure_ascii=False) for x in options)
     inside = f', each item {in_words(args[0])}' if kind is list and args else ''
     return _WORDS.get(kind, 'anything')+inside
 
 # %% ../../nbs/4_agents/02_fitting.ipynb #fde32342
 def _takes(parameters) -> str:
-    said = [f'{p.name} ({in_words(p.annotation)}{"" if p.default is p.empty else ", may be left out"})' for p in parameters.values()]
-    return ', '.join(said) or 'none'
+    def said(p):
+        free = '' if p.default is p.empty else ', may be left out'
+        return f'{p.name} ({in_words(p.annotation)}{free})'
+    return ', '.join(map(said, parameters.values())) or 'none'
 
 def _fit(name, value, parameter):
     try: return fitted(value, parameter.annotation)
     except Misfit:
         said = shown(value) if not isinstance(value, str) else f'"{shown(value)}"'
-        raise Misfit(f'the argument "{parameter.name}" of {name} is {in_words(parameter.annotation)}, not {said}') from None
+        wanted = in_words(parameter.annotation)
+        raise Misfit(f'the argument "{parameter.name}" of {name} is {wanted}, not {said}') from None
 
 def fit_arguments(name:str, # Of the tool
                   parameters:dict, # Of its signature, with hints that are types
@@ -132,9 +138,11 @@ def fit_arguments(name:str, # Of the tool
                  ) -> dict: # As the function gets them; raises `Misfit` with a sentence
     "Arguments for a call"
     unknown = [k for k in arguments if k not in parameters]
-    if unknown: raise Misfit(f'{name} has no argument "{shown(unknown[0])}". It takes: {_takes(parameters)}')
-    missing = [p for p in parameters.values() if p.default is p.empty and p.name not in arguments]
-    if missing: raise Misfit(f'{name} needs the argument "{missing[0].name}" ({in_words(missing[0].annotation)})')
+    if unknown:
+        raise Misfit(f'{name} has no argument "{shown(unknown[0])}". It takes: {_takes(parameters)}')
+    for p in parameters.values():
+        if p.default is p.empty and p.name not in arguments:
+            raise Misfit(f'{name} needs the argument "{p.name}" ({in_words(p.annotation)})')
     found = {}
     for key, value in arguments.items():
         parameter = parameters[key]

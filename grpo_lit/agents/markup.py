@@ -9,10 +9,11 @@ __all__ = ['between', 'without_frame', 'skip_space', 'function_call', 'pairs_cal
 
 # %% ../../nbs/4_agents/01b_markup.ipynb #7c7596d6
 import re
-from .asking import BadCall, Call, LONGEST_NAME, call_from, read_json, shown
+from .asking import BadCall, Call, FORM, LONGEST_NAME, call_from, read_json, shown
 
 # %% ../../nbs/4_agents/01b_markup.ipynb #df0711d0
-def between(text:str, start:int, close:str) -> tuple: # Content and where it goes on; raises `BadCall`
+def between(text:str, start:int, close:str
+           ) -> tuple: # Content and where it goes on; raises `BadCall`
     "What stands from `start` to a closing tag"
     end = text.find(close, start)
     if end < 0: raise BadCall(f'a tag in the call is not closed by {close}')
@@ -35,7 +36,8 @@ def _tag_name(text, start) -> tuple:
     "What stands behind the `=` of a tag, and where the tag ends"
     end = text.find('>', start, start+2*LONGEST_NAME)
     name = text[start:end].strip() if end >= 0 else ''
-    if not name or len(name) > LONGEST_NAME: raise BadCall('a tag in the call has no name, as <function=...> needs')
+    if not name or len(name) > LONGEST_NAME:
+        raise BadCall('a tag in the call has no name, as <function=...> needs')
     return name, end+1
 
 def _parameters(text, at) -> tuple:
@@ -59,7 +61,8 @@ def function_call(text:str, start:int # Where `<function=` stands
         call = Call(name, arguments)
     end = skip_space(text, at)
     if not text.startswith('</function>', end):
-        raise BadCall('the call needs <parameter=...> and </parameter> around each argument, and </function> at its end')
+        raise BadCall('the call needs <parameter=...> and </parameter> around each argument, '
+                      'and </function> at its end')
     return call, end+len('</function>')
 
 # %% ../../nbs/4_agents/01b_markup.ipynb #b8c5c1f9
@@ -69,12 +72,13 @@ def pairs_call(text:str, start:int # Where the name of the tool stands
               ) -> tuple: # The call, and where it ends; raises `BadCall`
     "A call as GLM writes it"
     name = _WORD.match(text, skip_space(text, start))
-    if not name: raise BadCall('the call begins with no name of a tool')
+    if not name: raise BadCall(f'the call begins with no name of a tool: write {FORM}')
     arguments, at = {}, name.end()
     while text.startswith('<arg_key>', at := skip_space(text, at)):
         key, at = between(text, at+len('<arg_key>'), '</arg_key>')
         at = skip_space(text, at)
-        if not text.startswith('<arg_value>', at): raise BadCall(f'the argument "{shown(key)}" has no <arg_value>')
+        if not text.startswith('<arg_value>', at):
+            raise BadCall(f'the argument "{shown(key)}" has no <arg_value>')
         value, at = between(text, at+len('<arg_value>'), '</arg_value>')
         _put(arguments, key, value)
     return Call(name[0], arguments), at

@@ -64,7 +64,9 @@ def result_text(value) -> str:
     "What the policy reads of a result; raises what the value raises"
     if value is None: return ''
     if isinstance(value, str): return bounded(value)
-    if isinstance(value, (bytes, bytearray)): return bounded(value[:4*LONGEST].decode(errors='replace'))
+    if isinstance(value, (bytes, bytearray)):
+        return bounded(value[:4*LONGEST].decode(errors='replace'))
     if not _is_data(value): return bounded(str(value))
     try: return bounded(_json(value))
-    except (TypeError, ValueError, RecursionError): return bounded(str(value)) # keys that JSON has not, or a circle
+    except (TypeError, ValueError, RecursionError): # keys that JSON has not, or a circle
+        return bounded(str(value))

@@ -173,8 +173,7 @@ def observations(completion, # A string, or messages
                 ) -> list|None: # Texts; None where nothing says whether there were any
     "What came back to the policy"
     if episode is not None:
-        calls = [call for turn in _field(episode, 'turns') or [] for call in _field(turn, 'calls') or []]
-        return [_field(call, 'text') or '' for call in calls]
+        return [text for turn in _field(episode, 'turns') for text in _field(turn, 'told') or []]
     if isinstance(completion, str): return None
     return [str(m.get('content') or '') for m in completion if m.get('role')=='tool']
 

@@ -24,7 +24,7 @@ from ..tensors import no_such
 
 # %% ../../nbs/4_agents/02c_tools.ipynb #8e805110
 _NAME = re.compile(r'[A-Za-z_][\w-]{0,63}')
-_OPEN = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
+_NAMELESS = {'POSITIONAL_ONLY','VAR_POSITIONAL','VAR_KEYWORD'}
 
 @dataclass(frozen=True)
 class About:
@@ -41,16 +41,18 @@ def _parameters(function) -> dict:
 @lru_cache(maxsize=1024)
 def _about(function, is_method) -> About:
     name = getattr(function, '__name__', '')
-    if not _NAME.fullmatch(name): raise ValueError(f'a tool is a function with a name, not {function!r:.80}: write a def')
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise ValueError(f'a tool is a function with a name, not {function!r:.80}: write a def')
     if is_method: function = MethodType(function, object()) # any instance will do
     try:
         parameters = _parameters(function)
         schema = get_json_schema(function)
     except Exception as e:
-        raise ValueError(f'the tool {name} needs type hints and a docstring with "Args:" that says a word about '
-                         f'each argument ({type(e).__name__}: {e!s:.300})') from None
+        raise ValueError(f'the tool {name} needs type hints and a docstring with "Args:" that says '
+                         f'a word about each argument ({type(e).__name__}: {e!s:.300})') from None
     for p in parameters.values():
-        if p.kind in _OPEN: raise ValueError(f'the tool {name} takes arguments that have no name ({p}): give each a name')
+        if p.kind.name in _NAMELESS:
+            raise ValueError(f'the tool {name} takes arguments that have no name ({p}): give each a name')
     return About(name, schema, parameters)
 
 def about_tool(function) -> About:
@@ -69,7 +71,8 @@ def error_text(e:BaseException) -> str:
 
 async def _await(awaitable, seconds): return await asyncio.wait_for(awaitable, seconds)
 
-def carry_out(function, arguments:dict, seconds:float) -> tuple: # Text, and what kind of failure it is, or ''
+def carry_out(function, arguments:dict, seconds:float
+             ) -> tuple: # Text, and what kind of failure it is, or ''
     "Call a tool; whatever it raises becomes text"
     began = time.monotonic()
     try:
@@ -118,8 +121,9 @@ class Running:
 
     def result(self): # What `work` returned; None where it took too long
         "Wait as long as is left"
-        left = self.began+self.seconds-time.monotonic()
-        concurrent.futures.wait([self.found], max(left, 0))
+        end = self.began+self.seconds
+        while not self.found.done() and (left := end-time.monotonic()) > 0:
+            concurrent.futures.wait([self.found], min(left, .2)) # somebody may want to interrupt
         if self.found.done() and self.took <= self.seconds: return self.found.result()
         end_thread(self.thread)
 
@@ -135,10 +139,12 @@ def _leave(name, thread, seconds):
     _left[name] = [*alive, thread]
     if len(_left[name]) >= 3 and name not in _named:
         _named.add(name)
-        log.warning('the tool %s hangs: several calls gave no result after %g s, and go on in threads of their own', name, seconds)
+        log.warning('the tool %s hangs: several calls gave no result after %g s, '
+                    'and go on in threads of their own', name, seconds)
 
 def _hangs(name) -> bool:
-    return len(_left.get(name, ())) >= MOST_LEFT and sum(t.is_alive() for t in _left[name]) >= MOST_LEFT
+    left = _left.get(name, ())
+    return len(left) >= MOST_LEFT and sum(t.is_alive() for t in left) >= MOST_LEFT
 
 # %% ../../nbs/4_agents/02c_tools.ipynb #9f863bdd
 @dataclass
@@ -155,11 +161,13 @@ class Toolbox:
     def __init__(self, tools, # Functions with hints and docstrings, bound methods, coroutine functions
                  timeout:float=10. # Seconds of a call; a tool with an attribute `timeout` has its own
                 ):
-        if not timeout > 0: raise ValueError(f'timeout is a number of seconds above 0, not {timeout}')
+        if not timeout > 0:
+            raise ValueError(f'timeout is a number of seconds above 0, not {timeout}')
         self.timeout, self.tools, self.about = timeout, {}, {}
         for tool in tools:
             about = about_tool(tool)
-            if about.name in self.tools: raise ValueError(f'two tools are called {about.name}: give each a name of its own')
+            if about.name in self.tools:
+                raise ValueError(f'two tools are called {about.name}: give each a name of its own')
             self.tools[about.name], self.about[about.name] = tool, about
 
     def __repr__(self): return f'Toolbox({", ".join(self.names)})'
@@ -172,27 +180,38 @@ class Toolbox:
         return [a.schema for a in self.about.values()]
 
     @property
-    def text_parameters(self) -> dict: # Name of a tool: its first parameter, which gets the text between tags
+    def text_parameters(self) -> dict: # Name of a tool: its first parameter, for the text between tags
         return {name: next(iter(a.parameters)) for name, a in self.about.items() if a.parameters}
 
     def limit(self, name:str) -> float: # Seconds
         return getattr(self.tools[name], 'timeout', None) or self.timeout
 
+    def seconds(self, calls:list) -> float:
+        "How long `run` may take at most"
+        known = [c.name for c in calls if c.name in self.tools]
+        methods = [self.limit(name) for name in known if inspect.ismethod(self.tools[name])]
+        return sum(methods)+max([self.limit(name) for name in known], default=0.)
+
     def run(self, calls:list) -> list: # A `Result` for each
         "Carry out the calls of a turn; never raises"
         begun = [self._begin(call) for call in calls]
-        return [self._end(call, b if b is not None else self._begin(call, True)) for call, b in zip(calls, begun)]
+        return [self._end(call, b or self._begin(call, its_turn=True)) for call, b in zip(calls, begun)]
 
-    def _begin(self, call, its_turn=False): # A `Result` or what is `Running`; None: a method that waits for its turn
+    def _begin(self, call, its_turn=False):
+        "A `Result`, or what is `Running`; None: a method that waits for its turn"
         if call.problem: return self._failed(call, call.problem, call.failure or 'unparsable')
-        if call.name not in self.tools: return self._failed(call, no_such('tool', call.name[:64], self.names), 'unknown')
-        try: arguments = fit_arguments(call.name, self.about[call.name].parameters, copy.deepcopy(call.arguments))
+        name = call.name
+        if name not in self.tools:
+            return self._failed(call, no_such('tool', name[:64], self.names), 'unknown')
+        given, parameters = copy.deepcopy(call.arguments), self.about[name].parameters
+        try: arguments = fit_arguments(name, parameters, given)
         except Misfit as e: return self._failed(call, str(e), 'arguments')
-        if _hangs(call.name): return self._failed(call, 'earlier calls of it still hang', 'timeout')
-        tool, seconds = self.tools[call.name], self.limit(call.name)
+        if _hangs(name): return self._failed(call, 'earlier calls of it still hang', 'timeout')
+        tool, seconds = self.tools[name], self.limit(name)
         if inspect.ismethod(tool) and not its_turn: return None
         try: return Running(lambda: carried_out(tool, arguments, seconds), seconds)
-        except RuntimeError as e: return self._failed(call, error_text(e), 'raised') # no thread to be had
+        except RuntimeError as e: # there is no thread to be had
+            return self._failed(call, error_text(e), 'raised')
 
     def _end(self, call, begun) -> Result:
         if isinstance(begun, Result): return begun
@@ -201,7 +220,8 @@ class Toolbox:
             _leave(call.name, begun.thread, begun.seconds)
             return self._failed(call, late(begun.seconds), 'timeout', begun.seconds)
         text, failure = found
-        return self._failed(call, text, failure, begun.took) if failure else Result(call, text, '', begun.took)
+        if failure: return self._failed(call, text, failure, begun.took)
+        return Result(call, text, '', begun.took)
 
     def _failed(self, call, why, failure, seconds=0.) -> Result:
         return Result(call, f'Error: {why}', failure, seconds)

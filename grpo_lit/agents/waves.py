@@ -13,7 +13,7 @@ from functools import partial
 import torch
 from .episodes import Episode, Turn
 from .plain import Cutter
-from .waiting import Heard, Pending, asked_for, heard, with_grace
+from .waiting import Heard, Pending, asked_for, heard, seconds_of
 
 # %% ../../nbs/4_agents/05c_waves.ipynb #e4c8cfe1
 ROOM = 64 # Tokens that a policy has at least after an observation; a quarter of the episode where that is less
@@ -59,11 +59,13 @@ class Turns:
     def look(self, over:int): # So many rows are over
         "Read the turns that have ended since the last look"
         if over <= len(self.seen): return
-        rows, limit = self.batch.rows, self.batch.limit
-        live = rows.live[rows.over]
-        numbers = torch.stack([live, rows.t[rows.over], self.endings.stop_at[live]], 1).tolist()
+        rows = self.batch.rows
+        at = rows.over.nonzero()[:,0]
+        live = rows.live[at]
+        numbers = torch.stack([live, rows.t[at], self.endings.stop_at[live]], 1).tolist()
         new = [o for o in numbers if o[0] not in self.seen]
-        tokens = rows.out[[b for b,*_ in new]].tolist()
+        wide = 1+max(t for _,t,_ in new)
+        tokens = rows.out[[b for b,*_ in new],:wide].tolist()
         for (b, t, stop), written in zip(new, tokens):
             self.seen.add(b)
             self.close(b, written, t, stop)
@@ -84,13 +86,15 @@ class Turns:
         environment = self.environments[b]
         text = self.tokenizer.decode(turn.ids[:-1] if eos else turn.ids)
         def answer(request): return environment.answer(request)
-        try: request = environment.read(text)
-        except Exception as e: request, answer = text, partial(_raise, e)
+        try:
+            request = environment.read(text)
+            seconds = seconds_of(environment, request, self.timeout)
+        except Exception as e: request, answer, seconds = text, partial(_raise, e), self.timeout
         if request is None: return 'end'
         refused = ''
         if len(self.episodes[b].turns) >= self.max_turns: refused = 'turns'
         elif self.told(b, turn, ['']) is None: refused = 'length'
-        else: self.waiting[b] = Pending(answer, request, with_grace(self.timeout))
+        else: self.waiting[b] = Pending(answer, request, seconds)
         if refused: turn.calls = asked_for(request)
         for c in turn.calls: c.failure = 'limit'
         return refused
@@ -111,8 +115,8 @@ class Turns:
     def leave(self) -> torch.Tensor: # Rows whose episodes are over
         "Take out the rows that are over, and park those that wait"
         rows = self.batch.rows
-        places = rows.over.nonzero()[:,0].tolist()
-        here = rows.live[rows.over].tolist()
+        at = rows.over.nonzero()[:,0]
+        places, here = torch.stack([at, rows.live[at]]).tolist()
         wait = [(i, b) for i,b in zip(places, here) if b in self.waiting]
         if wait:
             kept = [self.episodes[b].turns[-1].end-1 for _,b in wait]

@@ -117,8 +117,8 @@ class OneToken:
         s = _scores(self.seats.groups, (q*scale).view(b, Hkv, H//Hkv, -1), kp, kt)
         if softcap is not None: s = softcap*(s/softcap).tanh()
         if (mask := self.mask(window, s.dtype)) is not None: s = s+mask
-        p = s.softmax(-1, dtype=torch.float32).to(vt.dtype)
-        return _mixed(self.seats.groups, p, vp, vt).reshape(b, 1, H, -1)
+        p = s.softmax(-1, dtype=torch.promote_types(s.dtype, torch.float32))
+        return _mixed(self.seats.groups, p.to(vt.dtype), vp, vt).reshape(b, 1, H, -1)
 
 # %% ../../nbs/3_fast/07_decoding.ipynb #508ab7e6
 class Decoding:

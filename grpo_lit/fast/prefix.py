@@ -42,7 +42,8 @@ def attend(q:torch.Tensor, # (R, H, Q, D)
     else:
         s = softcap*(q @ k.mT * (scale/softcap)).tanh()
         if mask is not None: s = s+mask
-        o = s.float().softmax(-1).to(v.dtype) @ v
+        p = s.softmax(-1, dtype=torch.promote_types(s.dtype, torch.float32))
+        o = p.to(v.dtype) @ v
     return o.reshape(R, H, Q, -1)
 
 # %% ../../nbs/3_fast/04_prefix.ipynb #f7efd8ef

@@ -67,7 +67,7 @@ def qa_f1(gold:str, prediction:str) -> float:
 # %% ../../nbs/2_rewards/04b_qa.ipynb #f8c98ddd
 def _kind(hops, kind):
     "What a row's metrics are called after, or None"
-    if hops is not None and str(hops).strip(): return f'{hops}_hops'
+    if hops is not None and str(hops).strip(): return f'{hops}_hop'
     return str(kind) if kind else None
 
 def _note(log_metric, metrics, kind):

@@ -6,7 +6,7 @@ Docs: https://grpo-lit.github.io/grpo-lit/5_run/alarms.html.md"""
 
 # %% auto #0
 __all__ = ['RARE', 'PATIENCE', 'new_series', 'prolong', 'is_no_chance', 'per_group', 'failed', 'events_in', 'all_alike',
-           'cause_of_dead', 'cause_of_cut', 'cause_of_null', 'shown_to_rewards', 'sentence', 'raise_alarm',
+           'limit_of', 'cause_of_dead', 'cause_of_cut', 'cause_of_null', 'shown_to_rewards', 'sentence', 'raise_alarm',
            'lower_alarm', 'is_on', 'troubles', 'watch_rollout']
 
 # %% ../../nbs/5_run/42_alarms.ipynb #c9a16f8f
@@ -78,6 +78,13 @@ def all_alike(rollouts:Rollouts) -> bool:
                                          for i in range(0, len(texts), G))
 
 # %% ../../nbs/5_run/42_alarms.ipynb #ae7d45d2
+def limit_of(rollouts:Rollouts, args) -> str:
+    "The setting that cut most of the answers that were cut"
+    stops = [e.stop for e in rollouts.episodes or [] if e is not None]
+    if stops.count('turns') > stops.count('length'): return f'max_turns={args.max_turns}'
+    return f'max_completion_length={args.max_completion_length}'
+
+# %% ../../nbs/5_run/42_alarms.ipynb #dd925fca
 def cause_of_dead(rollouts:Rollouts, metrics:dict, args) -> str:
     "Why all answers to a question earn the same, and what to change"
     reward, kl = metrics['reward'], metrics.get('kl', 0.)
@@ -88,8 +95,7 @@ def cause_of_dead(rollouts:Rollouts, metrics:dict, args) -> str:
         return (f'the answers to a question are all the same text: raise '
                 f'temperature={args.temperature:g}, and leave top_k, top_p and min_p off')
     if metrics['completions/clipped_ratio'] == 1:
-        return (f'every answer is cut before it ends: raise '
-                f'max_completion_length={args.max_completion_length}')
+        return f'every answer is cut before it ends: raise {limit_of(rollouts, args)}'
     if reward > 0:
         return (f'if {reward:.3g} is the most there is, the task is solved: take harder '
                 f'questions. If not, the reward cannot tell answers apart')
@@ -98,11 +104,11 @@ def cause_of_dead(rollouts:Rollouts, metrics:dict, args) -> str:
             'or train on examples first (sft)')
 
 # %% ../../nbs/5_run/42_alarms.ipynb #b727bb6e
-def cause_of_cut(args) -> str:
+def cause_of_cut(rollouts:Rollouts, args) -> str:
     "Why no answer ends"
     masked = args.mask_truncated_completions
     more = '; with mask_truncated_completions none of them is trained on' if masked else ''
-    return (f'raise max_completion_length={args.max_completion_length}, ask for shorter answers, '
+    return (f'raise {limit_of(rollouts, args)}, ask for shorter answers, '
             'or see that the policy can end one '
             f'(a chat template that fits, its EOS token){more}')
 
@@ -135,7 +141,7 @@ def sentence(kind:str, rollouts:Rollouts, metrics:dict, args) -> str:
     if what == 'dead':
         mean, why = metrics['reward'], cause_of_dead(rollouts, metrics, args)
         return f'all groups are dead (equal rewards, {mean:.3g} on average): {why}'
-    if what == 'cut': return f'all answers are cut: {cause_of_cut(args)}'
+    if what == 'cut': return f'all answers are cut: {cause_of_cut(rollouts, args)}'
     if what == 'empty':
         return ('all answers are empty: the policy ends at once. See that the prompt does not end with '
                 'an EOS token, and lower learning_rate if it learned this')

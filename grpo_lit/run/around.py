@@ -91,8 +91,6 @@ def run_config_is_kept(run, # A `Run`, or None
 
 # %% ../../nbs/5_run/51_around.ipynb #8cf9ffea
 NOT_HERE = dict(
-    tools='this version samples one answer without tools',
-    environment_factory='this version samples one answer without an environment',
     rollout_func='this version samples by itself: see sample_groups, and score_completions for texts from elsewhere')
 
 def refuse(**given):

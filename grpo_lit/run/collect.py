@@ -22,10 +22,11 @@ from ..logprobs import high_entropy_mask
 from ..rewards.calls import RewardCaller
 from .checkpoints import RunState
 from .graders import RewardNotes
+from .playing import Play
 from .rows import Stream, one_reader
 from .sampler import Sampler, overlapped
 from .shortage import in_portions
-from ..scoring import score_completions, whole_row
+from ..scoring import as_given, score_completions, whole_row
 from ..tensors import clock, seed_for
 
 # %% ../../nbs/5_run/38_collect.ipynb #5cc58fd2
@@ -60,8 +61,7 @@ def planned_steps(args, # A `GRPOConfig`
                   rows:int # Of the training data
                  ) -> int:
     "Updates of the whole run"
-    if args.max_steps > 0:
-        return args.max_steps
+    if args.max_steps > 0: return args.max_steps
     rollouts = math.ceil(args.num_train_epochs*rows/prompts_of(args))
     return rollouts*updates_per_rollout(args)
 
@@ -133,8 +133,7 @@ def add_weights(rollouts:Rollouts, state:RunState, args, accelerator):
         with accelerator.autocast():
             return all_logps(state.model, rollouts, batches, args.temperature, return_entropy=True)
     rollouts.old_logps, entropy = in_portions(read, state, rollouts, args)
-    if weighed:
-        rollouts.token_weights = token_weights(rollouts, entropy, args, mode)
+    if weighed: rollouts.token_weights = token_weights(rollouts, entropy, args, mode)
 
 # %% ../../nbs/5_run/38_collect.ipynb #25a4111e
 def current_beta(state:RunState, args) -> float:
@@ -165,11 +164,13 @@ class Collector:
                  args, # A `GRPOConfig`
                  accelerator, # Of `accelerate`: device and precision
                  rows, # The training data
-                 notes:RewardNotes|None=None # What the rewards note; None: nothing
+                 notes:RewardNotes|None=None, # What the rewards note; None: nothing
+                 play:Play|None=None # How episodes are played; None: there are no tools
                 ):
         self.state, self.reward_funcs, self.args = state, reward_funcs, args
         self.accelerator, self.rows = accelerator, rows
-        self.sample = Sampler(state, tokenizer, args, accelerator)
+        self.sample = Sampler(state, tokenizer, args, accelerator, play)
+        self.overlaps = args.overlap_rewards and not (play and play.reused)
         seed = args.seed if args.data_seed is None else args.data_seed
         self.order = DataOrder(len(rows), seed, args.shuffle_dataset)
         self.notes = notes or RewardNotes()
@@ -193,13 +194,13 @@ class Collector:
         rollouts = replace(rollouts, columns=none | rollouts.columns)
         scored = score_completions(rollouts, self.reward_funcs, self.args.reward_weights, isolate=True,
                                    timeout=self.args.reward_timeout, caller=self.caller)
-        return replace(scored, notes=self.notes.take_columns(scored.repeated('prompts'), scored.completions))
+        return replace(scored, notes=self.notes.take_columns(*as_given(scored)))
 
     def sample_and_score(self, rows:list, seed:int) -> tuple: # Rollouts, seconds of sampling, of rewards alone
         "Groups for `rows` with their rewards"
         device, G = self.accelerator.device, self.args.num_generations
         began = clock(device)
-        if self.args.overlap_rewards:
+        if self.overlaps:
             ro, sampled = overlapped(lambda tell: self.sample(rows, G, seed, tell), self.score, len(rows))
         else:
             ro = self.sample(rows, G, seed)
@@ -245,6 +246,5 @@ def collect(collector:Collector, rollout:int) -> tuple: # Rollouts, and metrics:
     began = clock(device)
     ro = collector.complete(ro)
     metrics = {'time/sample': seconds[0], 'time/reward': seconds[1], 'time/reference': clock(device)-began}
-    if args.dynamic_sampling:
-        metrics['dynamic_sampling/prompts'] = float(len(rows)+more)
+    if args.dynamic_sampling: metrics['dynamic_sampling/prompts'] = float(len(rows)+more)
     return ro, metrics

@@ -67,7 +67,7 @@ def some_rollouts(prompt:int, completion:int, G:int, tokens:int) -> Rollouts:
 # %% ../../nbs/5_run/30_footprint.ipynb #324c48fa
 def tokens_in(ro:Rollouts) -> int:
     "Positions that go through the model"
-    return int(ro.prompt_mask.sum()+(ro.lengths-1).sum())
+    return int(ro.prompt_mask.sum()+(ro.reach-1).sum())
 
 # %% ../../nbs/5_run/30_footprint.ipynb #dcce2470
 def kept_by(model, prompt:int, completion:int, G:int, compute:torch.dtype) -> tuple: # Bytes per token; bytes for all

@@ -46,7 +46,7 @@ class Answers:
         if self.file is None: return
         head = as_line(dict(evaluation=how))
         if self.file.exists() and self.file.stat().st_size:
-            self.take_up(plain(how), [plain(r['prompt']) for r in questions], batch_size)
+            self.take_up(plain(how), [plain(r.get('prompt')) for r in questions], batch_size)
             head += ''.join(map(as_line, self.rows))
         self.written = len(self.rows)
         write_whole(self.file, lambda part: part.write_text(head))
@@ -55,7 +55,8 @@ class Answers:
         "The whole batches that are there; raises `ValueError` if they are answers to something else"
         before, rows = read_answers(self.file)
         other = next((k for k in how | before if how.get(k) != before.get(k)), None)
-        if other or [row['prompt'] for row in rows] != prompts[:len(rows)]:
+        same = all(p is None or row['prompt'] == p for row, p in zip(rows, prompts)) # None: an environment asked
+        if other or not same or len(rows) > len(prompts):
             why = (f'{other} was {before.get(other)}, now it is {how.get(other)}' if other
                    else 'the questions are others')
             raise ValueError(f'{str(self.file)!r} holds answers to something else: {why}; '

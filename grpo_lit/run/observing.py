@@ -25,7 +25,7 @@ def observing_groups(rollouts:Rollouts, args) -> torch.Tensor: # (P,) bool, on t
     "Groups in which a tool said something to be learned"
     groups, mask = len(rollouts)//rollouts.num_generations, observed_mask(rollouts, args)
     if mask is None: return torch.zeros(groups, dtype=torch.bool)
-    return mask.view(groups, -1).any(1).cpu()
+    return mask.reshape(groups, -1).any(1).cpu()
 
 def observed_items(rollouts:Rollouts, args, accelerator) -> torch.Tensor: # Scalar, at least 1
     "How many tokens the price of an update is shared among, over all processes"

@@ -25,14 +25,16 @@ from .divergence import check_alive, watch_divergence
 from .ending import check_finite, checkpoint_is_due, diverged_is_kept, keep_if_due, start_run
 from .ending import evaluation_is_due, evaluation_is_owed, log_evaluation, train_to_the_end
 from .fitness import check_adapter
-from .graders import RewardNotes, as_list, graders
+from .graders import RewardNotes, as_list
 from .history import TrainResult
 from .hopeless import watch_learning
 from .shortage import memory_explained
+from .owned import all_graders, with_weights
+from .playing import new_play, rows_of_run
 from .prepare import check_run, new_accelerator, new_state, policy_and_tokenizer
 from .report import efficiency, step_metrics, tokens_read, watch_mismatch
 from .resume import keep_checkpoint
-from .rows import Stream, as_rows, evaluation_rows
+from .rows import Stream, evaluation_rows
 from .runs import Run
 from .signals import uninterrupted
 from .trackers import Trackers, trackers_named
@@ -62,29 +64,34 @@ class GRPOTrainer(Around):
                  optimizers:tuple=(None, None), # Your own optimizer and schedule
                  quantization_config=None, # For a model that is given by name
                  peft_config=None, # Train a LoRA adapter instead of all weights
-                 tools=None, rollout_func=None, environment_factory=None # TRL's; not here yet
+                 tools=None, # Functions that the policy may call: typed, with docstrings
+                 rollout_func=None, # TRL's; not here
+                 environment_factory=None # A class with `reset` whose public methods are tools, or name -> class
                 ):
-        refuse(tools=tools, rollout_func=rollout_func, environment_factory=environment_factory)
+        refuse(rollout_func=rollout_func)
         self.args = args = with_quantization(args or GRPOConfig(), quantization_config)
         warn_of_lengths(args)
         trackers = trackers_named(args.report_to)
         model, tokenizer = policy_and_tokenizer(model, processing_class, args, peft_config is not None)
         self.tokenizer = with_template(tokenizer, args.chat_template_kwargs)
-        self.train_dataset = with_length(as_rows(train_dataset), args)
+        self.play = new_play(tools, environment_factory, self.tokenizer, args) # None without tools
+        self.train_dataset = with_length(rows_of_run(train_dataset, self.play, args), args)
         self.eval_dataset = eval_dataset
         self.accelerator = new_accelerator(args)
         self.notes = RewardNotes() # What rewards say beside their numbers
-        self.reward_funcs = graders(reward_funcs, reward_processing_classes, args.reward_weights,
-                                    self.accelerator.device, args.model_init_kwargs, self.notes)
+        self.reward_funcs = all_graders(reward_funcs, self.play.kinds if self.play else [], self.notes,
+                                        processing_classes=reward_processing_classes, weights=args.reward_weights,
+                                        device=self.accelerator.device, options=args.model_init_kwargs)
+        self.args = args = with_weights(args, self.reward_funcs)
         self.reward_processing_classes = as_list(reward_processing_classes)
-        check_run(model, self.tokenizer, self.reward_funcs, args, self.train_dataset, evaluation_rows(eval_dataset))
+        check_run(model, self.tokenizer, self.reward_funcs, args, self.train_dataset, evaluation_rows(eval_dataset), self.play)
         if peft_config is not None:
             model = add_lora(model, check_adapter(peft_config), args.seed)
         total = planned_steps(args, len(self.train_dataset))
         self.state = self.notes.state = new_state(model, args, self.accelerator, total, *optimizers)
         self.notes.clear()
         self.collector = Collector(self.state, self.tokenizer, self.reward_funcs, args,
-                                   self.accelerator, self.train_dataset, self.notes)
+                                   self.accelerator, self.train_dataset, self.notes, self.play)
         self.updater = Updater(self.state, args, self.accelerator)
         self.history:list = [] # Metrics of the steps that were made here
         self.last_rollouts:Rollouts = None # The rollout of the last step; None before the first
