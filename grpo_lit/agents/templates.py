@@ -41,17 +41,22 @@ def in_tags(names):
 # %% ../../nbs/4_agents/02d_templates.ipynb #000f298b
 class Refused(ValueError): "Why a template cannot be used"
 
-def _rendered(tokenizer, messages, template=None, more=False):
-    "A conversation as text; with `more` up to where the assistant writes"
+def _render(tokenizer, messages, template, more):
     how = dict(getattr(tokenizer, 'template_options', {}), tokenize=False, add_generation_prompt=more)
     if template: how['chat_template'] = template
-    asked = [dict(role='user', content='zqaskedzq'), *messages]
-    render = lambda messages: tokenizer.apply_chat_template(messages, **how)
-    try: text, bare = render(asked), render(asked[:1])
+    try: return tokenizer.apply_chat_template(messages, **how)
     except Exception as e:
         raise Refused(f'it refuses such a conversation ({type(e).__name__}: {str(e)[:80]})') from None
+
+def _rendered(tokenizer, messages, template=None, more=False):
+    "A conversation as text; with `more` up to where the assistant writes"
+    asked = dict(role='user', content='zqaskedzq')
+    text = _render(tokenizer, [asked, *messages], template, more)
     end = tokenizer.eos_token or ''
-    return text.removesuffix(end) if not more and bare.endswith(end) else text # some put an EOS behind everything
+    if more or not (end and text.endswith(end)): return text
+    whole, begun = (_render(tokenizer, [asked], template, m) for m in (False, True))
+    after_all = whole.endswith(end) and not begun.startswith(whole) # an EOS behind everything, which ends no turn
+    return text.removesuffix(end) if after_all else text
 
 # %% ../../nbs/4_agents/02d_templates.ipynb #c90f0a71
 def _rest(tokenizer, said, answers, template):
