@@ -140,7 +140,7 @@ def share_held(seen:str, # All that came back
                supporting:list # Texts
               ) -> float|None: # 0 to 1; None where no text is given
     "How many of the passages came back"
-    texts = [t for t in dict.fromkeys(supporting or []) if _plain(t)]
+    texts, seen = [t for t in dict.fromkeys(supporting or []) if _plain(t)], _plain(seen)
     return sum(holds(seen, t) for t in texts)/len(texts) if texts else None
 
 # %% ../../nbs/4_agents/09_retrieval.ipynb #869330c5
