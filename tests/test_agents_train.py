@@ -328,10 +328,11 @@ def test_metrics_and_progress(tmp_path):
     assert int(ro.lengths.sum()) == own
 
 def test_evaluate_with_tools():
-    model, tokenizer = scripted([called('a'), 'yes'])
-    rows = [dict(prompt=asked(f'Is it so, {i}?'), answer='yes') for i in range(3)]
-    result = evaluate(model, tokenizer, rows, 2, reward=says_yes, tools=[look], max_turns=2, max_completion_length=200, batch_size=2)
+    model, tokenizer = scripted([called('a', None), 'yes'], None)
+    rows = [dict(prompt=asked(f'Is it so, {i}?', None), answer='yes') for i in range(3)]
+    result = evaluate(model, tokenizer, rows, 2, reward=said_yes, tools=[look], max_turns=2, max_completion_length=200, batch_size=2)
     assert result.accuracy == 1 and result.rows[0]['calls'] == [1, 1] and result.rows[0]['stops'] == ['end', 'end']
     def counted(environments, **columns): return [float(e.counter == 1) for e in environments]
-    played = evaluate(model, tokenizer, [dict(target=1)]*2, reward=counted, environment_factory=Counter, max_completion_length=200)
+    asks = [dict(target=1, prompt='Count?')]*2
+    played = evaluate(model, tokenizer, asks, reward=counted, environment_factory=Counter, max_completion_length=200)
     assert played.accuracy == 1

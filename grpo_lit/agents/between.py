@@ -65,9 +65,12 @@ class TagFrame(Frame):
         self.dress = Defuser(tokenizer, names=names)
 
     def around(self, n, names=None):
-        read = lambda text: _template_ids(self.tokenizer, self.cutter.plain, text)
-        first = read(self.opening)
-        return _Around(first, first, [read(self.closing+self.opening)]*(n-1)+[read(self.closing)], self.dress)
+        if n not in self.known: self.known[n] = self._read(n)
+        return self.known[n]
+
+    def _read(self, n):
+        first, last = (_template_ids(self.tokenizer, self.cutter.plain, t) for t in (self.opening, self.closing))
+        return _Around(first, first, [last+first]*(n-1)+[last], self.dress)
 
 # %% ../../nbs/4_agents/03_between.ipynb #808eb77a
 log = logging.getLogger(__name__)

@@ -65,7 +65,8 @@ class Episode:
         while found and found[-1]['role'] != 'assistant': found.pop()
         return found
 
-CALL = re.compile(r'<tool_call>|<function=|\[TOOL_CALLS\]|<\|python_tag\|>|^\s*\{', re.MULTILINE) # Where a call begins, for chat models
+# Where a call of a chat model begins
+CALL = re.compile(r'<tool_call>|<function=|\[TOOL_CALLS\]|<\|python_tag\|>|^\s*\{', re.MULTILINE)
 
 def _assistant(turn):
     said = CALL.split(turn.text)[0].rstrip() if turn.calls else turn.text

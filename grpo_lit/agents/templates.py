@@ -41,17 +41,22 @@ def in_tags(names):
 # %% ../../nbs/4_agents/02d_templates.ipynb #000f298b
 class Refused(ValueError): "Why a template cannot be used"
 
-def _rendered(tokenizer, messages, template=None, more=False):
-    "A conversation as text; with `more` up to where the assistant writes"
+def _render(tokenizer, messages, template, more):
     how = dict(getattr(tokenizer, 'template_options', {}), tokenize=False, add_generation_prompt=more)
     if template: how['chat_template'] = template
-    asked = [dict(role='user', content='zqaskedzq'), *messages]
-    render = lambda messages: tokenizer.apply_chat_template(messages, **how)
-    try: text, bare = render(asked), render(asked[:1])
+    try: return tokenizer.apply_chat_template(messages, **how)
     except Exception as e:
         raise Refused(f'it refuses such a conversation ({type(e).__name__}: {str(e)[:80]})') from None
+
+def _rendered(tokenizer, messages, template=None, more=False):
+    "A conversation as text; with `more` up to where the assistant writes"
+    asked = dict(role='user', content='zqaskedzq')
+    text = _render(tokenizer, [asked, *messages], template, more)
     end = tokenizer.eos_token or ''
-    return text.removesuffix(end) if not more and bare.endswith(end) else text # some put an EOS behind everything
+    if more or not (end and text.endswith(end)): return text
+    whole, begun = (_render(tokenizer, [asked], template, m) for m in (False, True))
+    after_all = whole.endswith(end) and not begun.startswith(whole) # an EOS behind everything, which ends no turn
+    return text.removesuffix(end) if after_all else text
 
 # %% ../../nbs/4_agents/02d_templates.ipynb #c90f0a71
 def _rest(tokenizer, said, answers, template):
@@ -61,6 +66,7 @@ def _rest(tokenizer, said, answers, template):
     four = render(said, *answers, said, *answers)
     if not (two.startswith(one) and three.startswith(two) and four.startswith(three)):
         raise Refused('it writes earlier turns in another way once others follow')
+    if not (SAID in one or CALLED in one): raise Refused('it leaves out what the assistant says')
     rest, next_rest = render(said, *answers, more=True), render(said, *answers, said, *answers, more=True)
     if rest[len(one):]!=next_rest[len(three):]:
         raise Refused('what it puts between two turns changes from turn to turn')
@@ -82,8 +88,11 @@ def _closing(tokenizer, one, calls, template):
     try: usual = _rendered(tokenizer, [_turn((), False, None)], template).rpartition(SAID)[2]
     except Refused: usual = ''
     if usual and one.endswith(usual): return usual
+    try: two = _rendered(tokenizer, [_turn(('one','two'), None, calls)], template).split(CALLED)
+    except Refused: two = []
+    of_calls = two[2] if len(two) > 3 else '' # what stands between two calls
     rest = one.rpartition(CALLED)[2]
-    last = max(map(rest.rfind, special_marks(tokenizer)), default=-1)
+    last = max((rest.rfind(m) for m in special_marks(tokenizer) if m not in of_calls), default=-1)
     return rest[last:] if last >= 0 else ''
 
 # %% ../../nbs/4_agents/02d_templates.ipynb #8c59b98e
@@ -147,6 +156,6 @@ def way_to_answer(tokenizer, role):
             try: around_answers(tokenizer, ['tool'], answers, template)
             except Refused as e: reasons.append(str(e))
             else: return answers, template, reasons[:1]
-        if not re.search('refuses|leaves out', reasons[0]): break # nothing is wrong with tools
+        if not re.search('refuses|leaves out|changes', reasons[0]): break # tools are not the trouble
     raise ValueError(f'the chat template of {tokenizer_name(tokenizer)} cannot be used for several turns: {reasons[0]}. '
                      'Set tokenizer.chat_template to one that only appends, or give prompts as plain strings')

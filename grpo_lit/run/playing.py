@@ -34,6 +34,10 @@ class Play:
         return self.environments.kinds
 
     @property
+    def names_of_tools(self) -> list: # And of classes
+        return [getattr(f, '__name__', str(f)) for f in [*self.environments.tools, *self.kinds]]
+
+    @property
     def reused(self) -> bool: # Are instances reset again, as they cannot be copied?
         return self.environments.reused
 
@@ -48,9 +52,9 @@ class Play:
 
     def check(self, row):
         "Begin once; raises `ValueError` where that fails, or the chat template has no place for tools"
-        self.environments.check(row)
-        environment, = self.environments.make([row], 1, self.args.seed)
-        if failure := getattr(environment, 'failure', ''): raise ValueError(f'the environment cannot begin: {failure}')
+        try: environment, = self.environments.group(row, 1, self.args.seed)
+        except ValueError: raise
+        except Exception as e: raise ValueError(f'its environment cannot begin: {type(e).__name__}: {e}') from e
         if self.args.max_turns > 1: Frames(self.tokenizer, [self.tokenizer.eos_token_id])(environment)
         own = encode_prompt(row['prompt'], self.tokenizer) if row.get('prompt') else []
         self.added = max(self.added, len(first_ids(environment, self.tokenizer))-len(own))
@@ -59,7 +63,8 @@ class Play:
         "What the dry call of rewards is offered"
         two = self.environments.make([row], 2, self.args.seed)
         talks = [Episode([Turn(0, [], '')], 'end') for _ in two]
-        return dict(environments=[getattr(e, 'live', e) for e in two], episodes=talks)
+        live = [e.live for e in two]
+        return dict(episodes=talks) | (dict(environments=live) if any(e is not None for e in live) else {})
 
     def sample(self, model, rows:list, G:int, seed:int, columns:dict, max_rows:int|None, on_group, **sampling) -> Rollouts:
         "G episodes for each row"
