@@ -102,10 +102,9 @@ def chained(draw:Draw) -> tuple: # The question, and the facts that answer it
 
 # %% ../../nbs/4_agents/11_searcher.ipynb #72e7c9fa
 def beside(draw:Draw, steps:list) -> list: # Facts
-    "What the library knows beside the facts of the answer, and without the names in them"
-    given_away = {draw.facts[step] for step in steps}
-    return [fact for fact, name in draw.facts.items()
-            if name not in given_away and fact.split()[-1] not in given_away]
+    "What the library knows of other places than those on the way to the answer"
+    on_the_way = {word for step in steps for word in (step.split()[-1], draw.facts[step])}
+    return [fact for fact, name in draw.facts.items() if not {fact.split()[-1], name} & on_the_way]
 
 def draw_question(rng:random.Random, hops:int, # Searches needed: 0, 1 or 2
                   held_out:bool) -> dict: # A row
