@@ -49,7 +49,7 @@ class Suffixes:
             how = self.mask(rows, window, compute_dtype(q), n), scale, softcap
             if prompts and few: out.append(attend_shared(self.groups, q, prompts, tails, *how))
             else: out.append(attend(q[rows], *self.joined(prompts, tails, rows), *how))
-        if len(portions) > 1: self.masks.clear()
+            if len(portions) > 1: self.masks.clear()
         return self.new.gather(torch.cat(out))[None]
 
     def portions(self, q): # Slices of the rows, for which not too many scores are computed at once
