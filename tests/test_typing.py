@@ -78,6 +78,8 @@ print(verdict.status, run_tests('x = 1', ['assert x == 1']).passed)
 audit_reward(code_reward, task.train)
 fit_sft(model, tokenizer, task.train, steps=2)
 sft_loss(logps, ro.completion_mask)
+search = search_tool(lambda query: ['a text'], k=3)
+episodes: Rollouts = sample_episodes(model, tokenizer, ['?'], tools=[search], max_turns=2)
 
 def length_reward(completions, **kwargs):
     return [-float(len(o)) for o in completions]
