@@ -23,6 +23,10 @@ __getattr__, __dir__, __all__ = window(__name__, {
     '.rewards.audit': 'audit_reward',
     # far from the sampler
     '.fast.offpolicy': 'importance_weights',
+    # several turns; more in `grpo_lit.agents`
+    '.agents.turns': 'sample_episodes',
+    '.agents.retrieval': 'search_tool',
+    '.rewards.qa': 'qa_reward',
     # a run
     '.run.datasets': 'load_task',
     '.run.config': 'GRPOConfig',
@@ -45,6 +49,7 @@ sys.meta_path.append(Moved(__name__, {
     'prefix': 'fast.prefix',
     'offpolicy': 'fast.offpolicy',
     'speed': 'fast.speed',
+    'retrieval': 'agents.retrieval',
     'benchmarks': 'run.benchmarks',
     'config': 'run.config',
     'runs': 'run.runs',

@@ -21,6 +21,9 @@ from .rewards.programs import code_reward as code_reward
 from .rewards.shape import think_format_reward as think_format_reward
 from .rewards.audit import audit_reward as audit_reward
 from .fast.offpolicy import importance_weights as importance_weights
+from .agents.turns import sample_episodes as sample_episodes
+from .agents.retrieval import search_tool as search_tool
+from .rewards.qa import qa_reward as qa_reward
 from .run.datasets import load_task as load_task
 from .run.config import GRPOConfig as GRPOConfig
 from .run.trainer import GRPOTrainer as GRPOTrainer
@@ -54,6 +57,9 @@ __all__ = [
     'think_format_reward',
     'audit_reward',
     'importance_weights',
+    'sample_episodes',
+    'search_tool',
+    'qa_reward',
     'load_task',
     'GRPOConfig',
     'GRPOTrainer',

@@ -75,7 +75,7 @@ class Rows:
     @cached_property
     def begin(self): return side_by_side(self.prompts, self.out.device) # what filters read
 
-    def enter(self, new, logits, t:list|None=None): # Completions (n,), logits of the tokens t that they write next; None: of their first
+    def enter(self, new, logits, t:list|None=None): # Completions (n,), logits of their tokens t; None: of their first
         if not len(self): self.steps = 0
         self.steps = max(self.steps, *(t or [0]))
         if len(self): logits = torch.cat([self.logits, logits.to(self.logits.dtype)])

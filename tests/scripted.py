@@ -40,7 +40,7 @@ def byte_tokenizer(pieces=(), template='qwen2_5') -> PreTrainedTokenizerFast:
     words.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     words.decoder = decoders.ByteLevel()
     words.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in SPECIAL[family]])
-    words.add_tokens([AddedToken(t, special=False, normalized=False) for t in [*MARKS[family], *pieces]])
+    words.add_tokens([AddedToken(t, special=False, normalized=False) for t in [*MARKS[family], *pieces] if t not in SPECIAL[family]])
     bos = dict(bos_token='<|begin_of_text|>') if family == 'llama' else {}
     t = PreTrainedTokenizerFast(tokenizer_object=words, pad_token=SPECIAL[family][0], eos_token=EOS[family],
                                 padding_side='left', **bos)

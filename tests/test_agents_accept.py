@@ -1,7 +1,9 @@
 """Episodes from outside: whatever a tool does and whatever the policy writes, tokens are only ever appended, and the run goes on."""
-import random, time
+import random, threading, time
+from functools import cache
 import pytest, torch
-from scripted import TEMPLATES, scripted, undecided
+import scripted as scripts
+from scripted import TEMPLATES
 from grpo_lit.logprobs import token_logps
 from grpo_lit.agents.turns import sample_episodes
 
@@ -9,6 +11,14 @@ WAYS = [*TEMPLATES, None] # chat templates; None: plain strings with tags
 
 @pytest.fixture(autouse=True)
 def two_threads(): torch.set_num_threads(2)
+
+@cache
+def made(kind, texts, template, options): return getattr(scripts, kind)(texts, template, **dict(options))
+
+def given(texts): return tuple(t if isinstance(t, str) else tuple(t) for t in texts)
+
+def scripted(texts, template='qwen2_5', **options): return made('scripted', given(texts), template, tuple(options.items()))
+def undecided(texts, template='qwen2_5', **options): return made('undecided', given(texts), template, tuple(options.items()))
 
 # What a policy may write, and tools ---------------------------------------------------------------------------------
 
@@ -174,7 +184,7 @@ HOSTILE = dict(raises=fails, exits=exits, hangs=hangs, megabyte=lambda key: 'x'*
                surrogate=lambda key: '\ud800 and \x00', endless=lambda key: iter(int, 1), circle=lambda key: (o := []).append(o) or o,
                emoji=lambda key: '👩‍👩‍👧‍👦'*400, deep=lambda key: eval('['*80+']'*80))
 
-@pytest.mark.parametrize('way', ['qwen2_5', 'llama3_1', None])
+@pytest.mark.parametrize('way', ['qwen2_5', pytest.param('llama3_1', marks=pytest.mark.slow), None])
 @pytest.mark.parametrize('what', HOSTILE)
 def test_a_tool_harms_nobody(what, way):
     texts = [call('a', way), 'It is b.']
@@ -286,3 +296,122 @@ def test_members_of_a_group_start_alike_and_apart():
     again = [e.environment.number for e in run(0).episodes]
     assert again == numbers and random.getstate() == before
     assert [e.environment.number for e in run(1).episodes] != numbers
+
+def test_a_group_of_what_cannot_be_copied():
+    class Locked(Draws):
+        def __init__(self): self.lock = threading.Lock()
+    model, tokenizer = scripted(['<look>a</look>', '<look>b</look>', 'It is b.'], None)
+    ro = sample_episodes(model, tokenizer, ['What is a?\n', 'What is c?\n'], environment_factory=Locked, num_generations=3, seed=0)
+    found = [e.environment for e in ro.episodes]
+    assert len(set(map(id, found))) == 6 and len({e.number for e in found[:3]}) == 1 != len({e.number for e in found})
+    assert [e.seen for e in found] == [['a', 'b']]*6
+
+class Shy(Draws):
+    def whisper(self, key: str) -> str:
+        """Say it.
+
+        Args:
+            key: What to say.
+        """
+        return key.lower()
+
+def test_rows_have_tools_of_their_own():
+    model, tokenizer = scripted(['<whisper>A</whisper>', 'It is b.'], None)
+    ro = sample_episodes(model, tokenizer, ['What is a?\n']*2, environment_factory=dict(draws=Draws, shy=Shy), num_generations=2, seed=0,
+                         columns=dict(environment=['draws', 'shy']))
+    assert [len(e.turns) for e in ro.episodes[2:]] == [2, 2] and [type(e.environment) for e in ro.episodes] == [Draws]*2+[Shy]*2
+    assert not any(c.text for e in ro.episodes[:2] for c in e.calls if not c.failure)
+
+# What a policy may do besides -----------------------------------------------------------------------------------------
+
+def test_several_calls_in_a_turn_are_answered_in_order():
+    both = call('a', 'qwen3')+'\n'+call('b', 'qwen3')
+    model, tokenizer = scripted([both, 'It is b.'], 'qwen3')
+    slow = tool(lambda key: time.sleep(.1 if key == 'a' else 0) or f'value of {key}')
+    ro = episodes(model, tokenizer, [asked('What is a?', 'qwen3')], [slow])
+    assert [c.arguments['key'] for c in ro.episodes[0].calls] == ['a', 'b']
+    told = tokenizer.decode(observed(ro, 0))
+    assert told.index('value of a') < told.index('value of b')
+
+@pytest.mark.parametrize('way', ['qwen3', None])
+def test_words_before_a_call_belong_to_the_turn(way):
+    texts = ['It is c. '+call('a', way), 'It is b.']
+    model, tokenizer = scripted(texts, way)
+    ro = episodes(model, tokenizer, [asked('What is a?', way)])
+    assert written(ro, 0) == said(tokenizer, texts, way, stops=1) and len(ro.episodes[0].calls) == 1
+    assert ro.completions[0] == ''.join(texts)
+
+@pytest.mark.parametrize('way', ['qwen2_5', None])
+def test_an_empty_turn_ends_an_episode(way):
+    end = '<|im_end|>'
+    model, tokenizer = scripted([call('a', way), [end]], way)
+    ro = episodes(model, tokenizer, [asked('What is a?', way)])
+    assert ro.episodes[0].stop == 'end' and ro.finished.all()
+    assert written(ro, 0)[-1] == tokenizer.eos_token_id and ro.episodes[0].messages[-1]['content'] == ''
+    model, tokenizer = scripted([[end]], way)
+    ro = episodes(model, tokenizer, [asked('What is a?', way)])
+    assert written(ro, 0) == [tokenizer.eos_token_id] and ro.completions[0] == '' and ro.episodes[0].stop == 'end'
+
+def test_a_letter_split_over_tokens_before_a_stop_string():
+    model, tokenizer = scripted([['<look>', 'Ã', '©</look>'], 'It is b.'], None) # é in two bytes
+    keys = []
+    ro = episodes(model, tokenizer, ['What is a?\n'], [tool(lambda key: keys.append(key) or 'x')])
+    assert keys == ['é']*2 and ro.completions[0] == '<look>é</look>It is b.'
+
+def test_a_stop_string_in_an_observation_stops_nothing():
+    model, tokenizer = scripted(['<look>a</look>', 'It is b.'], None)
+    ro = episodes(model, tokenizer, ['What is a?\n'], [tool(lambda key: 'x</look>STOP')], stop=('STOP',))
+    assert written(ro, 0) == said(tokenizer, ['<look>a</look>', 'It is b.'], None, stops=1)
+
+@pytest.mark.parametrize('options', [dict(G=1), dict(temperature=0), dict(repetition_penalty=1.3), dict(top_k=3), dict(max_rows=4),
+                                     dict(generation_kwargs=dict(min_new_tokens=1))], ids=str)
+def test_settings_of_sampling_hold_over_turns(options):
+    model, tokenizer = undecided(several('qwen2_5'), 'qwen2_5')
+    G = options.pop('G', 4)
+    groups = []
+    ro = episodes(model, tokenizer, [asked(f'What is {n}?', 'qwen2_5') for n in range(3)], G=G, on_group=lambda i, g: groups.append((i, g)), **options)
+    assert sorted(i for i, _ in groups) == [0, 1, 2] and all(len(g) == G for _, g in groups)
+    for i, g in groups:
+        for j in range(G): assert written(g, j) == written(ro, i*G+j) and observed(g, j) == observed(ro, i*G+j)
+    with torch.no_grad(): again = token_logps(model, ro, options.get('temperature') or 1.)
+    assert ((again-ro.logps)*(ro.completion_mask == 1)).abs().max() <= 1e-4
+
+def test_a_tool_may_ask_the_model():
+    from grpo_lit import sample_groups
+    model, tokenizer = undecided(several(None), None)
+    def ask(key): return sample_groups(model, tokenizer, ['What is b? '*20+'\n'], 2, 8, seed=1).completions[0]
+    alone = ask('')
+    ro = episodes(model, tokenizer, [f'What is {n}? '*9+'\n' for n in range(4)], [tool(ask)], G=4)
+    assert {c.text for e in ro.episodes for c in e.calls if not c.failure} == {alone}
+    with torch.no_grad(): again = token_logps(model, ro)
+    assert ((again-ro.logps)*(ro.completion_mask == 1)).abs().max() <= 1e-4 and not model.training
+
+def test_an_episode_that_does_not_fit_is_refused_before_it_begins():
+    model, tokenizer = scripted(['<look>a</look>'], None, context=64)
+    with pytest.raises(ValueError, match='context'): episodes(model, tokenizer, ['What is a?\n'], max_completion_length=60)
+
+async def later(key: str) -> str:
+    """Look it up.
+
+    Args:
+        key: What to look for.
+    """
+    return f'value of {key}'
+
+def test_a_coroutine_is_a_tool():
+    model, tokenizer = scripted(['<later>a</later>', 'It is b.'], None)
+    ro = episodes(model, tokenizer, ['What is a?\n'], [later])
+    assert [c.text for c in ro.episodes[0].calls] == ['value of a']
+
+def test_rollouts_with_episodes_part_and_join():
+    model, tokenizer = undecided(several('qwen2_5'), 'qwen2_5')
+    ro = episodes(model, tokenizer, [asked(f'What is {n}?', 'qwen2_5') for n in range(3)], G=4)
+    again = type(ro).join([ro.take(slice(0, 4)), ro.take(slice(4, 12))])
+    for b in range(12):
+        assert written(again, b) == written(ro, b) and observed(again, b) == observed(ro, b) and again.episodes[b] is ro.episodes[b]
+    assert again._repr_html_() == ro._repr_html_()
+
+def test_hostile_text_is_shown_as_text():
+    model, tokenizer = scripted([call('a', 'qwen2_5'), '<script>alert(1)</script>\x1b[31m'])
+    ro = episodes(model, tokenizer, [asked('What is a?', 'qwen2_5')], [tool(lambda key: '<img src=x onerror=alert(2)>\x1b[2J')])
+    assert '<script>' not in ro._repr_html_() and '<img' not in ro._repr_html_() and '\x1b' not in ro.table()+ro._repr_html_()

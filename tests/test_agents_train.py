@@ -223,6 +223,32 @@ def test_several_environments_in_one_run():
     failed = {c.failure for e, a in zip(ro.episodes, asks) if a for c in e.calls}
     assert failed <= {'unknown', 'limit'} # the tool of the other kind
 
+def test_an_environment_that_is_down_now_and_then(tmp_path):
+    class Down(Counter):
+        def reset(self, target, **row):
+            if target == 13 and begun: raise ConnectionError('no server')
+            super().reset(target)
+    begun = []
+    rows = [dict(prompt=asked('Count?'), target=t) for t in (1, 13, 2, 13)]
+    t = new_run(rewards=says_yes, rows=rows, tools=None, more=dict(environment_factory=Down), output_dir=str(tmp_path/'run'))
+    begun.append(True)
+    t.train()
+    ro, down = t.last_rollouts, torch.tensor([bool(e.failure) for e in t.last_rollouts.episodes])
+    assert down.any() and not down.all() and torch.equal(ro.rewards.isnan(), down)
+    assert (ro.advantages[down] == 0).all() and len(t.history) == 3
+    assert [bool(e.failure) for e in episodes_in(load_rollouts(t.run.path, steps=3))] == down.tolist()
+
+@pytest.mark.parametrize('tools', [[look], None])
+def test_what_a_reward_notes_of_conversations_is_kept(tools):
+    def noting(completions, log_extra, log_metric, **columns):
+        log_extra('turns', [len(c) for c in completions])
+        log_metric('longest', max(map(len, completions)))
+        return [float(len(c)) for c in completions]
+    t = new_run(rewards=noting, tools=tools, max_steps=1)
+    t.train()
+    ro = t.last_rollouts
+    assert ro.notes['turns'] == ro.reward_table[:, 0].int().tolist() and t.history[0]['longest'] == max(ro.notes['turns'])
+
 def test_what_cannot_begin_is_said_before_the_first_token():
     def said(**how):
         more = {name: how.pop(name) for name in ('environment_factory',) if name in how}
@@ -328,10 +354,11 @@ def test_metrics_and_progress(tmp_path):
     assert int(ro.lengths.sum()) == own
 
 def test_evaluate_with_tools():
-    model, tokenizer = scripted([called('a'), 'yes'])
-    rows = [dict(prompt=asked(f'Is it so, {i}?'), answer='yes') for i in range(3)]
-    result = evaluate(model, tokenizer, rows, 2, reward=says_yes, tools=[look], max_turns=2, max_completion_length=200, batch_size=2)
+    model, tokenizer = scripted([called('a', None), 'yes'], None)
+    rows = [dict(prompt=asked(f'Is it so, {i}?', None), answer='yes') for i in range(3)]
+    result = evaluate(model, tokenizer, rows, 2, reward=said_yes, tools=[look], max_turns=2, max_completion_length=200, batch_size=2)
     assert result.accuracy == 1 and result.rows[0]['calls'] == [1, 1] and result.rows[0]['stops'] == ['end', 'end']
     def counted(environments, **columns): return [float(e.counter == 1) for e in environments]
-    played = evaluate(model, tokenizer, [dict(target=1)]*2, reward=counted, environment_factory=Counter, max_completion_length=200)
+    asks = [dict(target=1, prompt='Count?')]*2
+    played = evaluate(model, tokenizer, asks, reward=counted, environment_factory=Counter, max_completion_length=200)
     assert played.accuracy == 1

@@ -230,12 +230,13 @@ def test_who_hangs_does_not_keep_others_from_writing():
     assert drifted(ro) == 0 and gap(policy[0], ro) <= 1e-4
 
 def test_a_thread_that_cannot_be_had(policy, monkeypatch):
-    start, refused = threading.Thread.start, []
-    def scarce(self):
+    from grpo_lit.agents import waiting
+    start, refused = waiting.start_new_thread, []
+    def scarce(work, arguments):
         if len(refused) < 40 and not refused.append(1): raise RuntimeError("can't start new thread")
-        return start(self)
+        return start(work, arguments)
     plain = sampled(policy)
-    monkeypatch.setattr(threading.Thread, 'start', scarce)
+    monkeypatch.setattr(waiting, 'start_new_thread', scarce)
     assert_same(sampled(policy), plain)
     assert len(refused) == 40
 
@@ -375,6 +376,38 @@ def test_gradients_do_not_depend_on_portions(policy, monkeypatch, share):
     model.zero_grad()
     before = all_logps(model, ro, micro_batches(ro, 100))
     assert ((before-ro.logps)*ro.completion_mask).abs().max() <= 1e-4
+
+# Architectures ------------------------------------------------------------------------------------------------------------------
+
+SMALL = dict(vocab_size=31, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+             head_dim=8, max_position_embeddings=256, pad_token_id=0, bos_token_id=1, eos_token_id=2)
+KINDS = dict(llama={}, qwen3={}, mistral=dict(sliding_window=9), gemma2=dict(sliding_window=9),
+             gpt2=dict(n_embd=32, n_layer=2, n_head=4, n_positions=256), bloom=dict(n_head=4, n_layer=2))
+
+class Odd(Environment):
+    "Answers each turn that ends with one of three digits, in its own way"
+    stop, frame = ('1', '2', '3'), SimpleNamespace()
+    def __init__(self, prompt): self.prompt = prompt
+    def read(self, turn): return turn[-1:] if turn[-1:] in self.stop else None
+    def answer(self, digit): return SimpleNamespace(texts=[digit], results=[], done=False)
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize('long', [False, True])
+@pytest.mark.parametrize('kind', [pytest.param(k, marks=[] if k in ('llama', 'gemma2') else pytest.mark.slow) for k in KINDS])
+def test_architectures(kind, long):
+    from transformers import AutoConfig, AutoModelForCausalLM
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **SMALL | KINDS[kind])).eval()
+    tokenizer = load_policy('tiny', device='cpu')[1]
+    Odd.frame.between = lambda texts, ended, most, names=None: (tokenizer('4+5;'*int(texts[0] or 0)).input_ids, 0)
+    prompts = ['1+1=?', '958+467=?'] if not long else ['1+'*30+'1=?', '958+467+'*9+'1=?']
+    def run(**how):
+        own = [Odd(p) for p in prompts for _ in range(6)]
+        return sample_episodes(model, tokenizer, prompts, num_generations=6, max_completion_length=90, seed=0, environments=own, max_turns=6, **how)
+    ro = run()
+    assert ro.observation_mask.sum() > 40 and len({len(e.turns) for e in ro.episodes}) > 1
+    assert gap(model, ro) <= 1e-4 and drifted(ro) == 0
+    assert_same(run(max_rows=6), ro, 1e-4)
 
 # Ctrl-C ---------------------------------------------------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 import random
 import pytest, torch
 from transformers import AutoConfig, AutoModelForCausalLM
-from grpo_lit.fast import parking
+from grpo_lit.fast import suffixes
 from grpo_lit.fast.decoding import Decoding
 from grpo_lit.fast.sharing import Forked, share_prefix
 from grpo_lit.fast.static import StaticDecoding, decoder
@@ -178,7 +178,7 @@ def test_any_order_of_moves(models, kind):
 @pytest.mark.parametrize('name', configs)
 def test_any_order_of_moves_for_long(models, name, kind):
     model = models(name)
-    for seed in range(100, 120):
+    for seed in range(100, 105):
         play = Play(KINDS[kind](model), seed, most=14)
         play.enter([play.tokens(5), play.tokens(30)], 2)
         for _ in range(120): play.anything()
@@ -216,13 +216,36 @@ def test_one_pass_reads_all_that_come_back(models, kind):
 def test_many_scores_are_computed_in_portions(models, kind, monkeypatch):
     for name in ('gemma2', 'mistral'):
         found = []
-        for most in (parking.PORTION, 4*6*40*2, 1):        # all rows, a few, one at a time
-            monkeypatch.setattr(parking, 'PORTION', most)
+        for most in (suffixes.PORTION, 4*6*40*2, 1):        # all rows, a few, one at a time
+            monkeypatch.setattr(suffixes, 'PORTION', most)
             play = Play(KINDS[kind](models(name)), seed=5)
             several_turns(play)
             check(models(name), play.notes, 1e-5)
             found.append(play.notes)
         assert all([t for t, _ in f] == [t for t, _ in found[0]] for f in found)
+
+@pytest.mark.parametrize('name', ['llama', 'gemma2', 'gpt2'])
+@pytest.mark.parametrize('kind', ['shared', 'static'])
+def test_few_tokens_read_a_prompt_once_and_many_copy_it(models, name, kind, monkeypatch):
+    model, ways = models(name), []
+    for way in ('attend_shared', 'attend'):
+        was = getattr(suffixes, way)
+        def noted(*args, _was=was, _way=way): ways.append(_way); return _was(*args)
+        monkeypatch.setattr(suffixes, way, noted)
+    play = Play(KINDS[kind](model), seed=17)
+    play.enter([play.tokens(4), play.tokens(23)], 3)
+    play.step(2)
+    play.park([1, 3, 5])
+    play.rejoin([2, 0, 1], [1, 3, 4])
+    few = set(ways)
+    ways.clear()
+    play.step(1)
+    play.park([0, 4, 5])
+    play.rejoin([0, 2, 1], [30, 1, 4])
+    play.step(1)
+    play.end()
+    assert few == {'attend_shared'} and set(ways) == {'attend'}
+    check(model, play.notes, 1e-5)
 
 def test_the_same_moves_give_the_same_bits(models):
     for kind in KINDS:

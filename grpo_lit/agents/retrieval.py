@@ -140,7 +140,7 @@ def share_held(seen:str, # All that came back
                supporting:list # Texts
               ) -> float|None: # 0 to 1; None where no text is given
     "How many of the passages came back"
-    texts = [t for t in dict.fromkeys(supporting or []) if _plain(t)]
+    texts, seen = [t for t in dict.fromkeys(supporting or []) if _plain(t)], _plain(seen)
     return sum(holds(seen, t) for t in texts)/len(texts) if texts else None
 
 # %% ../../nbs/4_agents/09_retrieval.ipynb #869330c5
@@ -177,8 +177,8 @@ def observations(completion, # A string, or messages
     if isinstance(completion, str): return None
     return [str(m.get('content') or '') for m in completion if m.get('role')=='tool']
 
-def retrieval_reward(prompts, completions, completion_ids, # B each
-                     supporting, # B lists of texts, as `load_qa` gives them
+def retrieval_reward(prompts=None, completions=(), completion_ids=None, # B each
+                     *, supporting, # B lists of texts, as `load_qa` gives them
                      episodes=None, # B records of turns
                      log_metric=None, # What notes a metric of the run
                      **columns

@@ -50,7 +50,7 @@ class Turns:
         self.batch, self.environments, self.frame, self.endings = batch, environments, frame, endings
         self.tokenizer, self.ends = tokenizer, set(endings.ends.tolist())
         self.max_turns, self.most, self.timeout = max_turns, most, timeout
-        self.cutter = Cutter(tokenizer)
+        self.cutter, self.sizes = Cutter(tokenizer), {}
         self.episodes = [Episode([], '', getattr(e, 'failure', ''), getattr(e, 'live', e)) for e in environments]
         self.begins = [0]*len(environments) # where the turn that is being written begins
         self.seen = set() # rows that are over and still in the batch
@@ -93,18 +93,26 @@ class Turns:
         if request is None: return 'end'
         refused = ''
         if len(self.episodes[b].turns) >= self.max_turns: refused = 'turns'
-        elif self.told(b, turn, ['']) is None: refused = 'length'
+        elif self.room(turn) < self.least(b, eos): refused = 'length'
         else: self.waiting[b] = Pending(answer, request, seconds)
         if refused: turn.calls = asked_for(request)
         for c in turn.calls: c.failure = 'limit'
         return refused
 
+    def room(self, turn) -> int: # Tokens that an observation behind it may have
+        return self.batch.limit-turn.end-room_to_answer(self.batch.limit)
+
+    def least(self, b, eos) -> int: # Tokens of an observation without text
+        frame = self.frame(self.environments[b])
+        key = id(frame), eos
+        if key not in self.sizes: self.sizes[key] = len(frame.between([''], eos, 0)[0])
+        return self.sizes[key]
+
     def told(self, b, turn, texts, names=None): # As `fitted`
         "What is appended behind a turn"
-        limit, eos = self.batch.limit, turn.ids[-1] in self.ends
-        frame = self.frame(self.environments[b])
+        frame, eos = self.frame(self.environments[b]), turn.ids[-1] in self.ends
         between = lambda most: frame.between(texts, eos, most, names)
-        return fitted(between, self.most, limit-turn.end-room_to_answer(limit))
+        return fitted(between, self.most, self.room(turn))
 
     @property
     def due(self) -> bool: # Shall those that wait come back?
@@ -143,7 +151,8 @@ class Turns:
         turn = episode.turns[-1]
         turn.told, turn.calls, turn.waited, turn.seconds = found.texts, found.calls, waited, pending.seconds
         names = [c.name for c in found.calls]
-        told = None if found.done else self.told(b, turn, found.texts, names if len(names)==len(found.texts) else None)
+        if len(names) != len(found.texts): names = None
+        told = None if found.done else self.told(b, turn, found.texts, names)
         if told is None:
             episode.stop = 'environment' if found.done else 'length'
             return None

@@ -11,9 +11,10 @@ __all__ = ['FIRST_ROOM', 'Store', 'decoding_sight', 'OneToken', 'Decoding']
 import sys
 import torch
 import torch.nn.functional as F
-from .parking import Suffixes, check_return, put_back, read_suffixes
-from .prefix import as_bias, attend, read_prompts, shared_inputs, within
-from .seats import Groups, Seats
+from .parking import check_return, put_back
+from .prefix import as_bias, attend, compute_dtype, read_prompts, shared_inputs, within
+from .seats import Seats, attend_shared
+from .suffixes import Suffixes, read_suffixes
 
 # %% ../../nbs/3_fast/07_decoding.ipynb #87916e2d
 def _widen(x, width): # (R, Hkv, W, D) -> (R, Hkv, width, D), zeros at the end
@@ -75,14 +76,6 @@ class Store:
             else: old[torch.arange(len(x), device=x.device),:,written] = x[:,:,0]
         return tuple(x[:,:,:wide] for x in have)
 
-# %% ../../nbs/3_fast/07_decoding.ipynb #5b9927b2
-def _scores(groups, q, kp, kt): # (b, Hkv, n, D), keys of prompts and tails -> (b, Hkv, n, Tp+wide)
-    return torch.cat([groups.gather(groups.spread(q) @ kp.mT), q @ kt.mT], 3)
-
-def _mixed(groups, p, vp, vt): # Their values, weighted by p (b, Hkv, n, Tp+wide) -> (b, Hkv, n, D)
-    T = vp.shape[2]
-    return groups.gather(groups.spread(p[...,:T]) @ vp) + p[...,T:] @ vt
-
 # %% ../../nbs/3_fast/07_decoding.ipynb #77df4fc8
 def decoding_sight(seats:Seats, wide:int, window:int|None) -> torch.Tensor: # (b, Tp+wide) bool
     "Which keys of prompt and tail the newest token of each row sees"
@@ -112,13 +105,8 @@ class OneToken:
         kt, vt = self.store.write(layer, (k,v), self.wide, at)
         if not self.store.prefix: # rows that began with a copy of their prompt
             return attend(q, kt, vt, self.mask(window, q.dtype), scale, softcap).transpose(1,2)
-        kp, vp = self.store.prefix[layer]
-        (b, H), Hkv = q.shape[:2], k.shape[1]
-        s = _scores(self.seats.groups, (q*scale).view(b, Hkv, H//Hkv, -1), kp, kt)
-        if softcap is not None: s = softcap*(s/softcap).tanh()
-        if (mask := self.mask(window, s.dtype)) is not None: s = s+mask
-        p = s.softmax(-1, dtype=torch.promote_types(s.dtype, torch.float32))
-        return _mixed(self.seats.groups, p.to(vt.dtype), vp, vt).reshape(b, 1, H, -1)
+        how = self.mask(window, compute_dtype(q)), scale, softcap
+        return attend_shared(self.seats.groups, q, self.store.prefix[layer], (kt,vt), *how).transpose(1,2)
 
 # %% ../../nbs/3_fast/07_decoding.ipynb #508ab7e6
 class Decoding:

@@ -12,10 +12,11 @@ import threading, weakref
 from functools import partial
 import torch
 from .decoding import Decoding, OneToken
-from .parking import Away, Suffixes, check_return, put_back, read_suffixes, tokens_kept
+from .parking import Away, check_return, put_back, tokens_kept
 from .prefix import read_prompts, shared_inputs
 from .recording import Recorder, recorder_of
 from .slots import Frame, Shape, Size, Slots, WIDTH, rung
+from .suffixes import Suffixes, read_suffixes
 
 # %% ../../nbs/3_fast/09_static.ipynb #78eeff1f
 class Books:

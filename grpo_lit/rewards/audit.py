@@ -12,7 +12,9 @@ import html
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from ..tensors import visible
+from .arguments import OFFERED
 from .calls import RewardCaller, is_async, reward_arguments, reward_name, reward_parameters
+from .poison import poisoned_episodes
 
 # %% ../../nbs/2_rewards/36_audit.ipynb #b15e10d5
 GOLD = dict( # How the answer stands in a completion of each style
@@ -28,13 +30,19 @@ def _in_style(row, text):
     return GOLD.get(row.get('answer_style') or 'boxed', GOLD['boxed']).format(text)
 
 # %% ../../nbs/2_rewards/36_audit.ipynb #887ebce0
+def _first_gold(row):
+    "The main gold: of the column `answer`, or of `answers` where there is none; of a list its first"
+    for gold in (row.get('answer'), row.get('answers')):
+        if hasattr(gold, 'tolist'): gold = gold.tolist() # an array
+        if isinstance(gold, (list,tuple)) and gold: gold = gold[0]
+        if gold is not None and gold!='' and not isinstance(gold, (list,tuple)): return gold
+
 def gold_completion(row:dict # Of the data
                    ) -> str|None: # None where the row has no gold
     "The right answer as a policy would write it: the column `solution` or `answer`, in the style that the row asks for"
-    gold = row.get('answer')
-    if isinstance(gold, (list,tuple)) and gold: gold = gold[0]
+    gold = _first_gold(row)
     if row.get('solution') and not (gold and row.get('answer_style')): return str(row['solution'])
-    if gold is None or gold=='' or isinstance(gold, (list,tuple)): return None
+    if gold is None: return None
     written_out = '####' in str(gold) or '\\boxed' in str(gold)
     return str(gold) if written_out else _in_style(row, gold)
 
@@ -68,9 +76,10 @@ def _shortfall(f, row, gold, golds):
 
 # %% ../../nbs/2_rewards/36_audit.ipynb #76752bd5
 def _reads_data(f):
-    "Does `f` name a column of the data? Only such a reward can be right or wrong"
-    given = 'prompts','completions','completion_ids','trainer_state'
-    return any(p.name not in given for p in reward_parameters(f))
+    "Does `f` name a column of the data, and no record of an episode? Only such a reward finds a text right or wrong"
+    given = 'prompts','completions','completion_ids','trainer_state','log_metric','log_extra'
+    named = {p.name for p in reward_parameters(f)}
+    return not named & OFFERED and bool(named-set(given))
 
 def _spread(rows, n):
     "So many of the rows, evenly"
@@ -112,9 +121,7 @@ def check_gold(reward_funcs:list, # With TRL's signature; async ones, which may 
 # %% ../../nbs/2_rewards/36_audit.ipynb #e9a6d133
 def _answer_text(row, gold):
     "The bare answer of a row, or its gold completion where it has none"
-    answer = row.get('answer')
-    if isinstance(answer, (list,tuple)) and answer: return str(answer[0])
-    return str(answer or gold)
+    return str(_first_gold(row) or gold)
 
 # %% ../../nbs/2_rewards/36_audit.ipynb #7b561420
 def _material(row, others):
@@ -163,6 +170,14 @@ def degenerate_completions(row:dict, # Of the data
         'gold in noise': 'xq zzv '*300+gold+' zq vvx'*300}
 
 # %% ../../nbs/2_rewards/36_audit.ipynb #a14f6b84
+def _episodes(row, others):
+    "Episodes in which a document gives the answer and the policy does not: name -> completion"
+    prompt, _, answer, other, options = _material(row, others)
+    return poisoned_episodes(answer, _in_style(row, other), options, chat=not isinstance(row.get('prompt', ''), str))
+
+# %% ../../nbs/2_rewards/36_audit.ipynb #3835ced9
+def _said(completion): return completion if isinstance(completion, str) else ' / '.join(m['content'] for m in completion)
+
 def _html(text): return html.escape(visible(text))
 
 def _row(name, share, example):
@@ -174,7 +189,7 @@ class Audit:
     name:str # Of the reward
     rows:int # That were tried
     gold:float # Mean that the gold earned
-    earned:dict # name of a text -> share of rows on which it earned at least half of what the gold did, and an example
+    earned:dict # name of a text or episode -> share of rows on which it earned at least half of what the gold did, and an example
     failed:dict # name -> share of rows on which the reward raised or took too long
 
     @property
@@ -207,12 +222,13 @@ def audit_reward(f, # A reward function that reads a gold from the data
     answers = [_answer_text(r, gold_completion(r)) for r in data]
     golds, hits, fails = [], defaultdict(list), Counter()
     for i, row in enumerate(data):
-        tries = degenerate_completions(row, answers[i+1:]+answers[:i])
+        others = answers[i+1:]+answers[:i]
+        tries = degenerate_completions(row, others) | _episodes(row, others)
         gold, _, *values = _earned(f, row, [gold_completion(row), '', *tries.values()], timeout)
         golds.append(gold)
         for (name, text), v in zip(tries.items(), values):
             if v!=v and gold==gold: fails[name] += 1
-            elif gold > 0 and v >= gold/2: hits[name].append(text)
+            elif gold > 0 and v >= gold/2: hits[name].append(_said(text))
     known = [g for g in golds if g==g]
     if max(known, default=0) <= 0:
         raise ValueError(visible(f'reward {reward_name(f)} gives nothing for the gold answers '

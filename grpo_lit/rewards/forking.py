@@ -17,7 +17,9 @@ from .accounts import remove_tree
 
 # %% ../../nbs/2_rewards/16_forking.ipynb #5f86c25a
 START = '''
-import socket, sys, types
+import sys
+sys.path[:] = filter(None, sys.path) # not the working directory
+import socket, types
 folder, control, scratch, *preload = sys.argv[1:]
 inside = sys.modules['inside'] = types.ModuleType('inside')
 inside.__path__ = [folder]
@@ -110,8 +112,8 @@ class ForkServer:
         folder = Path(find_spec('grpo_lit.rewards.server').origin).absolute().parent
         passed = 'LD_LIBRARY_PATH', 'SYSTEMROOT', 'GRPO_LIT_LANDLOCK', 'GRPO_LIT_WITHOUT'
         env = {k: os.environ[k] for k in passed if k in os.environ}
-        env |= dict(OPENBLAS_NUM_THREADS='1', OMP_NUM_THREADS='1')
-        command = [sys.executable, '-I', '-c', START, str(folder), str(theirs.fileno()), self.scratch, *preload]
+        env |= dict(OPENBLAS_NUM_THREADS='1', OMP_NUM_THREADS='1', PYTHONHASHSEED='0')
+        command = [sys.executable, '-s', '-c', START, str(folder), str(theirs.fileno()), self.scratch, *preload]
         null = subprocess.DEVNULL
         with theirs: return subprocess.Popen(command, pass_fds=[theirs.fileno()], env=env, cwd='/',
                                              stdin=null, stdout=null, stderr=self.errors, start_new_session=True)

@@ -189,18 +189,19 @@ def evaluate(model, tokenizer, task, # A `Task` (its test rows), or rows with `p
              reward_timeout:float|None=60., # Seconds per call of a reward, and a tenth of it per row
              out=None, # A JSONL file: answers are kept there as they come, and those that are there are not asked for again
              tools:list|None=None, environment_factory=None, # As in `sample_episodes`: an answer may take several turns
+             play=None, # A `Play` in place of these, as a trainer has one
              **sampling # `top_p`, `top_k`, `min_p`, `stop`: for `sample_groups`; with tools `max_turns` and `OF_EPISODES`
             ) -> EvalResult:
     "Ask every question and count; an exception on the way, Ctrl-C too, has what was asked so far as its `result`"
-    questions = _questions(task, limit, batch_size, environment_factory is not None)
     graders, G = graders or {}, num_generations
-    play, rest = _play(tools, environment_factory, tokenizer, sampling)
+    play, rest = (play, dict(sampling)) if play else _play(tools, environment_factory, tokenizer, sampling)
+    questions = _questions(task, limit, batch_size, play is not None and play.owns_prompts)
     offered = play.offered(questions[0]) if play else {}
     length = max_completion_length or getattr(task, 'max_completion_length', 256)
     check_rewards([reward, *graders.values()], whole_row(questions), tokenizer, **offered)
     how = dict(questions=len(questions), num_generations=G, temperature=temperature, max_completion_length=length,
                batch_size=batch_size, seed=seed, reward=reward_name(reward), graders=list(graders)) | sampling
-    if play: how['tools'] = [getattr(f, '__name__', str(f)) for f in [*(tools or []), *play.kinds]]
+    if play: how['tools'] = play.names_of_tools
     if out: how['weights'] = weights_mark(model)
     answers = Answers(out, how, questions, batch_size)
     judged, room = dict(isolate=True, timeout=reward_timeout, caller=RewardCaller()), Room(rest.pop('max_rows', None))

@@ -38,7 +38,7 @@ def measure(trainer, task, # The policy, and who asks: a `Task`
     reward = reward_named(fitting_reward(task.test[0]))
     with phase(title, a.disable_tqdm) as progress, trainer.accelerator.autocast():
         return evaluate(model, trainer.tokenizer, task, attempts, a.temperature, a.max_completion_length,
-                        reward=reward, reference=reference, limit=questions, seed=a.seed, progress=progress)
+                        reward=reward, reference=reference, limit=questions, seed=a.seed, progress=progress, play=trainer.play)
 
 # %% ../../nbs/5_run/63_experiment.ipynb #3c394421
 def show_group(title:str, trainer, row:dict):

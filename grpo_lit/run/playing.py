@@ -14,6 +14,7 @@ from ..agents.turns import sample_episodes
 from ..core import Rollouts
 from .config import GRPOConfig
 from .rows import as_rows
+from ..sampling import check_fits
 from ..tasks import encode_prompt
 from ..tensors import no_such
 
@@ -34,6 +35,10 @@ class Play:
         return self.environments.kinds
 
     @property
+    def names_of_tools(self) -> list: # And of classes
+        return [getattr(f, '__name__', str(f)) for f in [*self.environments.tools, *self.kinds]]
+
+    @property
     def reused(self) -> bool: # Are instances reset again, as they cannot be copied?
         return self.environments.reused
 
@@ -48,9 +53,9 @@ class Play:
 
     def check(self, row):
         "Begin once; raises `ValueError` where that fails, or the chat template has no place for tools"
-        self.environments.check(row)
-        environment, = self.environments.make([row], 1, self.args.seed)
-        if failure := getattr(environment, 'failure', ''): raise ValueError(f'the environment cannot begin: {failure}')
+        try: environment, = self.environments.group(row, 1, self.args.seed)
+        except ValueError: raise
+        except Exception as e: raise ValueError(f'its environment cannot begin: {type(e).__name__}: {e}') from e
         if self.args.max_turns > 1: Frames(self.tokenizer, [self.tokenizer.eos_token_id])(environment)
         own = encode_prompt(row['prompt'], self.tokenizer) if row.get('prompt') else []
         self.added = max(self.added, len(first_ids(environment, self.tokenizer))-len(own))
@@ -59,12 +64,20 @@ class Play:
         "What the dry call of rewards is offered"
         two = self.environments.make([row], 2, self.args.seed)
         talks = [Episode([Turn(0, [], '')], 'end') for _ in two]
-        return dict(environments=[getattr(e, 'live', e) for e in two], episodes=talks)
+        live = [e.live for e in two]
+        return dict(episodes=talks) | (dict(environments=live) if any(e is not None for e in live) else {})
+
+    def fitting(self, environments:list, rows:list, G:int, model, most:int) -> list:
+        "The same; where the beginning that an environment made is too long for the model, one that ends at once"
+        for i, row in enumerate(rows if self.owns_prompts else []):
+            try: check_fits([len(first_ids(environments[i*G], self.tokenizer))], most, model)
+            except ValueError as e: environments[i*G:i*G+G] = self.environments.failed(row, G, str(e))
+        return environments
 
     def sample(self, model, rows:list, G:int, seed:int, columns:dict, max_rows:int|None, on_group, **sampling) -> Rollouts:
         "G episodes for each row"
         a = self.args
-        environments = self.environments.make(rows, G, seed)
+        environments = self.fitting(self.environments.make(rows, G, seed), rows, G, model, sampling['max_completion_length'])
         prompts = [row.get('prompt') for row in rows]
         return sample_episodes(model, self.tokenizer, prompts, environments=environments, num_generations=G, seed=seed,
                                columns=columns, max_rows=max_rows, on_group=on_group, max_turns=a.max_turns,
