@@ -1,9 +1,10 @@
 """The notebooks for GPUs run from their first cell to their last, with small stand-ins for model, data and machine."""
-import json
+import json, re
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
 import matplotlib, pytest, torch
+from scripted import undecided
 from stand_in import stand_in
 
 root = Path(__file__).parent.parent
@@ -72,3 +73,41 @@ def test_kaggle_goes_on_in_its_next_version(run, tmp_path):
     second = run('cases/kaggle.ipynb', KAGGLE_INPUT=inputs, KAGGLE_WORKING=tmp_path/'two')
     assert 'after going on' in second
     assert len((tmp_path/'two/gsm8k-run/metrics.jsonl').read_text().splitlines()) == 2
+
+RIVERS = ['Orre', 'Tolk', 'Marsk', 'Lenne', 'Skov', 'Aller']
+
+def towns(n):
+    "Questions as HotpotQA writes them: the second passage is named in the first"
+    def made(i):
+        river, town, painter = RIVERS[i%6], f'Hall{i}', f'Lund{i}'
+        said = {painter: f'{painter} is a painter from {town}.', town: f'{town} lies on the river {river}.', f'{river} family': f'{river} is a name.'}
+        context = [[title, [text]] for title, text in said.items()]
+        return dict(_id=f'q{i}', question=f'Which river flows through the town of the painter {painter}?', answer=river, type='bridge',
+                    level='easy', context=context, supporting_facts=[[painter, 0], [town, 0]])
+    return [made(i) for i in range(n)]
+
+def a_searcher(folder):
+    "A policy that searches, guesses, and calls what is not there, all at random; its template is Qwen3's"
+    def call(name, **arguments): return f'<tool_call>\n{json.dumps(dict(name=name, arguments=arguments))}\n</tool_call>'
+    texts = [call('search', query=q) for q in ('Lund0 painter', 'Hall0 river', 'Hall9')]
+    texts += [f'<answer>{river}</answer>' for river in RIVERS[:3]]+[call('look', query='Orre')]
+    model, tokenizer = undecided(texts, 'qwen3')
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+def test_an_agent_on_a_gpu(run, tmp_path):
+    out, data = tmp_path/'run', tmp_path/'hotpot.json'
+    data.write_text(json.dumps(towns(12)))
+    said = run('cases/agent_gpu.ipynb', GRPO_LIT_MODEL=a_searcher(tmp_path/'model'), HOTPOTQA=data, GRPO_LIT_OUT=out)
+    assert '8 questions to train on, 4 held out, 30 passages' in said and 'paired gain' in said
+    assert '<think>\n\n</think>' in said and '"name": "search"' in said
+    assert 'exact_match' in said and 'turn 1: ' in said and 'stop: ' in said
+    metrics = list(map(json.loads, (out/'metrics.jsonl').read_text().splitlines()))
+    assert len(metrics) == 2 and all(m['episodes/drift'] == 0 for m in metrics)
+    assert sum(m['tools/calls'] for m in metrics) > 0 and max(m['retrieval/recall'] for m in metrics) > 0
+    page = json.loads((root/'nbs/cases/agent_gpu.ipynb').read_text(encoding='utf-8'))
+    table, = [''.join(c['source']) for c in page['cells'] if '## What to look at' in ''.join(c['source'])]
+    named = re.findall(r'`([a-z_0-9]+(?:/[a-z_0-9]+)?)`', '\n'.join(line.split('|')[1] for line in table.splitlines() if line.startswith('| `')))
+    assert len(named) > 10 and set(named) <= set(metrics[0])
+    assert (out/'policy/model.safetensors').exists()

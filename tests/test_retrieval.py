@@ -236,10 +236,10 @@ def test_retrieval_reward_reads_what_came_back():
     rows = [[NEEDED[0]], NEEDED, [], None]
     def tool(text): return [dict(role='assistant', content=''), dict(role='tool', content=text), dict(role='assistant', content='a')]
     seen = tool('x\n'+NEEDED[0])
-    assert retrieval_reward([], [seen]*4, [], rows) == [1., .5, None, None]
-    assert retrieval_reward([], [NEEDED[0]], [], rows[:1]) == [None]            # a text without a record
+    assert retrieval_reward(completions=[seen]*4, supporting=rows) == [1., .5, None, None]
+    assert retrieval_reward([], [NEEDED[0]], [], supporting=rows[:1]) == [None]            # a text without a record
     said = [dict(role='assistant', content=NEEDED[0])]
-    assert retrieval_reward([], [said], [], rows[:1]) == [0.]                   # the policy's own words
+    assert retrieval_reward([], [said], [], supporting=rows[:1]) == [0.]                   # the policy's own words
 
 def test_worth_of_given_queries():
     engine = BM25Engine([Passage(' '.join(s), t) for t, s in PARTS])
@@ -279,6 +279,13 @@ def test_qa_rewards_have_no_holes(rows):
                                          (first_tags, ROWS, 'document: a comment'), (first_tags, CHATS, 'document, wrong answer'), (last_message, CHATS, 'document, no turn')])
 def test_readers_of_whole_texts_are_found_out(f, rows, hole):
     assert hole in audit_reward(f, rows).holes
+
+@real
+def test_golds_of_real_questions_earn_and_nothing_else_does():
+    rows = [r | dict(prompt=r['question']) for r in hotpotqa()[0]]
+    check_gold([qa_reward, qa_f1_reward], rows, sample=100)
+    assert audit_reward(qa_reward, rows).holes == []
+    assert audit_reward(qa_f1_reward, rows).gold == 1.
 
 def test_golds_in_a_column_answers():
     rows = [{k: v for k, v in r.items() if k!='answer'} for r in ROWS]

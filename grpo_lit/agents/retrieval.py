@@ -177,8 +177,8 @@ def observations(completion, # A string, or messages
     if isinstance(completion, str): return None
     return [str(m.get('content') or '') for m in completion if m.get('role')=='tool']
 
-def retrieval_reward(prompts, completions, completion_ids, # B each
-                     supporting, # B lists of texts, as `load_qa` gives them
+def retrieval_reward(prompts=None, completions=(), completion_ids=None, # B each
+                     *, supporting, # B lists of texts, as `load_qa` gives them
                      episodes=None, # B records of turns
                      log_metric=None, # What notes a metric of the run
                      **columns

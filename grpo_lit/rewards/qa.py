@@ -97,7 +97,7 @@ def _qa_rows(completions, answer, answers, style, hops, type, log_metric, episod
         yield scores
 
 # %% ../../nbs/2_rewards/04b_qa.ipynb #d89e8afd
-def qa_reward(prompts, completions, completion_ids, # B each
+def qa_reward(prompts=None, completions=(), completion_ids=None, # B each
               answer=None, # B golds, or lists of them
               answers=None, # B more
               answer_style=None, # B styles for `extract_answer`; None: see `qa_answer`
@@ -109,7 +109,7 @@ def qa_reward(prompts, completions, completion_ids, # B each
     rows = _qa_rows(completions, answer, answers, answer_style, hops, type, log_metric, **columns)
     return [row['exact_match'] for row in rows]
 
-def qa_f1_reward(prompts, completions, completion_ids, answer=None, answers=None, answer_style=None,
+def qa_f1_reward(prompts=None, completions=(), completion_ids=None, answer=None, answers=None, answer_style=None,
                  hops=None, type=None, log_metric=None, **columns) -> list: # 0.0 to 1.0, None where there is no gold
     "How many words has the answer right? F1, as in SQuAD; what hedges has none"
     rows = _qa_rows(completions, answer, answers, answer_style, hops, type, log_metric, **columns)
