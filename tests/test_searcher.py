@@ -128,7 +128,7 @@ def test_a_chain_written_by_hand_earns_one(task):
     assert sum(others) == 0
 
 def test_a_group_has_one_world(policy, task):
-    ro = sample_episodes(*policy, [r['prompt'] for r in task.test[:4]], None, World, 8, seed=3,
+    ro = sample_episodes(*policy, [r['prompt'] for r in task.test[:4]], None, World, 8, 4, 64, seed=3,
                          columns=dict(facts=[r['facts'] for r in task.test[:4]]))
     for group in range(4):
         said = {}

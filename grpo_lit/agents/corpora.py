@@ -112,17 +112,9 @@ def read_passages(source # A path of a JSON or JSONL file, or rows with a text, 
 # %% ../../nbs/4_agents/08_corpora.ipynb #3937d754
 GOLDS = 'answer', 'answers', 'golden_answers', 'answer_aliases', 'aliases', 'possible_answers'
 
-def _flat(value):
-    "What stands in lists and objects, and what is written as a list"
-    if hasattr(value, 'tolist'): value = value.tolist()
-    if isinstance(value, dict):
-        value = [value.get(k) for k in ('value', 'text', 'aliases', 'normalized_aliases')]
-    if isinstance(value, (list, tuple)): return [v for one in value for v in _flat(one)]
-    return [value]
-
 def golds_of(row:dict) -> list: # Of different strings
     "Everything that counts as the answer, the main one first"
-    return [_clean(g) for g in word_golds([v for name in GOLDS for v in _flat(row.get(name))])]
+    return [_clean(gold) for gold in word_golds(*map(row.get, GOLDS))]
 
 # %% ../../nbs/4_agents/08_corpora.ipynb #3784c01d
 def _pairs(value, first, second):
@@ -183,13 +175,18 @@ def load_qa(questions, # A path of a JSON or JSONL file, or rows
             raise ValueError(f'{place}: its passages cannot be read ({type(e).__name__}: {e})') from e
         for p, _ in brought: own.setdefault((p.title, p.text), Passage(p.text, p.title, str(len(own))))
         supporting = [p for p, supports in brought if supports]
-        for number in _flat(_named(row, SUPPORTING) or []):
+        for number in _ids(_named(row, SUPPORTING)):
             if str(number) not in by_id: raise ValueError(f'{place}: the passage {number!r:.60} that supports the answer is not in the corpus')
             supporting.append(by_id[str(number)])
         rows.append(_question(place, row, supporting))
     if not rows: raise ValueError(f'{visible(str(questions))[:80]!r} holds no questions')
     if unanswerable: log.warning('%d questions without an answer are left out', unanswerable)
     return rows, passages or [p for p in own.values() if p.text]
+
+def _ids(value):
+    if hasattr(value, 'tolist'): value = value.tolist()
+    if value is None: return []
+    return value if isinstance(value, (list, tuple)) else [value]
 
 def _are_passages(corpus): return isinstance(corpus, list) and all(isinstance(p, Passage) for p in corpus)
 

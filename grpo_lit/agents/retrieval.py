@@ -45,7 +45,7 @@ class BM25Engine(_Engine):
     "Passages by the words of a query, the best first"
     def __init__(self,
                  passages, # Of `Passage`, or texts
-                 most:int=20, # At most so many come back
+                 most:int=100, # At most so many come back
                  k1:float=1.2, b:float=.75, # See `BM25`
                  library:bool|None=None): # Let `bm25s` count; None: if it is installed
         self._take(passages, most)
@@ -70,7 +70,7 @@ def _library_scores(texts, k1, b):
 class FTS5Engine(_Engine):
     "Passages by the words of a query, with SQLite's index; the best first"
     def __init__(self, passages, # Of `Passage`, or texts
-                 most:int=20, # At most so many come back
+                 most:int=100, # At most so many come back
                  path:str=':memory:'): # Of a new file for the index
         self._take(passages, most)
         self.turn = threading.Lock()
