@@ -90,7 +90,7 @@ def search_demo(settings:dict, # Of `GRPOConfig`, where they differ from `SEARCH
     before, first = by_hops(look(task.test)), look(shown)
     say('\n'.join(['before training:', '', *episode_lines(first), '']))
     home = trainer.reference or Reference(trainer.model)
-    summary = whole_run(trainer, task, len(task.test), reference=home, attempts=4)
+    summary = whole_run(trainer, task, len(task.test), reference=home)
     if summary['interrupted']: return summary
     say('\n'.join(['', 'after training:', '', *episode_lines(look(shown)), '']))
     say(hops_table(before, by_hops(look(task.test))))
