@@ -415,3 +415,26 @@ def test_hostile_text_is_shown_as_text():
     model, tokenizer = scripted([call('a', 'qwen2_5'), '<script>alert(1)</script>\x1b[31m'])
     ro = episodes(model, tokenizer, [asked('What is a?', 'qwen2_5')], [tool(lambda key: '<img src=x onerror=alert(2)>\x1b[2J')])
     assert '<script>' not in ro._repr_html_() and '<img' not in ro._repr_html_() and '\x1b' not in ro.table()+ro._repr_html_()
+
+# Cost -----------------------------------------------------------------------------------------------------------------
+
+@pytest.mark.slow
+def test_turns_cost_about_what_as_many_tokens_in_one_turn_cost(capsys):
+    from grpo_lit import load_policy, sample_groups
+    from grpo_lit.agents.searcher import World, search_task
+    torch.set_num_threads(1)
+    model, tokenizer = load_policy('tiny-searcher', device='cpu')
+    rows = search_task().test[:16]
+    prompts, columns = [r['prompt'] for r in rows], dict(facts=[r['facts'] for r in rows])
+    def in_turns(): return sample_episodes(model, tokenizer, prompts, environment_factory=World, num_generations=8, seed=0, columns=columns,
+                                           max_completion_length=64)
+    tokens = round(in_turns().reach.float().mean().item())
+    def in_one(): return sample_groups(model, tokenizer, prompts, 8, tokens, seed=0, generation_kwargs=dict(min_new_tokens=tokens))
+    def seconds(f):
+        start = time.perf_counter()
+        f()
+        return time.perf_counter()-start
+    in_one()
+    turns, one = (min(seconds(f) for _ in range(5)) for f in (in_turns, in_one))
+    with capsys.disabled(): print(f'\n128 episodes of {tokens} tokens: {turns:.3f} s in turns, {one:.3f} s in one turn, ratio {turns/one:.2f}')
+    assert turns < 3*one # 1.5 is the aim; other work on the machine must not fail this
