@@ -1,7 +1,7 @@
 # made by tools/stubs.py: edit the source, then run it
 from typing import Any
 
-__all__ = ['TINY', 'PICKLES', 'HUB', 'tiny_tokenizer', 'new_tiny', 'check_tokenizer', 'eos_ids', 'unmark_quantized', 'refuse_pickles', 'base_of', 'borrow_eos', 'load_policy', 'has_adapter', 'Reference', 'add_lora']
+__all__ = ['TINY', 'EMBEDDED', 'PICKLES', 'HUB', 'tiny_tokenizer', 'new_tiny', 'check_tokenizer', 'eos_ids', 'unmark_quantized', 'refuse_pickles', 'base_of', 'borrow_eos', 'load_policy', 'has_adapter', 'Reference', 'add_lora']
 
 import json, struct
 
@@ -52,6 +52,8 @@ def unmark_quantized(model):
     ...
 
 TINY = Path(str(files('grpo_lit'))) / 'data' / 'tiny'
+
+EMBEDDED = {name: TINY.with_name(name) for name in ('tiny', 'tiny-searcher')}
 
 PICKLES = ('.bin', '.pt', '.pth', '.ckpt', '.pkl')
 

@@ -155,8 +155,8 @@ def encode_prompt(prompt:str|list, # Plain text, or messages `{"role", "content"
 def with_template(tokenizer,
                   options:dict|None # For the chat template, for example dict(enable_thinking=False)
                  ): # `tokenizer` itself where there are none
-    "A copy of the tokenizer whose chat template gets these options"
+    "A copy of the tokenizer whose chat template gets these options, beside those that it has"
     if not options: return tokenizer
     found = copy.copy(tokenizer)
-    found.template_options = dict(options)
+    found.template_options = getattr(tokenizer, 'template_options', {}) | options
     return found

@@ -11,6 +11,7 @@ from grpo_lit.run.precision import precision
 from grpo_lit.run.prepare import new_accelerator
 from grpo_lit.run.sampler import Sampler
 from grpo_lit.tasks import addition_task
+import test_parking
 from pretended import MixedDevices, NAME, pretended_gpu
 
 pytestmark = pytest.mark.filterwarnings('ignore')
@@ -149,6 +150,21 @@ def test_run_with_static_shapes(name, gpu, monkeypatch):
     static_shapes(monkeypatch)
     play(name)
     assert gpu['token'].times
+
+
+@pytest.mark.parametrize('way', test_parking.KINDS)
+def test_rows_that_wait(way):
+    "Parked and back on the device, as texts of their own on the CPU; Python waits for the device once a wave, not once a row or layer"
+    model = test_parking.new_model('gemma2')
+    with pretended_gpu() as ledger:
+        there = test_parking.new_model('gemma2').to(NAME)
+        state = test_parking.KINDS[way](there)
+        state.rejoin = ledger.around('rejoin', state.rejoin)
+        game = test_parking.Play(state, seed=1)
+        test_parking.several_turns(game, cut=1)
+        notes = [(text, logits.cpu()) for text, logits in game.notes]
+    test_parking.check(model, notes, 1e-5)
+    assert ledger['rejoin'].each('waits') <= 12, ledger['rejoin']
 
 
 # Resuming ------------------------------------------------------------------------------------------------------------

@@ -223,6 +223,32 @@ def test_several_environments_in_one_run():
     failed = {c.failure for e, a in zip(ro.episodes, asks) if a for c in e.calls}
     assert failed <= {'unknown', 'limit'} # the tool of the other kind
 
+def test_an_environment_that_is_down_now_and_then(tmp_path):
+    class Down(Counter):
+        def reset(self, target, **row):
+            if target == 13 and begun: raise ConnectionError('no server')
+            super().reset(target)
+    begun = []
+    rows = [dict(prompt=asked('Count?'), target=t) for t in (1, 13, 2, 13)]
+    t = new_run(rewards=says_yes, rows=rows, tools=None, more=dict(environment_factory=Down), output_dir=str(tmp_path/'run'))
+    begun.append(True)
+    t.train()
+    ro, down = t.last_rollouts, torch.tensor([bool(e.failure) for e in t.last_rollouts.episodes])
+    assert down.any() and not down.all() and torch.equal(ro.rewards.isnan(), down)
+    assert (ro.advantages[down] == 0).all() and len(t.history) == 3
+    assert [bool(e.failure) for e in episodes_in(load_rollouts(t.run.path, steps=3))] == down.tolist()
+
+@pytest.mark.parametrize('tools', [[look], None])
+def test_what_a_reward_notes_of_conversations_is_kept(tools):
+    def noting(completions, log_extra, log_metric, **columns):
+        log_extra('turns', [len(c) for c in completions])
+        log_metric('longest', max(map(len, completions)))
+        return [float(len(c)) for c in completions]
+    t = new_run(rewards=noting, tools=tools, max_steps=1)
+    t.train()
+    ro = t.last_rollouts
+    assert ro.notes['turns'] == ro.reward_table[:, 0].int().tolist() and t.history[0]['longest'] == max(ro.notes['turns'])
+
 def test_what_cannot_begin_is_said_before_the_first_token():
     def said(**how):
         more = {name: how.pop(name) for name in ('environment_factory',) if name in how}

@@ -230,12 +230,13 @@ def test_who_hangs_does_not_keep_others_from_writing():
     assert drifted(ro) == 0 and gap(policy[0], ro) <= 1e-4
 
 def test_a_thread_that_cannot_be_had(policy, monkeypatch):
-    start, refused = threading.Thread.start, []
-    def scarce(self):
+    from grpo_lit.agents import waiting
+    start, refused = waiting.start_new_thread, []
+    def scarce(work, arguments):
         if len(refused) < 40 and not refused.append(1): raise RuntimeError("can't start new thread")
-        return start(self)
+        return start(work, arguments)
     plain = sampled(policy)
-    monkeypatch.setattr(threading.Thread, 'start', scarce)
+    monkeypatch.setattr(waiting, 'start_new_thread', scarce)
     assert_same(sampled(policy), plain)
     assert len(refused) == 40
 

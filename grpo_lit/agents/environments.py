@@ -11,7 +11,7 @@ __all__ = ['log', 'Unplayable', 'Environments', 'environments_for']
 import copy, inspect, logging
 from ..tensors import no_such, seed_for
 from .alike import copies, opened, reset_arguments, seeded, tool_methods
-from .answering import Answer, Environment, Frames, ToolEnvironment, calls_for, first_ids
+from .answering import Answer, Environment, Frames, ToolEnvironment, calls_for, first_ids, unseen_tools
 from .calls import ChatCalls
 from .tools import Toolbox, error_text
 
@@ -32,7 +32,11 @@ class _Kind:
         self.own = isinstance(self.first, Environment)
         self.methods = [] if self.own else tool_methods(self.first)
         self.alone = copies(self.first, 1) is None
-        self.pool, self.used = [self.first] if self.alone else [], 0
+        self.pool, self.used = [self.first], 0
+        if self.alone: self.say_alone()
+
+    def say_alone(self):
+        log.warning(f'{self.title} cannot be copied: each member of a group gets an instance of its own, reset with the same seed')
 
     def build(self, i):
         with seeded(seed_for(0, 'environment', i)): return self.factory()
@@ -56,8 +60,8 @@ class _Kind:
         if self.alone: return [first, *(self.reset(row, seed) for _ in range(G-1))]
         others = copies(first[0], G-1)
         if others is None: # it cannot be copied once it has been reset
-            log.warning(f'{self.title} cannot be copied: each member of a group gets an instance of its own, reset with the same seed')
             self.alone = True
+            self.say_alone()
             return self.members(row, G, seed)
         return [first, *((o, first[1]) for o in others)]
 
@@ -112,7 +116,9 @@ class Environments:
 
     def _reader(self, prompt, box):
         key = isinstance(prompt, str), tuple(box.names)
-        if key not in self.readers: self.readers[key] = calls_for(prompt, box, self.tokenizer, self.call_format)
+        if key not in self.readers:
+            self.readers[key] = calls_for(prompt, box, self.tokenizer, self.call_format)
+            if unseen := unseen_tools(prompt, box, self.tokenizer): log.warning(unseen)
         return self.readers[key]
 
     def _member(self, kind, row, instance, told):

@@ -114,9 +114,12 @@ def drifted(rollouts:Rollouts) -> int:
     rows = zip(rollouts.episodes, rollouts.completion_ids.tolist(), rollouts.completion_mask.tolist())
     for episode, ids, mask in rows:
         if episode is None: continue
-        drawn = [(at, token) for t in episode.turns for at, token in enumerate(t.ids, t.begin)]
-        kept = {(at, token) for at, (token, m) in enumerate(zip(ids, mask)) if m}
-        changed += max(len(kept), len(drawn))-len(kept.intersection(drawn))
+        counted = 0
+        for t in episode.turns:
+            now, counts = ids[t.begin:t.end], mask[t.begin:t.end]
+            changed += sum(a!=b or not m for a, b, m in zip(t.ids, now, counts))+len(t.ids)-len(now)
+            counted += sum(counts)
+        changed += sum(mask)-counted # nobody drew them
     return changed
 
 def episode_metrics(rollouts:Rollouts) -> dict: # Of floats; empty where there are no episodes

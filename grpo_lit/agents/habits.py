@@ -12,7 +12,7 @@ import random
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-from .searcher import KIND, NAMES, NOTHING, RELATIONS, World
+from .searcher import KIND, NAMES, NOTHING, RELATIONS, WEATHER, World
 from .searcher import best_searches, blind_searches, parts_of
 
 # %% ../../nbs/4_agents/11b_habits.ipynb #679c3bf8
@@ -20,7 +20,7 @@ SEARCH_HABITS = dict(none=.30, once=.27, twice=.18, astray=.25) # How often each
 
 def stray_query(row:dict, rng:random.Random) -> str:
     "Another fact about the place that is asked for, or the same about another place"
-    *_, asked = parts_of(row)
+    _, asked = parts_of(row)
     relation, place = asked.split()[0], asked.split()[-1]
     others = [f'{r} of {place}' for r in RELATIONS]
     elsewhere = f'{relation} of {rng.choice(NAMES[KIND[place]])}'
@@ -40,22 +40,23 @@ def search_habit(row:dict, # From `questions`
                  rng:random.Random # Draws the habit and the guesses
                 ) -> list: # Texts: what the policy writes and what the library says, in turn
     "An episode in one of four habits"
-    told, name, asked = parts_of(row)
+    told, asked = parts_of(row)
     habit = rng.choices(list(SEARCH_HABITS), SEARCH_HABITS.values())[0]
     world, turns = World(row['facts']), []
-    found = name if told==asked and habit=='none' else NOTHING
+    found = row['answer'] if told==asked and habit=='none' else NOTHING
     for query in queries_of(habit, row, rng):
         found = world.search(query)
         turns += [f'<search>{query}</search>', found]
+    if found==NOTHING and rng.random() < .5: return [*turns, NOTHING]
     if found==NOTHING: found = rng.choice(NAMES[RELATIONS[asked.split()[0]][1]])
     return [*turns, f'<answer>{found}</answer>']
 
 # %% ../../nbs/4_agents/11b_habits.ipynb #90375b12
-def searcher_tokenizer() -> PreTrainedTokenizerFast: # Pads on the left; 179 tokens
+def searcher_tokenizer() -> PreTrainedTokenizerFast: # Pads on the left; 186 tokens
     "One token for each word, name and tag"
     special = ['<pad>', '<s>', '</s>', '<unk>']
     tags = [f'<{end}{tag}>' for tag in ('search', 'result', 'answer') for end in ('', '/')]
-    words = [*RELATIONS, 'of', 'the']
+    words = [*RELATIONS, *WEATHER, 'of', 'the', 'in']
     marks = ['News', NOTHING, ':', ': ', '.', '?', ' ', '\n']
     names = [name for kind in NAMES.values() for name in kind]
     vocab = special+tags+[f'{word} ' for word in words]+words+marks+names

@@ -120,18 +120,18 @@ def around_answers(tokenizer, names, answers, template):
 # %% ../../nbs/4_agents/02d_templates.ipynb #65e664d5
 def text_manner(tokenizer, names, answers, template):
     "What a template does to the text of an answer"
-    probe = '  zqa"\\\n<é>&zqb  '
+    probe = '  zqleft"\\\n<é>&zqright  '
     said = [dict(m, content=m['content'].replace(_told(0), probe)) for m in answers(names[:1])]
     for thinks, calls in TURNS:
         try: text = _rendered(tokenizer, [_turn(names[:1], thinks, calls), *said], template)
         except Refused: continue
         break
     else: return str
-    found = re.search(r'( *)zqa(.*?)zqb', text, re.DOTALL)
+    found = re.search(r'( *)zqleft(.*?)zqright', text, re.DOTALL)
     trim = str.strip if found and not found[1] else str
     for ascii in (False, True):
         as_json = lambda s, ascii=ascii: json.dumps(s, ensure_ascii=ascii)[1:-1]
-        if found and as_json(probe.strip())==f'zqa{found[2]}zqb': return lambda s: as_json(trim(s))
+        if found and as_json(probe.strip())==f'zqleft{found[2]}zqright': return lambda s: as_json(trim(s))
     return trim
 
 # %% ../../nbs/4_agents/02d_templates.ipynb #b83e9684

@@ -9,6 +9,7 @@ __all__ = ['GRACE', 'WORDS', 'LONGEST', 'seconds_of', 'Pending', 'Heard', 'in_wo
 
 # %% ../../nbs/4_agents/05b_waiting.ipynb #8815e187
 import threading, time
+from _thread import start_new_thread
 from typing import NamedTuple
 from .episodes import CallRecord
 
@@ -35,7 +36,7 @@ class Pending:
 
     def start(self) -> bool: # False where there is no thread to be had just now
         if self.begun is not None: return True
-        try: threading.Thread(target=self.work, daemon=True).start()
+        try: start_new_thread(self.work, ())
         except RuntimeError: return False
         self.begun = self.begun or time.monotonic()
         return True

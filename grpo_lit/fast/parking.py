@@ -1,4 +1,4 @@
-"""A row that waits for an answer is put aside; the answer is read in one pass, behind what the row has written
+"""A row that waits for an answer is put aside, and comes back with the keys and values that it had
 
 Docs: https://grpo-lit.github.io/grpo-lit/3_fast/parking.html.md"""
 
@@ -70,7 +70,8 @@ class Away:
 def tokens_kept(keep, written:list, copied:list) -> list: # Of tails
     "How much of each tail stays: its copy of the prompt, and `keep` of the tokens behind the prompt"
     keep = [int(n) for n in keep]
-    if len(keep)!=len(written): raise ValueError(f'{len(written)} rows are parked, and `keep` has {len(keep)} numbers')
+    if len(keep)!=len(written):
+        raise ValueError(f'{len(written)} rows are parked, and `keep` has {len(keep)} numbers')
     for n,w,c in zip(keep, written, copied):
         if not 0 <= n <= w-c: raise ValueError(f'keep={n}, but the row has {w-c} tokens behind its prompt')
     return [n+c for n,c in zip(keep, copied)]

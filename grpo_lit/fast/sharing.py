@@ -9,6 +9,7 @@ __all__ = ['HALF', 'avoid_cudnn_attention', 'share_prefix', 'share_alike', 'Fork
 
 # %% ../../nbs/3_fast/10_sharing.ipynb #a34a3884
 import contextlib, threading, warnings, weakref
+from itertools import compress
 import torch
 from transformers.cache_utils import DynamicCache
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
@@ -225,7 +226,8 @@ class Forked:
 
     def park(self, rows, keep):
         rows = torch.as_tensor(rows).tolist()
-        texts = [ids[seen==1].tolist() for ids,seen in zip(self.ids[rows], self.seen[rows])]
+        pairs = zip(self.ids[rows].tolist(), self.seen[rows].tolist())
+        texts = [list(compress(ids, seen)) for ids,seen in pairs]
         begun = [self.begun[i] for i in rows]
         kept = tokens_kept(keep, [len(t) for t in texts], begun)
         texts = {i:t[:n] for i,(t,n) in enumerate(zip(texts, kept))}

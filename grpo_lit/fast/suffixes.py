@@ -18,7 +18,7 @@ PORTION = 2**25 # Scores that are computed at once
 
 class Suffixes:
     "Several new tokens of each row end to end: attention over its prompt and its tail, which they join"
-    def __init__(self, seats, # owner and written of all rows, the new tokens among them; lengths and longest of prompts
+    def __init__(self, seats, # owner and written of all rows, the new tokens among them; the prompts' lengths
                  store, # prefix: layer -> keys and values of prompts; `extend` writes into tails
                  first:int, counts:list, # The rows from `first` on have so many new tokens each
                  wide:int # Tokens of the longest tail
@@ -27,13 +27,14 @@ class Suffixes:
         self.store, self.longest, self.wide, self.masks = store, seats.longest, wide, {}
         self.rows, self.new = len(counts), Ragged(n)
         self.there = there = slice(first, first+len(counts))
-        self.owner, self.lengths = seats.owner[there], seats.lengths[seats.owner[there]]
+        self.owner = seats.owner[there]
+        self.lengths = seats.lengths[self.owner]
         self.groups = Groups(self.owner, len(seats.lengths))
         t = torch.arange(max(counts), device=n.device)
-        last = seats.written[there]
-        self.at = (last-n)[:,None]+torch.minimum(t, n[:,None]-1) # (n, L) in the tail; behind the last: as the last
+        end = seats.written[there]
+        self.at = (end-n)[:,None]+torch.minimum(t, n[:,None]-1) # (n, L) in the tail; holes: as the last
         self.row = self.new.flat//len(t)
-        self.line, self.place = first+self.row, self.at.flatten()[self.new.flat] # of each token, in the tails
+        self.line, self.place = first+self.row, self.at.flatten()[self.new.flat] # of each token
 
     def inputs(self, ids): # (N,) tokens
         pos = self.lengths[self.row]+self.place
@@ -49,7 +50,7 @@ class Suffixes:
             how = self.mask(rows, window, compute_dtype(q), n), scale, softcap
             if prompts and few: out.append(attend_shared(self.groups, q, prompts, tails, *how))
             else: out.append(attend(q[rows], *self.joined(prompts, tails, rows), *how))
-        if len(portions) > 1: self.masks.clear()
+            if len(portions) > 1: self.masks.clear()
         return self.new.gather(torch.cat(out))[None]
 
     def portions(self, q): # Slices of the rows, for which not too many scores are computed at once

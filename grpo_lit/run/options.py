@@ -147,6 +147,7 @@ CHOICES = dict( # Setting -> its values
     dtype='auto float32 bfloat16 float16',
     model_dtype='auto float32 bfloat16 float16',
     prompt_style='plain few-shot chat',
+    task='addition search',
     eval_strategy='no steps epoch',
     save_strategy='no steps epoch',
     logging_strategy='no steps epoch',
@@ -156,7 +157,7 @@ CHOICES = dict( # Setting -> its values
 POSITIONAL = dict(plot=('run',), show=('run',), sample=('model', 'prompt'), compare=('run', 'other')) # Without a flag
 
 EXAMPLES = dict(
-    demo=['grpo-lit demo', 'grpo-lit demo --steps 20 --seed 1 --out runs/try'],
+    demo=['grpo-lit demo', 'grpo-lit demo --task search', 'grpo-lit demo --steps 20 --seed 1 --out runs/try'],
     train=['grpo-lit train --model Qwen/Qwen3-0.6B --data gsm8k --max-steps 200 --out runs/gsm8k',
            'grpo-lit train --model tiny --data sums.csv --reward my_rewards.py:close_enough',
            'grpo-lit train --config run.toml --set learning_rate=5e-6 --dry-run',

@@ -14,6 +14,7 @@ from ..agents.turns import sample_episodes
 from ..core import Rollouts
 from .config import GRPOConfig
 from .rows import as_rows
+from ..sampling import check_fits
 from ..tasks import encode_prompt
 from ..tensors import no_such
 
@@ -66,10 +67,17 @@ class Play:
         live = [e.live for e in two]
         return dict(episodes=talks) | (dict(environments=live) if any(e is not None for e in live) else {})
 
+    def fitting(self, environments:list, rows:list, G:int, model, most:int) -> list:
+        "The same; where the beginning that an environment made is too long for the model, one that ends at once"
+        for i, row in enumerate(rows if self.owns_prompts else []):
+            try: check_fits([len(first_ids(environments[i*G], self.tokenizer))], most, model)
+            except ValueError as e: environments[i*G:i*G+G] = self.environments.failed(row, G, str(e))
+        return environments
+
     def sample(self, model, rows:list, G:int, seed:int, columns:dict, max_rows:int|None, on_group, **sampling) -> Rollouts:
         "G episodes for each row"
         a = self.args
-        environments = self.environments.make(rows, G, seed)
+        environments = self.fitting(self.environments.make(rows, G, seed), rows, G, model, sampling['max_completion_length'])
         prompts = [row.get('prompt') for row in rows]
         return sample_episodes(model, self.tokenizer, prompts, environments=environments, num_generations=G, seed=seed,
                                columns=columns, max_rows=max_rows, on_group=on_group, max_turns=a.max_turns,
