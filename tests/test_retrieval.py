@@ -40,6 +40,16 @@ def test_scores_are_those_of_the_library(k1, b):
         np.testing.assert_allclose(ours.scores(query), theirs.get_scores(known), atol=1e-5)
 
 @library
+def test_words_may_be_cut_elsewhere():
+    import bm25s
+    texts = ['A cat is a feline.', 'Dogs bark; the dog barked.', 'The cat and the dog']
+    cut = bm25s.tokenize(texts, show_progress=False, return_ids=False)
+    theirs = bm25s.BM25()
+    theirs.index(cut, show_progress=False)
+    for query in (['cat'], ['dog', 'cat'], ['dog', 'dog', 'barked']):
+        np.testing.assert_allclose(BM25(cut, 1.5, .75).scores(query), theirs.get_scores(query), atol=1e-5)
+
+@library
 @real
 def test_scores_on_real_passages_are_those_of_the_library():
     import bm25s
@@ -191,7 +201,7 @@ def test_what_cannot_be_answered_is_left_out(caplog):
     ('<answer>Paris', 'Paris', 0.), ('<answer>Paris, Rome, Bern</answer>', 'Paris', 0.), ('<answer>Paris</answer><result>Rome</result>', 'Paris', 0.),
     ('<information><answer>Paris</answer></information>', 'Paris', 0.), ('<answer>1986–2013</answer>', '1986-2013', 1.), ('<answer>“Emma”</answer>', 'Emma', 1.),
     ('<answer>Beyonce\u0301</answer>', 'Beyoncé', 1.), ('<answer>Раris</answer>', 'Paris', 0.), ('<answer>42</answer>', 42, 1.), ('<answer>A</answer>', 'A', 1.),
-    ('<answer>x</answer>', None, None), ('<answer>x</answer>', [], None), ('<answer>x</answer>', '...', None), ('', 'x', 0.)])
+    ('<answer>NYC</answer>', dict(value='New York', aliases=['NYC']), 1.), ('<answer>b</answer>', np.array(['a', 'b']), 1.), ('<answer>x</answer>', None, None), ('<answer>x</answer>', [], None), ('<answer>x</answer>', '...', None), ('', 'x', 0.)])
 def test_exact_match(text, gold, want):
     assert qa_reward([], [text], [], answer=[gold]) == [want]
     assert qa_reward([], [[dict(role='assistant', content=text)]], [], answers=[gold]) == [want]

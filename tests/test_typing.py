@@ -78,6 +78,8 @@ print(verdict.status, run_tests('x = 1', ['assert x == 1']).passed)
 audit_reward(code_reward, task.train)
 fit_sft(model, tokenizer, task.train, steps=2)
 sft_loss(logps, ro.completion_mask)
+search = search_tool(lambda query: ['a text'], k=3)
+episodes: Rollouts = sample_episodes(model, tokenizer, ['?'], tools=[search], max_turns=2)
 
 def length_reward(completions, **kwargs):
     return [-float(len(o)) for o in completions]
@@ -101,7 +103,7 @@ names += [R.cosine_length(accuracy_reward, 256), R.group_length(accuracy_reward)
 names += [R.repetition(), R.one_script('Latin'), R.model_reward('name'), R.pairwise_judge('name', concurrency=4)]
 names += [R.judge_reward('name', base_url='http://localhost:8000/v1', max_retries=2), R.check_rewards, R.reward_name]
 names += [R.RewardCaller, R.RewardContractError, R.RewardTimeout, R.check_gold, R.Audit, R.gold_completion]
-names += [R.degenerate_completions]
+names += [R.degenerate_completions, R.qa_reward, R.qa_f1_reward, R.qa_answer('Paris')]
 '''
 
 def test_the_script_uses_every_name_at_the_doors():

@@ -17,16 +17,18 @@ def _gpus(): return list(range(torch.cuda.device_count())) if torch.cuda.is_init
 @contextlib.contextmanager
 def seeded(seed:int):
     "Inside, the random numbers of Python, numpy and torch begin with this seed; afterwards they go on as if nothing had been"
-    python, numpy = random.getstate(), np.random.get_state()
+    python, numpy, cpu, gpus = random.getstate(), np.random.get_state(), torch.get_rng_state(), _gpus()
     try:
-        with torch.random.fork_rng(devices=_gpus()):
+        with torch.random.fork_rng(devices=gpus, enabled=bool(gpus)):
             random.seed(seed)
             np.random.seed(seed % 2**32)
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed) # `torch.manual_seed` asks for every kind of device, a millisecond long
+            if gpus: torch.cuda.manual_seed_all(seed)
             yield
     finally:
         random.setstate(python)
         np.random.set_state(numpy)
+        torch.set_rng_state(cpu)
 
 # %% ../../nbs/4_agents/03b_alike.ipynb #e81ed30f
 def _speaks_of(value, instance):

@@ -23,13 +23,15 @@ def terms(text:str) -> list: # Of strings
     return _WORD.findall(_ACCENTS.sub('', plain))
 
 # %% ../../nbs/4_agents/07_bm25.ipynb #b282b8e4
+def _words(text): return list(text) if isinstance(text, (list, tuple)) else terms(str(text))
+
 class BM25:
     "For each passage how well it fits a query; read-only once it is made, so threads may share it"
     def __init__(self,
-                 texts:list, # N strings
+                 texts:list, # N strings, or lists of words that were cut elsewhere
                  k1:float=1.2, # How slowly the count of a word saturates; 0: it is there or not
                  b:float=.75): # How much the length of a passage counts; 0: not at all
-        counts = [Counter(terms(t)) for t in texts]
+        counts = [Counter(_words(t)) for t in texts]
         lengths = np.array([sum(c.values()) for c in counts], float)
         slack = k1*(1-b+b*lengths/max(lengths.mean(), 1e-9)) if counts else lengths
         places = defaultdict(list)
@@ -41,10 +43,10 @@ class BM25:
             idf = np.log(1+(self.size-len(which)+.5)/(len(which)+.5))
             self.rows[word] = which, idf*f/(f+slack[which])
 
-    def scores(self, query:str) -> np.ndarray: # (N,) float64; 0 where no word of the query is
+    def scores(self, query) -> np.ndarray: # (N,) float64; 0 where no word of the query is
         "A word that stands twice in the query counts twice"
         total = np.zeros(self.size)
-        for word in terms(query):
+        for word in _words(query):
             if word in self.rows:
                 which, weights = self.rows[word]
                 total[which] += weights

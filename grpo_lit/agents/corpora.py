@@ -31,11 +31,13 @@ def _document(path, text):
     "The rows of a file that is one JSON value"
     try: whole = json.loads(text)
     except (json.JSONDecodeError, RecursionError) as e:
-        raise ValueError(f'{str(path)!r}: no valid JSON ({e}); one list of rows is wanted, or one row a line') from e
+        wanted = 'one list of rows is wanted, or one row a line'
+        raise ValueError(f'{str(path)!r}: no valid JSON ({e}); {wanted}') from e
     if isinstance(whole, dict): # as SQuAD and many exports wrap them
         lists = [v for v in whole.values() if isinstance(v, list)]
         whole = lists[0] if len(lists)==1 else [whole]
-    if not isinstance(whole, list): raise ValueError(f'{str(path)!r} holds no list of rows but {whole!r:.40}')
+    if not isinstance(whole, list):
+        raise ValueError(f'{str(path)!r} holds no list of rows but {whole!r:.40}')
     return [(f'{str(path)!r}, row {n}', row) for n, row in enumerate(whole, 1)]
 
 def _lines(path, lines):
@@ -44,12 +46,14 @@ def _lines(path, lines):
         if not line.strip(): continue
         place = f'{str(path)!r}, line {n}'
         try: yield place, json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as e: raise ValueError(f'{place}: no valid JSON ({e})') from e
+        except (json.JSONDecodeError, RecursionError) as e:
+            raise ValueError(f'{place}: no valid JSON ({e})') from e
 
 def _text(path):
     "The text of a file, packed or not"
     if not path.is_file():
-        raise ValueError(f'there is no file {str(path)!r}' + (', that is a folder: give one of its files' if path.is_dir() else ''))
+        folder = ', that is a folder: give one of its files' if path.is_dir() else ''
+        raise ValueError(f'there is no file {str(path)!r}{folder}')
     data = path.read_bytes()
     try:
         if data.startswith(b'\x1f\x8b'): data = gzip.decompress(data)
@@ -106,23 +110,16 @@ def read_passages(source # A path of a JSON or JSONL file, or rows with a text, 
         seen[p.id] = place
         if p.text: found.append(p)
     if not found: raise ValueError(f'{visible(str(source))[:80]!r} holds no passages')
-    if len(found) < len(seen): log.warning('%d of %d passages are empty and left out', len(seen)-len(found), len(seen))
+    empty = len(seen)-len(found)
+    if empty: log.warning('%d of %d passages are empty and left out', empty, len(seen))
     return found
 
 # %% ../../nbs/4_agents/08_corpora.ipynb #3937d754
 GOLDS = 'answer', 'answers', 'golden_answers', 'answer_aliases', 'aliases', 'possible_answers'
 
-def _flat(value):
-    "What stands in lists and objects, and what is written as a list"
-    if hasattr(value, 'tolist'): value = value.tolist()
-    if isinstance(value, dict):
-        value = [value.get(k) for k in ('value', 'text', 'aliases', 'normalized_aliases')]
-    if isinstance(value, (list, tuple)): return [v for one in value for v in _flat(one)]
-    return [value]
-
 def golds_of(row:dict) -> list: # Of different strings
     "Everything that counts as the answer, the main one first"
-    return [_clean(g) for g in word_golds([v for name in GOLDS for v in _flat(row.get(name))])]
+    return [_clean(gold) for gold in word_golds(*map(row.get, GOLDS))]
 
 # %% ../../nbs/4_agents/08_corpora.ipynb #3784c01d
 def _pairs(value, first, second):
@@ -161,7 +158,9 @@ def _question(place, row, supporting):
     question, golds = _named(row, ('question', 'query', 'problem')), golds_of(row)
     if not isinstance(question, str) or not question.strip():
         raise ValueError(f'{place}: no question, but {visible(", ".join(map(str, row)))[:80] or "nothing"}')
-    if not golds: raise ValueError(f'{place}: no answer to {visible(question)[:60]!r}, under none of {", ".join(GOLDS)}')
+    if not golds:
+        names = ', '.join(GOLDS)
+        raise ValueError(f'{place}: no answer to {visible(question)[:60]!r}, under none of {names}')
     kind = _named(row, ('type', 'question_type'))
     texts = list(dict.fromkeys(p.text for p in supporting))
     return dict(id=str(_named(row, IDS) or ''), question=_clean(question), answer=golds[0], answers=golds,
@@ -172,7 +171,7 @@ def load_qa(questions, # A path of a JSON or JSONL file, or rows
             corpus=None # The same for passages, where the questions do not bring them
            ) -> tuple: # Rows as dicts, and a list of `Passage`
     "Questions with answers, and what to search; raises `ValueError` that names the row"
-    passages = read_passages(corpus) if corpus is not None and not _are_passages(corpus) else list(corpus or [])
+    passages = _corpus(corpus)
     by_id, own, rows, unanswerable = {p.id: p for p in passages}, {}, [], 0
     for place, row in placed_rows(questions):
         if row.get('answerable') is False or row.get('is_impossible'):
@@ -183,21 +182,36 @@ def load_qa(questions, # A path of a JSON or JSONL file, or rows
             raise ValueError(f'{place}: its passages cannot be read ({type(e).__name__}: {e})') from e
         for p, _ in brought: own.setdefault((p.title, p.text), Passage(p.text, p.title, str(len(own))))
         supporting = [p for p, supports in brought if supports]
-        for number in _flat(_named(row, SUPPORTING) or []):
-            if str(number) not in by_id: raise ValueError(f'{place}: the passage {number!r:.60} that supports the answer is not in the corpus')
-            supporting.append(by_id[str(number)])
-        rows.append(_question(place, row, supporting))
+        rows.append(_question(place, row, supporting+_by_ids(place, row, by_id)))
     if not rows: raise ValueError(f'{visible(str(questions))[:80]!r} holds no questions')
     if unanswerable: log.warning('%d questions without an answer are left out', unanswerable)
     return rows, passages or [p for p in own.values() if p.text]
 
-def _are_passages(corpus): return isinstance(corpus, list) and all(isinstance(p, Passage) for p in corpus)
+def _ids(value):
+    if hasattr(value, 'tolist'): value = value.tolist()
+    if value is None: return []
+    return value if isinstance(value, (list, tuple)) else [value]
+
+def _corpus(given):
+    "Passages that are there already, or are to be read, or none"
+    if given is None: return []
+    ready = isinstance(given, list) and all(isinstance(p, Passage) for p in given)
+    return given if ready else read_passages(given)
+
+def _by_ids(place, row, by_id):
+    "The passages that a row names"
+    numbers = _ids(_named(row, SUPPORTING))
+    for number in numbers:
+        if str(number) in by_id: continue
+        raise ValueError(f'{place}: the passage {number!r:.60} that supports the answer is not in the corpus')
+    return [by_id[str(number)] for number in numbers]
 
 # %% ../../nbs/4_agents/08_corpora.ipynb #eeed6484
 CHAT = ('Answer the question. Search for what you do not know, once for each fact that you need. '
         'Give the answer alone, in a few words, between <answer> and </answer>.')
-TAGS = ('Answer the question. To look something up, write <search>a few words</search>; what is found follows between <result> and </result>. '
-        'Search as often as you need to. Then give the answer alone, in a few words, between <answer> and </answer>.')
+TAGS = ('Answer the question. To look something up, write <search>a few words</search>; '
+        'what is found follows between <result> and </result>. Search as often as you need to. '
+        'Then give the answer alone, in a few words, between <answer> and </answer>.')
 
 def qa_prompts(rows:list, # Of `load_qa`
                chat:bool=True, # Messages; else one string for a base model

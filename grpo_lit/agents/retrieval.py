@@ -17,7 +17,7 @@ from .corpora import Passage
 from ..rewards.words import word_contains
 
 # %% ../../nbs/4_agents/09_retrieval.ipynb #f74e5da5
-def as_passage(found # A `Passage`, a text, a dict with `text` and perhaps `title`, or a pair of one of these and a score
+def as_passage(found # A `Passage`, a text, a dict with a text and a title, or a pair of one of these and a score
               ) -> Passage:
     "What an engine returned; raises `TypeError` for what is no passage"
     if isinstance(found, (tuple, list)) and len(found)==2: found = found[0]
@@ -45,7 +45,7 @@ class BM25Engine(_Engine):
     "Passages by the words of a query, the best first"
     def __init__(self,
                  passages, # Of `Passage`, or texts
-                 most:int=20, # At most so many come back
+                 most:int=100, # At most so many come back
                  k1:float=1.2, b:float=.75, # See `BM25`
                  library:bool|None=None): # Let `bm25s` count; None: if it is installed
         self._take(passages, most)
@@ -70,7 +70,7 @@ def _library_scores(texts, k1, b):
 class FTS5Engine(_Engine):
     "Passages by the words of a query, with SQLite's index; the best first"
     def __init__(self, passages, # Of `Passage`, or texts
-                 most:int=20, # At most so many come back
+                 most:int=100, # At most so many come back
                  path:str=':memory:'): # Of a new file for the index
         self._take(passages, most)
         self.turn = threading.Lock()
@@ -84,9 +84,8 @@ class FTS5Engine(_Engine):
         words = dict.fromkeys(terms(query[:LONGEST_QUERY]))
         if not words: return []
         asked = ' OR '.join(f'"{word}"' for word in words)
-        with self.turn:
-            rows = self.db.execute('SELECT rowid FROM passages WHERE passages MATCH ? ORDER BY rank, rowid LIMIT ?',
-                                   [asked, self.most]).fetchall()
+        ask = 'SELECT rowid FROM passages WHERE passages MATCH ? ORDER BY rank, rowid LIMIT ?'
+        with self.turn: rows = self.db.execute(ask, [asked, self.most]).fetchall()
         return [self.passages[i] for i, in rows]
 
 # %% ../../nbs/4_agents/09_retrieval.ipynb #22b62261
@@ -148,6 +147,11 @@ def _mean(values):
     known = [v for v in values if v is not None]
     return sum(known)/len(known) if known else float('nan')
 
+def _says(text, golds):
+    "Is one of the golds in it? None for yes and no"
+    told = [word_contains(gold, text) for gold in golds if gold.lower() not in ('yes', 'no')]
+    return max(told, default=None)
+
 def search_worth(engine:Callable, # A query -> passages
                  rows:list, # Of `load_qa`: question, answers, supporting
                  k:int=5, # Of the passages that come back
@@ -157,9 +161,9 @@ def search_worth(engine:Callable, # A query -> passages
     asked = queries or [row['question'] for row in rows]
     seen = ['\n\n'.join(str(as_passage(p)) for p in engine(q)[:k]) for q in asked]
     shares = [share_held(text, row.get('supporting')) for text, row in zip(seen, rows)]
-    golds = [max((word_contains(g, text) for g in row['answers'] if g.lower() not in ('yes', 'no')), default=None)
-             for text, row in zip(seen, rows)]
-    return dict(recall=_mean(shares), all=_mean(None if s is None else float(s==1) for s in shares), answer=_mean(golds))
+    whole = [None if s is None else float(s==1) for s in shares]
+    answers = [_says(text, row['answers']) for text, row in zip(seen, rows)]
+    return dict(recall=_mean(shares), all=_mean(whole), answer=_mean(answers))
 
 def recall_at_k(engine:Callable, rows:list, k:int=5) -> float: # 0 to 1
     "The share of supporting passages among the first `k` for the question"

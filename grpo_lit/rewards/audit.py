@@ -173,10 +173,14 @@ def degenerate_completions(row:dict, # Of the data
 def _episodes(row, others):
     "Episodes in which a document gives the answer and the policy does not: name -> completion"
     prompt, _, answer, other, options = _material(row, others)
-    return poisoned_episodes(answer, _in_style(row, other), options, chat=not isinstance(row.get('prompt', ''), str))
+    chat = not isinstance(row.get('prompt', ''), str)
+    return poisoned_episodes(answer, _in_style(row, other), options, chat)
 
 # %% ../../nbs/2_rewards/36_audit.ipynb #3835ced9
-def _said(completion): return completion if isinstance(completion, str) else ' / '.join(m['content'] for m in completion)
+def _said(completion):
+    "A completion as one text"
+    if isinstance(completion, str): return completion
+    return ' / '.join(m['content'] for m in completion)
 
 def _html(text): return html.escape(visible(text))
 

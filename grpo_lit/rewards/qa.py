@@ -84,7 +84,7 @@ def _last_turn(completion, episode):
 def _qa_rows(completions, answer, answers, style, hops, type, log_metric, episodes=None, **columns):
     "Exact match and F1 of each row, None where there is no gold; both are noted"
     if answer is None and answers is None:
-        raise ValueError('the gold of a question stands in a column "answer" or "answers", and the data have neither')
+        raise ValueError('the gold of a question stands in a column "answer" or "answers": the data have neither')
     none = [None]*len(completions)
     said = map(_last_turn, completions, episodes or none)
     rows = zip(said, answer or none, answers or none, style or none, hops or none, type or none)
@@ -109,8 +109,9 @@ def qa_reward(prompts=None, completions=(), completion_ids=None, # B each
     rows = _qa_rows(completions, answer, answers, answer_style, hops, type, log_metric, **columns)
     return [row['exact_match'] for row in rows]
 
-def qa_f1_reward(prompts=None, completions=(), completion_ids=None, answer=None, answers=None, answer_style=None,
-                 hops=None, type=None, log_metric=None, **columns) -> list: # 0.0 to 1.0, None where there is no gold
+def qa_f1_reward(prompts=None, completions=(), completion_ids=None, # As `qa_reward`
+                 answer=None, answers=None, answer_style=None, hops=None, type=None, log_metric=None, **columns
+                ) -> list: # 0.0 to 1.0, None where there is no gold
     "How many words has the answer right? F1, as in SQuAD; what hedges has none"
     rows = _qa_rows(completions, answer, answers, answer_style, hops, type, log_metric, **columns)
     return [row['f1'] for row in rows]

@@ -106,10 +106,10 @@ def word_golds(*answers # Each one gold, several, or None
     found = []
     for answer in answers:
         if hasattr(answer, 'tolist'): answer = answer.tolist() # an array
-        many = answer if isinstance(answer, (list, tuple, set)) else [answer]
-        for gold in many:
-            if isinstance(gold, bool): found += ['yes', 'true'] if gold else ['no', 'false']
-            elif gold is not None and normal_words(gold): found.append(str(gold))
+        if isinstance(answer, dict): answer = [answer.get(name) for name in ('value', 'text', 'aliases')]
+        if isinstance(answer, (list, tuple, set)): found += word_golds(*answer)
+        elif isinstance(answer, bool): found += ['yes', 'true'] if answer else ['no', 'false']
+        elif answer is not None and normal_words(answer): found.append(str(answer))
     return list(dict.fromkeys(found))
 
 # %% ../../nbs/2_rewards/04_words.ipynb #7e67b89b

@@ -6,8 +6,8 @@ Docs: https://grpo-lit.github.io/grpo-lit/5_run/holdings.html.md"""
 
 # %% auto #0
 __all__ = ['OPTIMIZER_BYTES', 'DRAWING', 'optimizer_bytes', 'samples_in_half', 'reference_bytes', 'standing', 'tail_room',
-           'cache_bytes', 'sampling_parts', 'full_rollout', 'largest_portion', 'activation_bytes', 'tile_bytes',
-           'update_parts', 'reference_parts', 'step_parts']
+           'token_bytes', 'cache_bytes', 'sampling_parts', 'full_rollout', 'largest_portion', 'activation_bytes',
+           'tile_bytes', 'update_parts', 'reference_parts', 'step_parts']
 
 # %% ../../nbs/5_run/31_holdings.ipynb #514845ae
 import torch
@@ -62,24 +62,34 @@ def tail_room(written:int, room:int, static:bool) -> int:
     return have
 
 # %% ../../nbs/5_run/31_holdings.ipynb #1e06b6a8
+def token_bytes(f:Footprint, args) -> int:
+    "Keys and values of a token while it is sampled"
+    wide = 4 if f.base not in HALF and not samples_in_half(f, args) else 2
+    return 2*f.keys*f.layers*wide
+
+# %% ../../nbs/5_run/31_holdings.ipynb #eb1563f8
 def cache_bytes(f:Footprint, args,
                 prompt:int # Tokens of a prompt
                ) -> float:
     "Keys and values when all rows are as long as they may be"
-    wide = 4 if f.base not in HALF and not samples_in_half(f, args) else 2
+    each = token_bytes(f, args)
     G, T = args.num_generations, args.max_completion_length
     rows = min(args.max_rows or args.generation_batch_size, args.generation_batch_size)
-    static = not on_cpu(args) and (wide == 2 or precision(args) == 'no')
+    static = not on_cpu(args) and (samples_in_half(f, args) or f.base in HALF or precision(args) == 'no')
     if prompt < SHORT: places = rows*tail_room(prompt+T, prompt+T, static)
     else: places = rows//G*(rung(prompt, WIDTH) if static else prompt)+rows*tail_room(T, T, static)
-    return places*2*f.keys*f.layers*wide
+    return places*each
 
 # %% ../../nbs/5_run/31_holdings.ipynb #a9d66747
 DRAWING = 34 # Bytes of a logit: its copies in float32 and float64 while a token is drawn
 
-def sampling_parts(f:Footprint, args, prompt:int) -> dict:
+def sampling_parts(f:Footprint, args, prompt:int,
+                   tools:bool=False # May rows wait for tools?
+                  ) -> dict:
     rows = min(args.max_rows or args.generation_batch_size, args.generation_batch_size)
-    return {'sampling cache': cache_bytes(f, args, prompt), 'sampling logits': rows*f.vocabulary*DRAWING}
+    waiting = rows*args.max_completion_length*token_bytes(f, args)
+    return {'sampling cache': cache_bytes(f, args, prompt), 'rows that wait': waiting*tools,
+            'sampling logits': rows*f.vocabulary*DRAWING}
 
 # %% ../../nbs/5_run/31_holdings.ipynb #3f2887c5
 def full_rollout(args, prompt:int) -> Rollouts:

@@ -35,6 +35,7 @@ class MemoryPlan:
     phases:dict # Phase -> the same
     tokens:int # In the largest micro-batch
     free:float|None=None # On the device; None: not known
+    tools:bool=False # May rows wait for tools?
 
     @property
     def totals(self) -> dict: # Phase -> bytes
@@ -62,19 +63,21 @@ class MemoryPlan:
     def advice(self) -> list: return advice(self)
 
 # %% ../../nbs/5_run/32_memory.ipynb #64eec666
-def lay_out(f:Footprint, args, prompt:int, free:float|None=None, divisor:int=1) -> MemoryPlan:
+def lay_out(f:Footprint, args, prompt:int, free:float|None=None, divisor:int=1,
+            tools:bool=False) -> MemoryPlan:
     "The plan of a run with these settings"
-    phases = {'sampling': sampling_parts(f, args, prompt), 'reference': reference_parts(f, args, prompt, divisor),
+    phases = {'sampling': sampling_parts(f, args, prompt, tools), 'reference': reference_parts(f, args, prompt, divisor),
               'update': update_parts(f, args, prompt, divisor), 'optimizer step': step_parts(f, args)}
     tokens, _, _ = largest_portion(args, prompt, divisor)
-    return MemoryPlan(f, args, prompt, standing(f, args), {k: v for k, v in phases.items() if v}, tokens, free)
+    return MemoryPlan(f, args, prompt, standing(f, args), {k: v for k, v in phases.items() if v}, tokens, free, tools)
 
 # %% ../../nbs/5_run/32_memory.ipynb #592d61bb
 def memory_plan(model, # A causal language model, its configuration, or a name
                 config, # A `GRPOConfig`
                 prompt_tokens:int=256, # Of the longest prompt
                 peft_config=None, # The adapter that will be trained
-                divisor:int=1 # Micro-batches are so many times smaller than the settings say
+                divisor:int=1, # Micro-batches are so many times smaller than the settings say
+                tools:bool=False # Are there tools, for which rows wait?
                ) -> MemoryPlan:
     "What a run will hold in memory, before it begins"
     if prompt_tokens < 0 or divisor < 1:
@@ -86,7 +89,7 @@ def memory_plan(model, # A causal language model, its configuration, or a name
         model = AutoConfig.from_pretrained(model, trust_remote_code=args.trust_remote_code)
     dtype = computing_dtype(args) if peft_config is not None and not on_cpu(args) else torch.float32
     f = footprint(model, args, prompt_tokens, args.max_completion_length, peft_config, dtype)
-    return lay_out(f, args, prompt_tokens, free_bytes('cpu' if on_cpu(args) else 'cuda'), divisor)
+    return lay_out(f, args, prompt_tokens, free_bytes('cpu' if on_cpu(args) else 'cuda'), divisor, tools)
 
 # %% ../../nbs/5_run/32_memory.ipynb #0c575236
 def amount(size:float) -> str:
@@ -115,7 +118,7 @@ def advice(plan:MemoryPlan) -> list: # Lines; empty where it fits
     for new, said in proposals(args):
         tried = copy.copy(args)
         for name, value in new.items(): setattr(tried, name, value)
-        then = lay_out(plan.footprint, tried, plan.prompt_tokens, plan.free)
+        then = lay_out(plan.footprint, tried, plan.prompt_tokens, plan.free, tools=plan.tools)
         if then.total > .98*total: continue
         args, total = tried, then.total
         lines.append(f'{said}: {amount(total)} in all')

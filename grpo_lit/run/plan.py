@@ -84,7 +84,7 @@ def memory_lines(trainer, longest:int # Tokens of the longest prompt
                 ) -> list:
     "Memory by its parts, and the peak that was measured, where that can be"
     model = trainer.accelerator.unwrap_model(trainer.model)
-    lines = str(memory_plan(model, trainer.args, longest)).splitlines()
+    lines = str(memory_plan(model, trainer.args, longest, tools=trainer.play is not None)).splitlines()
     if model.device.type!='cuda': return lines
     return [*lines, '  measured in these steps: '
                     f'{torch.cuda.max_memory_allocated()/2**30:.2f} GiB at most']

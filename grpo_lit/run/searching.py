@@ -79,7 +79,8 @@ def search_trainer(settings:dict, # Of `GRPOConfig`
     return trainer, task
 
 def search_demo(settings:dict, # Of `GRPOConfig`, where they differ from `SEARCH_RUN`
-                out:str='' # The run directory
+                out:str='', # The run directory
+                held_out:int=300 # Questions before and after
                ) -> dict: # What went to summary.json
     "The tiny policy learns when to search, and how often"
     trainer, task = search_trainer(settings | dict(output_dir=out or new_directory('runs/demo')), [ProgressLine(sys.stdout)])
@@ -87,11 +88,11 @@ def search_demo(settings:dict, # Of `GRPOConfig`, where they differ from `SEARCH
         'The reward: 1 for the right answer in <answer> tags. Nobody says when a search is worth it.\n')
     def look(rows, count=1): return search_episodes(trainer.accelerator.unwrap_model(trainer.model), trainer.tokenizer, rows, count, trainer.args.seed)
     shown = task.test[2:3]                         # its answer is two searches away
-    before, first = by_hops(look(task.test)), look(shown)
+    before, first = by_hops(look(task.test[:held_out])), look(shown)
     say('\n'.join(['before training:', '', *episode_lines(first), '']))
     home = trainer.reference or Reference(trainer.model)
-    summary = whole_run(trainer, task, len(task.test), reference=home, attempts=4)
+    summary = whole_run(trainer, task, held_out, reference=home)
     if summary['interrupted']: return summary
     say('\n'.join(['', 'after training:', '', *episode_lines(look(shown)), '']))
-    say(hops_table(before, by_hops(look(task.test))))
+    say(hops_table(before, by_hops(look(task.test[:held_out]))))
     return summary

@@ -96,10 +96,10 @@ def in_portions(read, # Called with portions, from the beginning each time
     return retried(attempt, lambda: fewer_at_once(state, rollouts, args))
 
 # %% ../../nbs/5_run/33_shortage.ipynb #a15b0918
-def out_of_memory(model, args, prompt_tokens:int, divisor:int=1) -> str:
+def out_of_memory(model, args, prompt_tokens:int, divisor:int=1, tools:bool=False) -> str:
     "What to say when memory has run out for good"
     try:
-        plan = memory_plan(model, args, prompt_tokens, divisor=divisor)
+        plan = memory_plan(model, args, prompt_tokens, divisor=divisor, tools=tools)
         plan.free = min(plan.free or plan.total, .9*plan.total)
         most, cures = plan.largest, '; '.join(plan.advice()[:3])
         took = f'the largest part is {most!r} in the phase {plan.peak_phase!r}, {amount(plan.parts[most])} of {amount(plan.total)}'
@@ -116,6 +116,7 @@ def memory_explained(state, # A `RunState`
     except Exception as e:
         if not is_out_of_memory(e): raise
         prompt = 256 if state.rollouts is None else state.rollouts.prompt_mask.shape[1]
-        said = out_of_memory(state.model, as_it_runs(state, args), prompt, state.memory_divisor)
+        tools = state.rollouts is not None and state.rollouts.episodes is not None
+        said = out_of_memory(state.model, as_it_runs(state, args), prompt, state.memory_divisor, tools)
         kind = MemoryError if isinstance(e, MemoryError) else torch.OutOfMemoryError
         raise kind(said) from e
