@@ -150,7 +150,8 @@ class Environments:
 
     def failed(self, row, G, why):
         "Environments that end at the first turn"
-        prompt = row.get('prompt') or opened(None, why)
+        chats = self.tokenizer is None or getattr(self.tokenizer, 'chat_template', None)
+        prompt = row.get('prompt') or (opened(None, why) if chats else why)
         return [ToolEnvironment(prompt, Toolbox([]), ChatCalls(), None, why) for _ in range(G)]
 
     def check(self, row:dict, number:int=0):

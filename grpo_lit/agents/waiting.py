@@ -12,6 +12,7 @@ import threading, time
 from _thread import start_new_thread
 from typing import NamedTuple
 from .episodes import CallRecord
+from ..rewards.limits import end_thread
 
 # %% ../../nbs/4_agents/05b_waiting.ipynb #ce109990
 GRACE = 2. # Seconds, at most, beyond the limit of a tool that an environment may take
@@ -31,7 +32,7 @@ class Pending:
                 ):
         self.answer, self.request, self.limit = answer, request, limit
         self.found, self.done = None, threading.Event()
-        self.begun = self.seconds = None
+        self.begun = self.seconds = self.ident = None
         self.start()
 
     def start(self) -> bool: # False where there is no thread to be had just now
@@ -43,19 +44,31 @@ class Pending:
 
     def work(self):
         self.begun = begun = time.monotonic()
+        self.ident = threading.get_ident()
         try: self.found = self.answer(self.request)
         except BaseException as e: self.found = e
         self.seconds = time.monotonic()-begun
         self.done.set()
+
+    def is_alive(self): return self.ident is not None and not self.done.is_set()
+
+    def join(self, seconds): self.done.wait(seconds)
 
     def wait(self): # What `answer` returned or raised, or a `TimeoutError`
         "The outcome, once it is there or its time is over"
         until = time.monotonic()+self.limit
         while not self.start() and time.monotonic() < until: time.sleep(.01)
         if self.begun is not None: until = self.begun+self.limit
-        if self.done.wait(max(0., until-time.monotonic())): return self.found
+        while (left := until-time.monotonic()) > 0 and not self.done.wait(min(left, .2)): pass # an interrupt gets through
+        if self.done.is_set() and self.seconds <= self.limit: return self.found
         self.seconds = self.limit
+        self.give_up()
         return TimeoutError(f'no answer within {self.limit:g} s')
+
+    def give_up(self):
+        "Nobody waits for the answer any more: the thread is told so, and ends where it hears"
+        try: end_thread(self)
+        except RuntimeError: pass # there is no thread to be had for that
 
 # %% ../../nbs/4_agents/05b_waiting.ipynb #71fe0695
 WORDS = 300 # Characters of an error that a policy is told

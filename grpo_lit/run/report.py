@@ -55,7 +55,7 @@ def length_metrics(rollouts:Rollouts) -> dict: # Tokens, and a share
 def tokens_read(rollouts:Rollouts) -> int:
     "Tokens of all sequences, the prompt counted for each of its completions"
     prompts = int(rollouts.prompt_mask.sum())*rollouts.num_generations
-    return prompts+int(rollouts.lengths.sum())
+    return prompts+int(rollouts.reach.sum())
 
 # %% ../../nbs/5_run/44_report.ipynb #b4880e08
 OF_TURNS = ('tools/call_frequency', 'tools/failure_frequency', 'episodes/turns',

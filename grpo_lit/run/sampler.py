@@ -15,6 +15,7 @@ from ..core import Rollouts
 from ..fast.fused import refresh, release
 from ..fast.products import worth_packing
 from ..policy import has_adapter
+from ..rewards.limits import end_thread
 from .checkpoints import RunState
 from .copies import can_be_merged, follow, follow_merged, half_copy, merged_copy, packed_copy, without_autocast
 from .playing import Play
@@ -138,5 +139,8 @@ def overlapped(sample, # Called as sample(on_group) in a thread of its own
     finally:
         stop.set()
         worker.join(LEFT_BEHIND)
+        if worker.is_alive():
+            end_thread(worker)
+            worker.join(LEFT_BEHIND)
 
-LEFT_BEHIND = 5. # Seconds after which a sampling that was given up is not waited for: it may wait for a tool
+LEFT_BEHIND = 5. # Seconds in which a sampling that was given up comes to the end of a group; then it is interrupted
