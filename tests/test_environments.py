@@ -246,6 +246,18 @@ def test_an_environment_of_your_own():
     tiny = tiny_tokenizer()
     assert tiny.decode(first_ids(made[0], tiny)) == '1-1000000?'
 
+class Moody(Game):
+    def reset(self, most=3, **row):
+        if most < 0: raise KeyError('no such level')
+        super().reset(most, **row)
+
+def test_a_bad_row_without_a_prompt_has_one_that_the_tokenizer_can_read():
+    tiny = tiny_tokenizer()
+    assert not tiny.chat_template
+    made = environments_for([dict(most=-1), {}], 2, environment_factory=Moody, tokenizer=tiny, seed=0)
+    assert [bool(e.failure) for e in made] == [True, True, False, False]
+    assert all(first_ids(e, tiny) for e in made)
+
 def test_an_answer_that_is_missing_says_so():
     with pytest.raises(NotImplementedError, match='has no answer'): Environment().answer('x')
 

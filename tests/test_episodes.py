@@ -229,6 +229,22 @@ def test_who_hangs_does_not_keep_others_from_writing():
     assert failures.count('timeout') == 1
     assert drifted(ro) == 0 and gap(policy[0], ro) <= 1e-4
 
+def test_who_hangs_leaves_no_thread_behind(policy):
+    there = lambda: len(os.listdir('/proc/self/task'))
+    before, stuck = there(), []
+    def tell(key):
+        stuck.append(key)
+        while True: time.sleep(.01)
+    for seed in range(2): sampled(policy, tell=tell, tool_timeout=.02, seed=seed)
+    until = time.monotonic()+10
+    while there() > before and time.monotonic() < until: time.sleep(.05)
+    assert len(stuck) > 10 and there() <= before
+
+def test_whether_an_answer_counts_does_not_depend_on_who_writes_beside_it():
+    late = Pending(lambda _: time.sleep(.1) or 'late', None, .05)
+    late.done.wait() # others write for so long
+    assert isinstance(late.wait(), TimeoutError) and late.seconds == .05
+
 def test_a_thread_that_cannot_be_had(policy, monkeypatch):
     from grpo_lit.agents import waiting
     start, refused = waiting.start_new_thread, []
