@@ -415,3 +415,31 @@ def test_hostile_text_is_shown_as_text():
     model, tokenizer = scripted([call('a', 'qwen2_5'), '<script>alert(1)</script>\x1b[31m'])
     ro = episodes(model, tokenizer, [asked('What is a?', 'qwen2_5')], [tool(lambda key: '<img src=x onerror=alert(2)>\x1b[2J')])
     assert '<script>' not in ro._repr_html_() and '<img' not in ro._repr_html_() and '\x1b' not in ro.table()+ro._repr_html_()
+
+# Cost -----------------------------------------------------------------------------------------------------------------
+
+@pytest.mark.slow
+def test_turns_cost_about_what_as_many_tokens_of_each_row_in_one_turn_cost(capsys):
+    from grpo_lit import load_policy
+    from grpo_lit.agents.searcher import World, search_task
+    from grpo_lit.drawing import uniforms
+    from grpo_lit.sampling import decode
+    from grpo_lit.tasks import encode_prompt
+    torch.set_num_threads(1)
+    model, tokenizer = load_policy('tiny-searcher', device='cpu')
+    rows = search_task().test[:16]
+    prompts, columns = [r['prompt'] for r in rows], dict(facts=[r['facts'] for r in rows])
+    def in_turns(): return sample_episodes(model, tokenizer, prompts, environment_factory=World, num_generations=8, seed=0, columns=columns,
+                                           max_completion_length=64)
+    reach = in_turns().reach
+    encoded, u = [encode_prompt(p, tokenizer) for p in prompts], uniforms(0, 128, int(reach.max()))
+    def over(tokens, rows, out, t): return t >= reach[rows]-1
+    def in_one(): return decode(model, encoded, 8, int(reach.max()), 1., [], u, over)
+    def seconds(f):
+        start = time.perf_counter()
+        f()
+        return time.perf_counter()-start
+    in_one()
+    turns, one = (min(seconds(f) for _ in range(5)) for f in (in_turns, in_one))
+    with capsys.disabled(): print(f'\n128 episodes of {reach.float().mean():.1f} tokens: {turns:.3f} s in turns, {one:.3f} s in one, ratio {turns/one:.2f}')
+    assert turns < 3*one # 1.5 is the aim; other work on the machine must not fail this

@@ -7,6 +7,7 @@ from grpo_lit.run.display import progress_text
 from grpo_lit.run.evaluate import evaluate
 from grpo_lit.run.looking import show
 from grpo_lit.run.past import load_rollouts, rescore
+from grpo_lit.run.report import tokens_read
 from grpo_lit.run.transcripts import episodes_in, from_json
 
 @pytest.fixture(autouse=True)
@@ -352,6 +353,8 @@ def test_metrics_and_progress(tmp_path):
     assert 'calls' in progress_text(m, 1.)
     own = sum(len(turn.ids) for e in ro.episodes for turn in e.turns)
     assert int(ro.lengths.sum()) == own
+    told = int(ro.observation_mask.sum())
+    assert told and tokens_read(ro) == int(ro.sequences()[1].sum()) == int(ro.prompt_mask.sum())*ro.num_generations+own+told
 
 def test_evaluate_with_tools():
     model, tokenizer = scripted([called('a', None), 'yes'], None)

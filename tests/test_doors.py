@@ -57,7 +57,7 @@ def notebook(*cells):
     made = [dict(cell_type=kind, id=str(i), metadata={}, source=[text]) for i, (kind, text) in enumerate(cells)]
     return dict(cells=made, metadata={}, nbformat=4, nbformat_minor=5)
 
-path = doors.root/'nbs/1_line/02_core.ipynb'
+path = doors.root/'nbs/1_line/03_core.ipynb'
 
 def test_the_cell_comes_first_and_once():
     nb = notebook(('markdown', '# core\n\n> about'), ('markdown', 'Prose.'), ('code', 'import torch'))
@@ -68,7 +68,7 @@ def test_the_cell_comes_first_and_once():
 
 def test_a_notebook_that_moved_gets_new_links():
     nb = doors.with_doors(notebook(('markdown', '# core\n\n> about'), ('code', '1')), path)
-    assert 'nbs/1_line/02_core.ipynb' in ''.join(nb['cells'][0]['source'])
+    assert 'nbs/1_line/03_core.ipynb' in ''.join(nb['cells'][0]['source'])
     moved = doors.with_doors(nb, path.with_name('03_core.ipynb'))
     title = ''.join(moved['cells'][0]['source'])
     assert title.count('[Open in Colab](') == title.count('[Open in Kaggle](') == 1

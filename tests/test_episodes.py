@@ -1,5 +1,5 @@
 """Episodes: tokens are only appended, masks and log-probs are right, and nothing depends on the clock or on who stands beside whom."""
-import copy, os, random, re, signal, subprocess, sys, textwrap, threading, time
+import _thread, copy, os, random, re, signal, subprocess, sys, textwrap, threading, time
 from types import SimpleNamespace
 import pytest, torch
 from scripted import scripted, undecided
@@ -228,6 +228,22 @@ def test_who_hangs_does_not_keep_others_from_writing():
     failures = [c.failure for e in ro.episodes for c in e.calls]
     assert failures.count('timeout') == 1
     assert drifted(ro) == 0 and gap(policy[0], ro) <= 1e-4
+
+def test_who_hangs_leaves_no_thread_behind(policy):
+    there, stuck = _thread._count, [] # all that Python runs
+    before = there()
+    def tell(key):
+        stuck.append(key)
+        while True: time.sleep(.01)
+    for seed in range(2): sampled(policy, tell=tell, tool_timeout=.02, seed=seed)
+    until = time.monotonic()+10
+    while there() > before and time.monotonic() < until: time.sleep(.05)
+    assert len(stuck) > 10 and there() <= before
+
+def test_whether_an_answer_counts_does_not_depend_on_who_writes_beside_it():
+    late = Pending(lambda _: time.sleep(.1) or 'late', None, .05)
+    late.done.wait() # others write for so long
+    assert isinstance(late.wait(), TimeoutError) and late.seconds == .05
 
 def test_a_thread_that_cannot_be_had(policy, monkeypatch):
     from grpo_lit.agents import waiting

@@ -1,11 +1,13 @@
 """Ctrl-C as a real signal: on the command from outside, and inside the optimizer's step."""
-import os, signal, subprocess, sys, time
-import torch
+import os, signal, subprocess, sys, threading, time
+import pytest, torch
 from grpo_lit.policy import load_policy
 from grpo_lit.rewards import accuracy_reward
+from grpo_lit.run import sampler
 from grpo_lit.run.config import GRPOConfig
 from grpo_lit.run.runs import Run
 from grpo_lit.run.trainer import GRPOTrainer
+from grpo_lit.sampling import sample_groups
 from grpo_lit.tasks import addition_task
 
 def small_trainer(out):
@@ -15,6 +17,21 @@ def small_trainer(out):
         output_dir=str(out), max_steps=3, per_device_train_batch_size=16, max_completion_length=32,
         learning_rate=5e-4, use_cpu=True)
     return GRPOTrainer(model, accuracy_reward, args, addition_task().train, processing_class=tokenizer)
+
+def test_nobody_samples_once_scoring_has_been_interrupted(monkeypatch):
+    monkeypatch.setattr(sampler, 'LEFT_BEHIND', .1)
+    (model, tokenizer), threads = load_policy('tiny', device='cpu'), []
+    def sample(on_group):
+        threads.append(threading.current_thread())
+        model.eval()
+        try:
+            on_group(0, sample_groups(model, tokenizer, ['1+1=?'], 2, 4, seed=0))
+            while True: time.sleep(.001) # a long group
+        finally: model.train()
+    def score(group): raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt): sampler.overlapped(sample, score, 2)
+    threads[0].join(5)
+    assert not threads[0].is_alive() and model.training
 
 def interrupt_next_step(optimizer):
     "Ctrl-C arrives when the optimizer has begun its step, once"

@@ -93,6 +93,18 @@ def test_each_setting_saves_what_it_says():
     long = memory_plan(tiny, config(max_completion_length=128), 20)
     assert long.phases['sampling']['sampling cache'] > 2*usual.phases['sampling']['sampling cache']
 
+def test_rows_that_wait_for_tools_are_copies():
+    tiny, _ = load_policy('tiny', device='cpu')
+    alone, playing = memory_plan(tiny, config(), 60), memory_plan(tiny, config(), 60, tools=True)
+    more = playing.totals['sampling']-alone.totals['sampling']
+    shape = tiny.config
+    per_token = 2*4*shape.num_hidden_layers*shape.num_key_value_heads*shape.hidden_size//shape.num_attention_heads
+    assert more == 8*32*per_token and 'rows that wait' in repr(playing) and 'rows that wait' not in repr(alone)
+    fewer = memory_plan(tiny, config(max_rows=4), 60, tools=True).phases['sampling']['rows that wait']
+    assert fewer == more/2
+    playing.free = .5*playing.total
+    assert playing.advice() and playing.tools
+
 def test_advice_ends_where_it_fits():
     tiny, _ = load_policy('tiny', device='cpu')
     plan = memory_plan(tiny, config(), 20)

@@ -68,7 +68,7 @@ parts = {  # Folder of nbs/ -> title and what the part is about
         'Whole experiments with their figures, seeds and intervals: each claim of the book, measured.')}
 
 def number(p):
-    "Number of a notebook in its part: '8' for `15_advantages.ipynb`, or ''"
+    "Number of a notebook in its part: '8' for `17_advantages.ipynb`, or ''"
     m = re.match(r'0*(\d+)_', p.name)
     return m[1] if m else ''
 
