@@ -245,6 +245,9 @@ def test_a_gold_that_is_nowhere_is_an_error():
 
 # What a search is worth
 
+def test_an_engine_that_returns_one_text():
+    assert search_tool(lambda query: 'All of it.', k=2)('x') == '[1] All of it.'
+
 def test_passages_are_found_by_their_text():
     text = ' '.join(f'In {1800+n} the mill of Velm had {n} wheels.' for n in range(20))
     assert holds(f'[1] Mill\n{text[:230]} [cut]', text)                      # cut, but its beginning is there

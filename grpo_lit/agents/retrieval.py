@@ -108,7 +108,9 @@ def search_tool(engine:Callable, # A query -> passages, the best first
         """
         asked = query_text(query)
         if not asked: return 'The query is empty. Give a few words to search for.'
-        found = [as_passage(p) for p in engine(asked)][:k]
+        found = engine(asked)
+        if isinstance(found, str): found = [found]
+        found = [as_passage(p) for p in found][:k]
         if not found: return f'Nothing was found for {asked[:100]!r}. Try other words.'
         return '\n\n'.join(shown_passage(n, p, characters) for n, p in enumerate(found, 1))
     return search
