@@ -81,7 +81,8 @@ class Rows:
         if len(self): logits = torch.cat([self.logits, logits.to(self.logits.dtype)])
         self.logits = logits
         self.live = torch.cat([self.live, new])
-        self.t = torch.cat([self.t, torch.zeros_like(new) if t is None else torch.tensor(t, device=new.device)])
+        t = torch.zeros_like(new) if t is None else torch.tensor(t, device=new.device)
+        self.t = torch.cat([self.t, t])
         self.over = torch.cat([self.over, torch.zeros_like(new, dtype=torch.bool)])
 
     def write(self, temperature, filters, u):

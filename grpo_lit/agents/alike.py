@@ -16,13 +16,15 @@ def _gpus(): return list(range(torch.cuda.device_count())) if torch.cuda.is_init
 
 @contextlib.contextmanager
 def seeded(seed:int):
-    "Inside, the random numbers of Python, numpy and torch begin with this seed; afterwards they go on as if nothing had been"
-    python, numpy, cpu, gpus = random.getstate(), np.random.get_state(), torch.get_rng_state(), _gpus()
+    "Inside, the random numbers of Python, numpy and torch begin with this seed; afterwards they go on as before"
+    python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    gpus = _gpus()
     try:
         with torch.random.fork_rng(devices=gpus, enabled=bool(gpus)):
             random.seed(seed)
             np.random.seed(seed % 2**32)
-            torch.default_generator.manual_seed(seed) # `torch.manual_seed` asks for every kind of device, a millisecond long
+            # `torch.manual_seed` asks for every kind of device, a millisecond long
+            torch.default_generator.manual_seed(seed)
             if gpus: torch.cuda.manual_seed_all(seed)
             yield
     finally:
@@ -77,7 +79,8 @@ def opened(prompt, # String, messages, or None
           ):
     "The prompt of an episode"
     if told is not None and not isinstance(told, (str, list)):
-        raise ValueError(f'reset returns None or a string, which is put behind the prompt, not {type(told).__name__}')
+        raise ValueError('reset returns None or a string, which is put behind the prompt, '
+                         f'not {type(told).__name__}')
     if prompt is None: prompt = [dict(role='user', content='')]
     if told is None: return prompt
     if isinstance(prompt, str): return prompt+told if isinstance(told, str) else prompt

@@ -57,7 +57,8 @@ class ToolEnvironment(Environment):
                  calls, # What finds the calls in a turn: `chat_calls`, `TagCalls`
                  instance=None, # Whose methods some of the tools are
                  failure=''):
-        self.prompt, self.toolbox, self.calls, self.instance, self.failure = prompt, toolbox, calls, instance, failure
+        self.prompt, self.toolbox, self.calls = prompt, toolbox, calls
+        self.instance, self.failure = instance, failure
         self.stop = tuple(calls.stop)
         self.schemas = toolbox.schemas
 
@@ -86,7 +87,8 @@ class Frames:
         self.tokenizer, self.ends, self.known = tokenizer, ends, {}
 
     def __call__(self, environment):
-        key = (tuple(environment.tags), tuple(environment.stop)) if isinstance(environment.prompt, str) else environment.role
+        key = environment.role
+        if isinstance(environment.prompt, str): key = tuple(environment.tags), tuple(environment.stop)
         if key not in self.known: self.known[key] = self.frame(key)
         return self.known[key]
 
@@ -104,7 +106,8 @@ def calls_for(prompt, toolbox, tokenizer, call_format):
     for name, about in toolbox.about.items():
         needed = [p.name for p in about.parameters.values() if p.default is p.empty]
         if len(needed) > 1 or not about.parameters:
-            raise ValueError(f'<{name}>...</{name}> holds one argument, but the tool {name} takes {len(needed)}: '
+            raise ValueError(f'<{name}>...</{name}> holds one argument, '
+                             f'but the tool {name} takes {len(needed)}: '
                              'give it one parameter, or give prompts as messages')
     return TagCalls(toolbox.text_parameters)
 
@@ -116,5 +119,5 @@ def unseen_tools(prompt, toolbox, tokenizer) -> str|None: # None: nothing to say
     try: same = encode_prompt(prompt, shown)==encode_prompt(prompt, tokenizer)
     except ValueError: return None # whoever encodes the prompt will say it
     if not same: return None
-    return (f'the chat template of {tokenizer_name(tokenizer)} shows no tools: say in the prompt that there is '
-            f'{", ".join(toolbox.names)}, and how to call it')
+    return (f'the chat template of {tokenizer_name(tokenizer)} shows no tools: '
+            f'say in the prompt that there is {", ".join(toolbox.names)}, and how to call it')

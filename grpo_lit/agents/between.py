@@ -69,7 +69,8 @@ class TagFrame(Frame):
         return self.known[n]
 
     def _read(self, n):
-        first, last = (_template_ids(self.tokenizer, self.cutter.plain, t) for t in (self.opening, self.closing))
+        def read(text): return _template_ids(self.tokenizer, self.cutter.plain, text)
+        first, last = read(self.opening), read(self.closing)
         return _Around(first, first, [last+first]*(n-1)+[last], self.dress)
 
 # %% ../../nbs/4_agents/10_between.ipynb #808eb77a
@@ -86,14 +87,16 @@ class ChatFrame(Frame):
                  ends=()): # Ids of further EOS tokens
         super().__init__(tokenizer)
         if not getattr(tokenizer, 'chat_template', None):
-            raise ValueError(f'{tokenizer_name(tokenizer)} has no chat template: set tokenizer.chat_template, or give plain strings')
+            raise ValueError(f'{tokenizer_name(tokenizer)} has no chat template: '
+                             'set tokenizer.chat_template, or give plain strings')
         self.answers, self.template, why = way_to_answer(tokenizer, role)
         self.ends = {tokenizer.eos_token, *(tokenizer.convert_ids_to_tokens(i) for i in ends)}
         self.named = 'zqnamezq' in ''.join(self.texts(['zqnamezq'])[1])
         self.manner = text_manner(tokenizer, ['tool'], self.answers, self.template)
         if self.answers is in_tags and (key := tokenizer_name(tokenizer)) not in _said_of:
             _said_of.add(key)
-            log.warning(f'the chat template of {key} knows no answers of tools ({why[0]}): they go into messages of the user')
+            log.warning(f'the chat template of {key} knows no answers of tools ({why[0]}): '
+                        'they go into messages of the user')
 
     def texts(self, names): return around_answers(self.tokenizer, names, self.answers, self.template)
 
@@ -109,7 +112,8 @@ class ChatFrame(Frame):
         marks = {m for text in (first, *behind) for m in MARKS.findall(text)}
         defuse = Defuser(self.tokenizer, marks - set(self.cutter.plain.control.values()))
         dress = lambda text: self.manner(defuse(text))
-        return _Around(read(first), read(first[self._ended(first, closing):]), [read(text) for text in behind], dress)
+        after_end = first[self._ended(first, closing):]
+        return _Around(read(first), read(after_end), [read(text) for text in behind], dress)
 
     def _texts_or_lines(self, names):
         try: return self.texts(names)

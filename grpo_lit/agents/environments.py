@@ -27,8 +27,10 @@ class _Kind:
         self.first = self.build(0)
         self.title = type(self.first).__name__
         if not callable(getattr(self.first, 'reset', None)):
-            raise ValueError(f'{self.title} has no reset: environment_factory builds objects with reset(**row)')
-        if inspect.iscoroutinefunction(self.first.reset): raise ValueError(f'reset of {self.title} is a coroutine: make it a plain function')
+            raise ValueError(f'{self.title} has no reset: '
+                             'environment_factory builds objects with reset(**row)')
+        if inspect.iscoroutinefunction(self.first.reset):
+            raise ValueError(f'reset of {self.title} is a coroutine: make it a plain function')
         self.own = isinstance(self.first, Environment)
         self.methods = [] if self.own else tool_methods(self.first)
         self.alone = copies(self.first, 1) is None
@@ -36,7 +38,8 @@ class _Kind:
         if self.alone: self.say_alone()
 
     def say_alone(self):
-        log.warning(f'{self.title} cannot be copied: each member of a group gets an instance of its own, reset with the same seed')
+        log.warning(f'{self.title} cannot be copied: each member of a group gets an instance of its own, '
+                    'reset with the same seed')
 
     def build(self, i):
         with seeded(seed_for(0, 'environment', i)): return self.factory()
@@ -51,7 +54,8 @@ class _Kind:
     def reset(self, row, seed): # The instance, and what its reset returned
         found = self.taken()
         try:
-            with seeded(seed): return found, found.reset(**reset_arguments(found.reset, _own(row), seed))
+            arguments = reset_arguments(found.reset, _own(row), seed)
+            with seeded(seed): return found, found.reset(**arguments)
         except Exception as e: raise Unplayable(f'reset of {self.title} raised {error_text(e)}') from e
 
     def members(self, row, G, seed) -> list: # G pairs: instance, what the reset returned
@@ -81,7 +85,8 @@ class Environments:
                  environment_factory=None, # Builds an environment; or a dictionary of them by name
                  tokenizer=None, call_format:str='auto', # "chat", "tags", or one of `READERS`
                  tool_timeout:float=10.): # Seconds of a call
-        self.tools, self.tokenizer, self.call_format, self.timeout = list(tools or ()), tokenizer, call_format, tool_timeout
+        self.tools, self.tokenizer = list(tools or ()), tokenizer
+        self.call_format, self.timeout = call_format, tool_timeout
         self.named = isinstance(environment_factory, dict)
         if environment_factory is None: found = {}
         else: found = environment_factory if self.named else {None: environment_factory}
@@ -102,15 +107,18 @@ class Environments:
     def _kind(self, row):
         if not self.by_name: return None
         name = row.get('environment') if self.named else None
-        if name not in self.by_name: raise Unplayable('in the column "environment": '+no_such('environment', name, self.by_name))
+        if name not in self.by_name:
+            raise Unplayable('in the column "environment": '+no_such('environment', name, self.by_name))
         return self.by_name[name]
 
     def _box(self, kind, instance):
         "The tools of an episode"
         if kind and kind.own: return None
-        box = Toolbox([*self.tools, *(getattr(instance, m) for m in (kind.methods if kind else ()))], self.timeout)
+        methods = [getattr(instance, m) for m in kind.methods] if kind else []
+        box = Toolbox([*self.tools, *methods], self.timeout)
         if not box.names:
-            what = f'{kind.title} has no public method' if kind else 'there are no tools and no environment_factory'
+            what = 'there are no tools and no environment_factory'
+            if kind: what = f'{kind.title} has no public method'
             raise ValueError(f'{what}: a policy needs something to call')
         return box
 
@@ -123,7 +131,8 @@ class Environments:
 
     def _member(self, kind, row, instance, told):
         if kind and kind.own:
-            instance.prompt = _prompt(row.get('prompt') if instance.prompt is None else instance.prompt, told)
+            prompt = row.get('prompt') if instance.prompt is None else instance.prompt
+            instance.prompt = _prompt(prompt, told)
             return instance
         prompt, box = _prompt(row.get('prompt'), told), self._box(kind, instance)
         return ToolEnvironment(prompt, box, self._reader(prompt, box), instance)

@@ -76,4 +76,5 @@ def new_searcher(seed:int=0 # Of the random weights
     shape = dict(hidden_size=128, intermediate_size=384, num_hidden_layers=4, max_position_embeddings=256)
     heads = dict(num_attention_heads=4, num_key_value_heads=4)
     ends = dict(pad_token_id=t.pad_token_id, bos_token_id=t.bos_token_id, eos_token_id=t.eos_token_id)
-    return LlamaForCausalLM(LlamaConfig(vocab_size=len(t), tie_word_embeddings=True, **shape, **heads, **ends))
+    config = LlamaConfig(vocab_size=len(t), tie_word_embeddings=True, **shape, **heads, **ends)
+    return LlamaForCausalLM(config)

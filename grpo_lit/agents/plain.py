@@ -30,11 +30,12 @@ def _words(backend, text):
     words = [shown]
     if backend.pre_tokenizer: words = [w for w,_ in backend.pre_tokenizer.pre_tokenize_str(shown)]
     first = words[0] if words else ''
-    if first[:1] in (*SPACES, ' ') and _leading(first, SPACES+' ') > _leading(text, SPACES+' '): words[0] = first[1:]
+    added = _leading(first, SPACES+' ') > _leading(text, SPACES+' ')
+    if added: words[0] = first[1:]
     return words
 
 def _tokens(model, word):
-    "Pairs of id and the part of the word that it stands for; a letter that the model cannot read is left out"
+    "Pairs of id and the part of the word that it stands for; what the model cannot read is left out"
     raw = word.encode()
     try: return [(t.id, raw[slice(*t.offsets)].decode(errors='ignore')) for t in model.tokenize(word)]
     except Exception: # no token for the unknown
@@ -47,7 +48,8 @@ class Plain:
         self.tokenizer, self.control = tokenizer, control_tokens(tokenizer)
         self.backend = getattr(tokenizer, 'backend_tokenizer', None)
         marks = sorted(filter(None, self.control.values()), key=len, reverse=True)
-        self.inside = re.compile('|'.join(f'(?<={re.escape(m[:1])})(?={re.escape(m[1:])})' for m in marks) or '(?!)')
+        cuts = [f'(?<={re.escape(m[:1])})(?={re.escape(m[1:])})' for m in marks] # behind its first letter
+        self.inside = re.compile('|'.join(cuts) or '(?!)')
 
     def __call__(self, text:str) -> list:
         "Token ids; none of them steers"

@@ -18,19 +18,24 @@ def _told(i): return f'zqtold{i}zq'
 def _id(i): return f'call{i:05d}' # nine letters and digits: Mistral's template wants them
 
 def _turn(names, thinks, calls):
-    "A turn of the policy: does it think (None: it says nothing but its calls), and how are its calls written (None, an object, a string)?"
+    """A turn of the policy: does it think (None: it says nothing but its calls),
+    and how are its calls written (None, an object, a string)?"""
     text = f'<think>\n{THOUGHT}\n</think>\n\n{SAID}' if thinks else '' if thinks is None else SAID
     if calls is None: return dict(role='assistant', content=text)
     arguments = {CALLED: CALLED}
     if calls is str: arguments = json.dumps(arguments)
-    asked = [dict(type='function', id=_id(i), function=dict(name=n, arguments=arguments)) for i,n in enumerate(names)]
+    functions = [dict(name=n, arguments=arguments) for n in names]
+    asked = [dict(type='function', id=_id(i), function=f) for i,f in enumerate(functions)]
     return dict(role='assistant', content=text, tool_calls=asked)
 
 # %% ../../nbs/4_agents/09_templates.ipynb #eba3adcb
 def by_tools(names):
-    return [dict(role='tool', name=n, tool_call_id=_id(i), content=_told(i)) for i,n in enumerate(names)]
+    "A message of each tool"
+    def message(i, name): return dict(role='tool', name=name, tool_call_id=_id(i), content=_told(i))
+    return [message(i, n) for i,n in enumerate(names)]
 
 def by_user(names):
+    "One message of the user, with all answers"
     return [dict(role='user', content='\n'.join(_told(i) for i,_ in enumerate(names)))]
 
 def in_tags(names):
@@ -55,7 +60,8 @@ def _rendered(tokenizer, messages, template=None, more=False):
     end = tokenizer.eos_token or ''
     if more or not (end and text.endswith(end)): return text
     whole, begun = (_render(tokenizer, [asked], template, m) for m in (False, True))
-    after_all = whole.endswith(end) and not begun.startswith(whole) # an EOS behind everything, which ends no turn
+    # an EOS behind everything, which ends no turn
+    after_all = whole.endswith(end) and not begun.startswith(whole)
     return text.removesuffix(end) if after_all else text
 
 # %% ../../nbs/4_agents/09_templates.ipynb #c90f0a71

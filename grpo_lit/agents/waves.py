@@ -51,7 +51,8 @@ class Turns:
         self.tokenizer, self.ends = tokenizer, set(endings.ends.tolist())
         self.max_turns, self.most, self.timeout = max_turns, most, timeout
         self.cutter, self.sizes = Cutter(tokenizer), {}
-        self.episodes = [Episode([], '', getattr(e, 'failure', ''), getattr(e, 'live', e)) for e in environments]
+        def begun(e): return Episode([], '', getattr(e, 'failure', ''), getattr(e, 'live', e))
+        self.episodes = [begun(e) for e in environments]
         self.begins = [0]*len(environments) # where the turn that is being written begins
         self.seen = set() # rows that are over and still in the batch
         self.waiting, self.parked = {}, {} # row -> what it waits for; where it is kept
@@ -147,9 +148,11 @@ class Turns:
         return torch.tensor(over, dtype=torch.long)
 
     def hear(self, b, pending, found:Heard, waited): # ids, None: the episode is over
+        "What row `b` was told, noted in its record"
         episode = self.episodes[b]
         turn = episode.turns[-1]
-        turn.told, turn.calls, turn.waited, turn.seconds = found.texts, found.calls, waited, pending.seconds
+        turn.told, turn.calls = found.texts, found.calls
+        turn.waited, turn.seconds = waited, pending.seconds
         names = [c.name for c in found.calls]
         if len(names) != len(found.texts): names = None
         told = None if found.done else self.told(b, turn, found.texts, names)
@@ -161,9 +164,12 @@ class Turns:
         if turn.cut: self.shorten(turn, most)
         return ids
 
-    def shorten(self, turn, most): # The record holds what the policy was told, not the megabyte that a tool said
-        read = [self.cutter(text, most) for text in turn.told]
-        turn.told = [self.tokenizer.decode(ids) if cut else text for text, (ids, cut) in zip(turn.told, read)]
+    def shorten(self, turn, most):
+        "The record holds what the policy was told, not the megabyte that a tool said"
+        def shown(text):
+            ids, cut = self.cutter(text, most)
+            return self.tokenizer.decode(ids) if cut else text
+        turn.told = [shown(text) for text in turn.told]
         if len(turn.calls)==len(turn.told):
             for call, text in zip(turn.calls, turn.told): call.text = text
 
@@ -173,7 +179,8 @@ class Turns:
         last = [self.episodes[b].turns[-1] for b,_ in back]
         tokens = [[turn.ids[-1], *ids] for turn,(_,ids) in zip(last, back)]
         begins = [turn.end+len(ids) for turn,(_,ids) in zip(last, back)]
-        places = [(b, turn.end+i, token) for turn,(b,ids) in zip(last, back) for i,token in enumerate(ids)]
+        places = [(b, turn.end+i, token) for turn,(b,ids) in zip(last, back)
+                  for i,token in enumerate(ids)]
         if places:
             row, at, token = torch.tensor(places, device=rows.out.device).T
             rows.out[row,at] = token

@@ -18,8 +18,11 @@ def reward_arguments(prompts:list,
                      **offered # Those of `OFFERED`: B values each, or None for what there is not
                     ) -> dict: # Of lists, B values each
     "What a reward function is called with; a completion is a list of messages if its prompt is"
-    def as_given(p, c): return c if isinstance(p, str) or isinstance(c, list) else [dict(role='assistant', content=c)]
-    ours = dict(prompts=prompts, completions=list(map(as_given, prompts, completions)), completion_ids=completion_ids)
+    def as_given(p, c):
+        if isinstance(p, str) or isinstance(c, list): return c
+        return [dict(role='assistant', content=c)]
+    given = list(map(as_given, prompts, completions))
+    ours = dict(prompts=prompts, completions=given, completion_ids=completion_ids)
     ours |= {name: values for name, values in offered.items() if values is not None}
     return {str(name): values for name, values in columns.items()} | ours
 

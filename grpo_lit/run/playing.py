@@ -23,10 +23,12 @@ class Play:
     "How episodes are played: the tools, the environments, and the limits of a run"
     def __init__(self, tools, environment_factory, tokenizer,
                  args:GRPOConfig):
-        self.environments = Environments(tools, environment_factory, tokenizer, args.call_format, args.tool_timeout)
+        how = args.call_format, args.tool_timeout
+        self.environments = Environments(tools, environment_factory, tokenizer, *how)
         self.tokenizer, self.args = tokenizer, args
         self.owns_prompts = environment_factory is not None # May a row have none?
-        self.names = set(environment_factory) if isinstance(environment_factory, dict) else None # None: there is one kind
+        named = isinstance(environment_factory, dict)
+        self.names = set(environment_factory) if named else None # None: there is one kind
         self.checked = set() # Kinds of environments, and of prompts, that began once
         self.added = 0 # Tokens that tools add to a prompt
 
@@ -45,7 +47,8 @@ class Play:
     def ids_of(self, row) -> list:
         "Tokens of the row's own prompt; raises `ValueError` where the row cannot be played"
         name = row.get('environment') if self.names else None
-        if self.names and name not in self.names: raise ValueError(no_such('environment', name, sorted(self.names)))
+        if self.names and name not in self.names:
+            raise ValueError(no_such('environment', name, sorted(self.names)))
         prompt = row.get('prompt')
         kind = name, isinstance(prompt, str) # which calls there are depends on both
         if kind not in self.checked: self.check(row)
@@ -56,7 +59,8 @@ class Play:
         "Begin once; raises `ValueError` where that fails, or the chat template has no place for tools"
         try: environment, = self.environments.group(row, 1, self.args.seed)
         except ValueError: raise
-        except Exception as e: raise ValueError(f'its environment cannot begin: {type(e).__name__}: {e}') from e
+        except Exception as e:
+            raise ValueError(f'its environment cannot begin: {type(e).__name__}: {e}') from e
         if self.args.max_turns > 1: Frames(self.tokenizer, [self.tokenizer.eos_token_id])(environment)
         own = encode_prompt(row['prompt'], self.tokenizer) if row.get('prompt') else []
         self.added = max(self.added, len(first_ids(environment, self.tokenizer))-len(own))
@@ -66,23 +70,29 @@ class Play:
         two = self.environments.make([row], 2, self.args.seed)
         talks = [Episode([Turn(0, [], '')], 'end') for _ in two]
         live = [e.live for e in two]
-        return dict(episodes=talks) | (dict(environments=live) if any(e is not None for e in live) else {})
+        found = dict(episodes=talks)
+        return found | dict(environments=live) if any(e is not None for e in live) else found
 
     def fitting(self, environments:list, rows:list, G:int, model, most:int) -> list:
-        "The same; where the beginning that an environment made is too long for the model, one that ends at once"
+        "The same; where what an environment begins with is too long for the model, one that ends at once"
         for i, row in enumerate(rows if self.owns_prompts else []):
             try: check_fits([len(first_ids(environments[i*G], self.tokenizer))], most, model)
             except ValueError as e: environments[i*G:i*G+G] = self.environments.failed(row, G, str(e))
         return environments
 
-    def sample(self, model, rows:list, G:int, seed:int, columns:dict, max_rows:int|None, on_group, **sampling) -> Rollouts:
+    def sample(self, model, rows:list, # P dicts
+               G:int, seed:int,
+               columns:dict, max_rows:int|None, on_group, **sampling # For `sample_episodes`
+              ) -> Rollouts:
         "G episodes for each row"
-        a = self.args
-        environments = self.fitting(self.environments.make(rows, G, seed), rows, G, model, sampling['max_completion_length'])
+        a, most = self.args, sampling['max_completion_length']
+        environments = self.fitting(self.environments.make(rows, G, seed), rows, G, model, most)
         prompts = [row.get('prompt') for row in rows]
-        return sample_episodes(model, self.tokenizer, prompts, environments=environments, num_generations=G, seed=seed,
-                               columns=columns, max_rows=max_rows, on_group=on_group, max_turns=a.max_turns,
-                               max_observation_length=a.max_observation_length, tool_timeout=a.tool_timeout, **sampling)
+        return sample_episodes(
+            model, self.tokenizer, prompts, environments=environments, num_generations=G, seed=seed,
+            columns=columns, max_rows=max_rows, on_group=on_group,
+            max_turns=a.max_turns, max_observation_length=a.max_observation_length,
+            tool_timeout=a.tool_timeout, **sampling)
 
 def new_play(tools, # Functions, or None
              environment_factory, # A class, or name -> class, or None
@@ -95,6 +105,9 @@ def new_play(tools, # Functions, or None
 def rows_of_run(train_dataset, play:Play|None, args:GRPOConfig): # Rows with a length, or a `Stream`
     "The data in a form that a run works with; without data, rows of nothing for an environment that asks by itself"
     if train_dataset is not None or play is None or not play.owns_prompts: return as_rows(train_dataset)
-    if play.names: raise ValueError('with several environments train_dataset is required: its column "environment" says which')
-    if args.max_steps <= 0: raise ValueError('without a train_dataset the length of the run is not known: set max_steps')
+    if play.names:
+        raise ValueError('with several environments train_dataset is required: '
+                         'its column "environment" says which')
+    if args.max_steps <= 0:
+        raise ValueError('without a train_dataset the length of the run is not known: set max_steps')
     return [{} for _ in range(args.generation_batch_size//args.num_generations)]

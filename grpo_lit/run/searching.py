@@ -25,8 +25,10 @@ from ..scoring import columns_of_rows, score_completions
 def search_episodes(model, tokenizer, rows, # Of `search_task`
                     num_generations:int=1, seed:int=0): # Rollouts with rewards
     "Episodes of a searcher, and which of them end with the right answer"
-    ro = sample_episodes(model, tokenizer, [row['prompt'] for row in rows], None, World, num_generations, 4, 64,
-                         seed=seed, columns=columns_of_rows(rows))
+    prompts, columns = [row['prompt'] for row in rows], columns_of_rows(rows)
+    limits = dict(max_turns=4, max_completion_length=64)
+    ro = sample_episodes(model, tokenizer, prompts, environment_factory=World, seed=seed,
+                         num_generations=num_generations, columns=columns, **limits)
     return score_completions(ro, accuracy_reward)
 
 def episode_lines(rollouts, i:int=0) -> list: # Of text
@@ -83,10 +85,13 @@ def search_demo(settings:dict, # Of `GRPOConfig`, where they differ from `SEARCH
                 held_out:int=300 # Questions before and after
                ) -> dict: # What went to summary.json
     "The tiny policy learns when to search, and how often"
-    trainer, task = search_trainer(settings | dict(output_dir=out or new_directory('runs/demo')), [ProgressLine(sys.stdout)])
-    say('A tiny language model answers questions about a world that is new in each of them. It may look one fact up at a time.\n'
+    settings = settings | dict(output_dir=out or new_directory('runs/demo'))
+    trainer, task = search_trainer(settings, [ProgressLine(sys.stdout)])
+    say('A tiny language model answers questions about a world that is new in each of them. '
+        'It may look one fact up at a time.\n'
         'The reward: 1 for the right answer in <answer> tags. Nobody says when a search is worth it.\n')
-    def look(rows, count=1): return search_episodes(trainer.accelerator.unwrap_model(trainer.model), trainer.tokenizer, rows, count, trainer.args.seed)
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    def look(rows): return search_episodes(model, trainer.tokenizer, rows, seed=trainer.args.seed)
     shown = task.test[2:3]                         # its answer is two searches away
     before, first = by_hops(look(task.test[:held_out])), look(shown)
     say('\n'.join(['before training:', '', *episode_lines(first), '']))
