@@ -222,8 +222,7 @@ def in_thread(call, seconds:float):
     return found.result()
 
 # %% ../../nbs/2_rewards/34_limits.ipynb #62c8eb4c
-IDLE = 5. # Seconds that a thread without work waits for more
-_idle = []
+IDLE, _idle = 5., [] # Seconds that a thread without work waits for more; those that wait
 if hasattr(os, 'register_at_fork'): os.register_at_fork(after_in_child=_idle.clear)
 
 class _Hand:
