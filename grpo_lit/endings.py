@@ -24,11 +24,21 @@ class Endings:
         self.stop_at = torch.full((B,), limit, device=ends.device)
         self.begin = torch.zeros_like(self.stop_at)
         self.span = max((len(s.encode()) for s in self.stop), default=0)+8 # tokens in which one fits, if each is a byte
+        self.last = {s[-1:] for s in self.stop}
+        self.completing = {} # token -> can it complete a stop string?
 
     def __call__(self, tokens, rows, out, t): return torch.isin(tokens, self.ends) # (b,) bool
 
     def again(self, rows, t): # Rows (n,) begin a turn with their tokens t
         self.begin[rows], self.stop_at[rows] = t, self.limit
+
+    def may_complete(self, tokens): # Ids
+        "Those that have the last letter of a stop string, or a part of a letter"
+        new = [i for i in set(tokens) if i not in self.completing]
+        # twice: some decoders drop the space before the first token
+        for i, text in zip(new, self.tokenizer.batch_decode([[i,i] for i in new])):
+            self.completing[i] = '\ufffd' in text or any(c in text for c in self.last)
+        return {i for i in tokens if self.completing[i]}
 
     def stopped(self, rows, out, t, n): # (b,) bool
         "Has a stop string been completed, now or within the last n tokens?"
@@ -41,9 +51,11 @@ class Endings:
         tokens = out[rows[:,None], (t[:,None]+back).clamp(min=0)]
         places, texts = [], []
         table = torch.cat([t[:,None], self.begin[rows][:,None], tokens], 1).tolist() # the only wait
+        completing = self.may_complete([i for _,_,*last in table for i in last[-n:]])
         for row, (now, begin, *last) in enumerate(table):
             for at in range(max(begin, now+1-n), now+1):
                 end = len(last)-(now-at)
+                if last[end-1] not in completing: continue
                 places.append((row, at))
                 texts.append(last[end-min(self.span, at+1-begin):end])
         first = [out.shape[1]]*len(rows)

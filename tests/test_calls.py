@@ -110,7 +110,8 @@ HURTING = ['<tool_call>', '<tool_call>{', '<tool_call>{"', '<tool_call>["', '<to
            '<|python_tag|>', '<|python_tag|>{', '<', 'a', '1', '<search>', '</search>', '<search></search>', '<search><think>', 'é', '\ud800', '<tool_call>{"name":"a"}',
            '<tool_call>{"name":"a"}</tool_call>', '{"name":"a","parameters":{}};', '<tool_call>'+' '*50,
            '<tool_call>{'*40+'</think>', '<tool_call>{"a": "</tool_call>']
-@pytest.mark.parametrize('part', HURTING, ids=range(len(HURTING)))
+def fifth(i): return [] if i%5==0 else pytest.mark.slow
+@pytest.mark.parametrize('part', [pytest.param(p, id=str(i), marks=fifth(i)) for i, p in enumerate(HURTING)])
 def test_a_megabyte_is_read_in_a_second(part):
     text = part*(MB//len(part))
     tags = TagCalls({'search': 'query', 'a': 'x'})

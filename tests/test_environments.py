@@ -1,9 +1,12 @@
 "Environments: what a group begins with, what its members share (nothing), and what a bad row does (not much)."
-import copy, functools, random, threading
+import copy, functools, random, threading, time
 import numpy as np, pytest, torch
+from scripted import scripted
+from grpo_lit.agents import waiting
 from grpo_lit.agents.alike import copies, seeded
 from grpo_lit.agents.environments import (Answer, Environment, Environments, Frames, ToolEnvironment, environments_for,
                                           first_ids)
+from grpo_lit.agents.turns import sample_episodes
 from grpo_lit.policy import tiny_tokenizer
 from grpo_lit.tasks import with_template
 
@@ -260,6 +263,37 @@ def test_a_bad_row_without_a_prompt_has_one_that_the_tokenizer_can_read():
 
 def test_an_answer_that_is_missing_says_so():
     with pytest.raises(NotImplementedError, match='has no answer'): Environment().answer('x')
+
+class Slow:
+    def reset(self, **row): pass
+    def look(self, key: str) -> str:
+        """
+        Look.
+
+        Args:
+            key: For what
+        """
+        time.sleep(.15)
+        return key
+
+def look_alone(key: str) -> str:
+    """
+    Look.
+
+    Args:
+        key: For what
+    """
+    time.sleep(.6)
+    return key
+look_alone.timeout = 5.
+
+@pytest.mark.parametrize('how', [dict(environment_factory=Slow), dict(tools=[look_alone])], ids=['methods wait', 'a limit of its own'])
+def test_an_environment_has_as_long_as_its_tools(how, monkeypatch):
+    monkeypatch.setattr(waiting, 'GRACE', 0.)
+    name = 'look' if 'tools' not in how else 'look_alone'
+    calls = ''.join(f'<tool_call>{{"name": "{name}", "arguments": {{"key": "{i}"}}}}</tool_call>' for i in range(4))
+    ro = sample_episodes(*scripted([calls, 'It is so.']), [ASKED], num_generations=2, max_completion_length=700, seed=0, tool_timeout=.5, **how)
+    assert [[(c.text, c.failure) for c in e.calls] for e in ro.episodes] == [[(str(i), '') for i in range(4)]]*2
 
 # ---- prompts and frames
 

@@ -146,8 +146,9 @@ def several_turns(play, cut=0):
     play.leave([0, 1])
     play.end()
 
+OFTEN = ('llama', 'qwen3', 'gemma2', 'gpt2')
 @pytest.mark.parametrize('kind', KINDS)
-@pytest.mark.parametrize('name', configs)
+@pytest.mark.parametrize('name', [pytest.param(n, marks=[] if n in OFTEN else pytest.mark.slow) for n in configs])
 def test_what_comes_back_predicts_as_the_whole_text(models, name, kind):
     model = models(name)
     play = Play(KINDS[kind](model), seed=1)

@@ -68,6 +68,9 @@ class ToolEnvironment(Environment):
         results = self.toolbox.run(request)
         return Answer([r.text for r in results], results)
 
+    def seconds(self, request) -> float: # As long as its tools may take: methods of one object wait for each other
+        return self.toolbox.seconds(request)
+
     @property
     def live(self): return self.instance
 

@@ -9,7 +9,8 @@ __all__ = ['LONGEST_ERROR', 'log', 'MOST_LEFT', 'About', 'about_tool', 'error_te
            'Result', 'Toolbox']
 
 # %% ../../nbs/4_agents/08_tools.ipynb #09f30ada
-import asyncio, concurrent.futures, copy, inspect, logging, os, re, threading, time
+import asyncio, copy, inspect, logging, os, re, time
+from _thread import allocate_lock, start_new_thread
 from dataclasses import dataclass
 from functools import lru_cache
 from types import MethodType
@@ -108,24 +109,31 @@ class Running:
     def __init__(self, work, # Without arguments; it does not raise
                  seconds:float):
         self.seconds, self.began = seconds, time.monotonic()
-        self.found = concurrent.futures.Future()
-        self.took = seconds
-        self.thread = threading.Thread(target=self._work, args=[work], daemon=True)
-        self.thread.start()
+        self.found, self.took, self.ended = None, seconds, False
+        self.running = allocate_lock()
+        self.running.acquire()
+        self.ident = start_new_thread(self._work, (work,)) # a third of the price of a `threading.Thread`
 
     def _work(self, work):
-        try: value = work()
-        except BaseException: return # it was left behind
-        self.took = time.monotonic()-self.began
-        self.found.set_result(value)
+        try:
+            found = work()
+            self.found, self.took = found, time.monotonic()-self.began
+        except BaseException: pass # it was left behind
+        finally:
+            self.ended = True
+            self.running.release()
+
+    def is_alive(self): return not self.ended
+
+    def join(self, seconds:float):
+        if not self.ended and self.running.acquire(timeout=seconds): self.running.release()
 
     def result(self): # What `work` returned; None where it took too long
         "Wait as long as is left"
         end = self.began+self.seconds
-        while not self.found.done() and (left := end-time.monotonic()) > 0:
-            concurrent.futures.wait([self.found], min(left, .2)) # somebody may want to interrupt
-        if self.found.done() and self.took <= self.seconds: return self.found.result()
-        end_thread(self.thread)
+        while not self.ended and (left := end-time.monotonic()) > 0: self.join(min(left, .2)) # somebody may want to interrupt
+        if self.ended and self.took <= self.seconds: return self.found
+        end_thread(self)
 
 # %% ../../nbs/4_agents/08_tools.ipynb #f2a1c1e9
 log = logging.getLogger('grpo_lit')
@@ -217,7 +225,7 @@ class Toolbox:
         if isinstance(begun, Result): return begun
         found = begun.result()
         if found is None:
-            _leave(call.name, begun.thread, begun.seconds)
+            _leave(call.name, begun, begun.seconds)
             return self._failed(call, late(begun.seconds), 'timeout', begun.seconds)
         text, failure = found
         if failure: return self._failed(call, text, failure, begun.took)

@@ -59,8 +59,8 @@ class Pending:
         until = time.monotonic()+self.limit
         while not self.start() and time.monotonic() < until: time.sleep(.01)
         if self.begun is not None: until = self.begun+self.limit
-        while (left := until-time.monotonic()) > 0:
-            if self.done.wait(min(left, .2)): break # in parts: an interrupt gets through
+        while (left := until-time.monotonic()) > 0: # in pieces, so that an interrupt gets through
+            if self.done.wait(min(left, .2)): break
         if self.done.is_set() and self.seconds <= self.limit: return self.found
         self.seconds = self.limit
         self.give_up()

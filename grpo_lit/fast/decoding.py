@@ -47,7 +47,7 @@ class Store:
             self.tails[layer] = _stack(self.tails.get(layer), copies)
 
     def leave(self, stay, alive, longest): # As `Seats.leave` says, and the longest prompt that is left
-        self.tails = {layer:tuple(x[stay] for x in kv) for layer,kv in self.tails.items()}
+        self.tails = {layer:tuple(x.index_select(0, stay) for x in kv) for layer,kv in self.tails.items()}
         self.forget(alive, longest)
 
     def forget(self, alive, longest): # All prompts but these

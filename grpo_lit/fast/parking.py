@@ -27,7 +27,7 @@ def put_aside(tables:dict, # Layer -> tensors (b, Hkv, width, D)
     "Copies of rows, up to a width"
     if not tables: return {}
     at = torch.tensor(rows, device=next(iter(tables.values()))[0].device)
-    return {layer:tuple(x[at,:,:width] for x in kv) for layer,kv in tables.items()}
+    return {layer:tuple(x[:,:,:width].index_select(0, at) for x in kv) for layer,kv in tables.items()}
 
 # %% ../../nbs/3_fast/07_parking.ipynb #7a62d237
 def put_back(parked:list, # `Parked` rows
