@@ -262,6 +262,15 @@ def test_what_cannot_begin_is_said_before_the_first_token():
     def bare(key): return key
     assert 'type hints' in said(tools=[bare])
     assert "environment" in said(tools=None, environment_factory=dict(a=Counter), rows=[dict(prompt=asked('x'), environment='b')])
+    def both(key: str, more: str) -> str:
+        """
+        Look twice.
+
+        Args:
+            key: For what
+            more: For what else
+        """
+    assert 'row 1: <both>' in said(tools=[both], rows=[dict(prompt=asked('x')), dict(prompt='x?')])
     assert 'No reward source' in said(tools=None, environment_factory=Other, rewards=None)
     with pytest.raises(ValueError, match='max_steps'):
         model, tokenizer = undecided(TEXTS)

@@ -144,6 +144,18 @@ REWRITING = dict(
     summary="{% if messages|length > 3 %}{{ 'Earlier: ' + messages[1].content + '\n' }}{% endif %}" + CHATML,
     deaf=CHATML.replace("m['content']", "(m['content'] if m.role == 'user' and loop.first else '')"))
 
+ONE_AT_A_TIME = """{% for m in messages %}{% if m.role == 'tool' and messages[loop.index0-1].role == 'tool' %}{{ raise_exception('one at a time') }}{% endif %}
+{{- '<|im_start|>' ~ m.role ~ '\n' ~ m.content }}{% for c in m.tool_calls or [] %}<tool_call>{{ c.function | tojson }}</tool_call>{% endfor %}<|im_end|>
+{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
+{% endif %}"""
+
+def test_a_template_that_takes_one_answer_at_a_time_gets_lines_of_one():
+    t = tokenizer_for(ONE_AT_A_TIME, added=['<|im_start|>', '<|im_end|>'])
+    frame = ChatFrame(t)
+    one, three = (frame.between(texts, True, 50, ['look']*len(texts)) for texts in (['a<|im_end|>'], ['a<|im_end|>', 'b', 'c']))
+    assert three[1] == 0 and t.decode(three[0]) == t.decode(one[0]).replace('a<|im_end|>', 'a<|im_end|>\nb\nc')
+    assert three[0].count(t.eos_token_id) == one[0].count(t.eos_token_id) == 1
+
 @pytest.mark.parametrize('name', REWRITING)
 @pytest.mark.parametrize('role', ['tool', 'user'])
 def test_a_template_that_rewrites_is_refused_by_name(name, role):

@@ -212,6 +212,14 @@ def test_exact_match(text, gold, want):
 def test_f1_of_what_does_not_hedge(text, want):
     assert qa_f1_reward([], [f'<answer>{text}</answer>'], [], answer=['Barack Obama']) == [pytest.approx(want)]
 
+@pytest.mark.parametrize('text,gold,want', [
+    ('The answer is Warner Bros. Pictures.', 'Warner Bros. Pictures', 1.), ('Answer: Prof. Moriarty', 'Prof. Moriarty', 1.),
+    ('The answer is 42!', 'answer is 42', 1.), ('The answer is Paris. It is in France.', 'Paris', 1.),
+    ('Rome. The answer is Paris', 'Rome', 0.), ('Answer: Rome\nAnswer: Paris', 'Rome', 0.),
+    ('<answer>Paris</answer>\nThe answer is Rome', 'Rome', 0.), ('<think>Rome</think>', 'Rome', 0.)])
+def test_a_gold_said_word_for_word(text, gold, want):
+    for f in (qa_reward, qa_f1_reward): assert f(completions=[text], answer=[gold]) == [want]
+
 def test_golds_with_marks_of_a_list_are_no_hedges():
     for gold in ('Trinidad and Tobago', 'Washington, D.C.', 'AC/DC', 'Now or Never', 'Oh, and there, and here'):
         assert qa_f1_reward([], [gold], [], answer=[gold]) == qa_reward([], [gold], [], answer=[gold]) == [1.]

@@ -169,6 +169,13 @@ def test_results_become_text(value, want):
     assert ' at 0x' not in r.text
     r.text.encode()
 
+@pytest.mark.parametrize('kind', [ValueError, TypeError, RecursionError])
+def test_what_comes_piece_by_piece_may_fail_on_its_way(kind):
+    def pieces():
+        yield 'one'
+        raise kind('no more')
+    assert module.carry_out(pieces, {}, 1.) == (f'{kind.__name__}: no more', 'raised')
+
 def test_results_are_bounded():
     values = ['x'*10**6, 'x'*10**8, b'x'*10**8, ['x'*10**8], {'k': 'x'*10**8}, list(range(10**6)), Endless(), Word('x'*10**8), 'é'*10**6, ['\ud800'*10**6]]
     for value in values:

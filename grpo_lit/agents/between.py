@@ -11,7 +11,7 @@ __all__ = ['log', 'MARKS', 'Frame', 'TagFrame', 'ChatFrame']
 import logging, re
 from dataclasses import dataclass
 from .plain import Cutter, Defuser, plain_ids
-from .templates import around_answers, in_tags, special_marks, text_manner, tokenizer_name, way_to_answer
+from .templates import Refused, around_answers, in_tags, special_marks, text_manner, tokenizer_name, way_to_answer
 
 # %% ../../nbs/4_agents/10_between.ipynb #732b09da
 def _template_ids(tokenizer, plain, text):
@@ -107,13 +107,19 @@ class ChatFrame(Frame):
         return self.known[key]
 
     def _read(self, names):
-        closing, (first, *behind) = self.texts(names)
+        closing, (first, *behind) = self._texts_or_lines(names)
         read = lambda text: _template_ids(self.tokenizer, self.cutter.plain, text)
         marks = {m for text in (first, *behind) for m in MARKS.findall(text)}
         defuse = Defuser(self.tokenizer, marks - set(self.cutter.plain.control.values()))
         dress = lambda text: self.manner(defuse(text))
         after_end = first[self._ended(first, closing):]
         return _Around(read(first), read(after_end), [read(text) for text in behind], dress)
+
+    def _texts_or_lines(self, names):
+        try: return self.texts(names)
+        except Refused: # it takes one answer at a time, say: all of them as lines of one
+            closing, (first, last) = self.texts(['tool'])
+            return closing, [first, *['\n']*(len(names)-1), last]
 
     def _ended(self, first, closing):
         "Where the end of the turn ends, for a policy that wrote it"

@@ -66,6 +66,7 @@ def result_text(value) -> str:
     if isinstance(value, str): return bounded(value)
     if isinstance(value, (bytes, bytearray)):
         return bounded(value[:4*LONGEST].decode(errors='replace'))
+    if isinstance(value, Iterator): value = some(value) # what it raises is the tool's own error
     if not _is_data(value): return bounded(str(value))
     try: return bounded(_json(value))
     except (TypeError, ValueError, RecursionError): # keys that JSON has not, or a circle

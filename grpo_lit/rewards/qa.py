@@ -81,6 +81,14 @@ def _last_turn(completion, episode):
     turns = getattr(episode, 'turns', None)
     return turns[-1].text if turns and isinstance(completion, str) else completion
 
+def _given(completion, style, golds):
+    "The answer; a gold that is said word for word is not cut at its full stop, nor at a beginning like `answer is`"
+    given, text = qa_answer(completion, style), last_words(completion_text(completion) or '')
+    text = after_thoughts(text) or ''
+    if style or '<answer>' in text or boxed_answer(text) is not None: return given
+    whole = [text, *_SAID.findall(text)[-1:]]
+    return next((said for said in whole for g in golds if word_exact(g, said)), given)
+
 def _qa_rows(completions, answer, answers, style, hops, type, log_metric, episodes=None, **columns):
     "Exact match and F1 of each row, None where there is no gold; both are noted"
     if answer is None and answers is None:
@@ -90,7 +98,7 @@ def _qa_rows(completions, answer, answers, style, hops, type, log_metric, episod
     rows = zip(said, answer or none, answers or none, style or none, hops or none, type or none)
     for completion, one, several, how, h, t in rows:
         golds = word_golds(one, several)
-        given = qa_answer(completion, how) if golds else ''
+        given = _given(completion, how, golds) if golds else ''
         scores = {name: max((f(g, given) for g in golds), default=None)
                   for name, f in dict(exact_match=word_exact, f1=qa_f1).items()}
         if golds and log_metric: _note(log_metric, scores, _kind(h, t))

@@ -29,7 +29,7 @@ class Play:
         self.owns_prompts = environment_factory is not None # May a row have none?
         named = isinstance(environment_factory, dict)
         self.names = set(environment_factory) if named else None # None: there is one kind
-        self.checked = set() # Kinds of environments that began once
+        self.checked = set() # Kinds of environments, and of prompts, that began once
         self.added = 0 # Tokens that tools add to a prompt
 
     @property
@@ -49,9 +49,10 @@ class Play:
         name = row.get('environment') if self.names else None
         if self.names and name not in self.names:
             raise ValueError(no_such('environment', name, sorted(self.names)))
-        if name not in self.checked: self.check(row)
-        self.checked.add(name)
         prompt = row.get('prompt')
+        kind = name, isinstance(prompt, str) # which calls there are depends on both
+        if kind not in self.checked: self.check(row)
+        self.checked.add(kind)
         return [] if prompt is None and self.owns_prompts else encode_prompt(prompt, self.tokenizer)
 
     def check(self, row):
