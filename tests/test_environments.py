@@ -216,6 +216,8 @@ async def _late(self, **row): pass
     (lambda: Environments(environment_factory=type('Bare', (), dict(reset=lambda self, **row: None))), 'Bare has no public method'),
     (lambda: Environments(environment_factory=type('NoReset', (), {})), 'NoReset has no reset'),
     (lambda: Environments(environment_factory=type('Late', (), dict(reset=_late))), 'is a coroutine'),
+    (lambda: Environments(tools=Drawn().look), 'tools is a list of functions'),
+    (lambda: Environments(environment_factory=Drawn()), 'environment_factory is a class'),
     (lambda: Environments(tools=[Drawn().look], environment_factory=Drawn), 'two tools are called look')])
 def test_errors_before_anything_runs(build, words):
     with pytest.raises(ValueError, match=words): build()

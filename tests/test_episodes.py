@@ -13,7 +13,7 @@ from grpo_lit.policy import load_policy
 from grpo_lit.sampling import sample_groups
 from grpo_lit.agents.between import TagFrame
 from grpo_lit.agents.environments import Environment
-from grpo_lit.agents.episodes import Episode, drifted, episode_metrics
+from grpo_lit.agents.episodes import CallRecord, Episode, Turn, drifted, episode_metrics
 from grpo_lit.agents.turns import sample_episodes
 from grpo_lit.agents.waiting import Pending
 
@@ -424,6 +424,12 @@ def test_architectures(kind, long):
     assert ro.observation_mask.sum() > 40 and len({len(e.turns) for e in ro.episodes}) > 1
     assert gap(model, ro) <= 1e-4 and drifted(ro) == 0
     assert_same(run(max_rows=6), ro, 1e-4)
+
+@pytest.mark.parametrize('said, want', [('[{"name": "f", "arguments": {}}]', ''), ('I look.\n[{"name": "f", "arguments": {}}]', 'I look.'),
+                                        ('[1] says so\n{"name": "f", "parameters": {}}', '[1] says so')])
+def test_messages_hold_what_is_said_beside_the_calls(said, want): # special tokens, as [TOOL_CALLS] of Mistral, are not in the text
+    turn = Turn(0, [1], said, calls=[CallRecord('f', {})], told=['x'])
+    assert Episode([turn], 'end').messages == [dict(role='assistant', content=want, tool_calls=[dict(type='function', function=dict(name='f', arguments={}))])]
 
 # Ctrl-C ---------------------------------------------------------------------------------------------------------------------------
 

@@ -23,6 +23,9 @@ class Unplayable(ValueError): "A row of the data with which no episode can begin
 class _Kind:
     "What one factory builds"
     def __init__(self, name, factory):
+        if not callable(factory):
+            what = 'environment_factory is a class, or a function that builds an environment'
+            raise ValueError(f'{what}, not {factory!r:.60}')
         self.name, self.factory = name, factory
         self.first = self.build(0)
         self.title = type(self.first).__name__
@@ -85,6 +88,8 @@ class Environments:
                  environment_factory=None, # Builds an environment; or a dictionary of them by name
                  tokenizer=None, call_format:str='auto', # "chat", "tags", or one of `READERS`
                  tool_timeout:float=10.): # Seconds of a call
+        if callable(tools) or isinstance(tools, (str, dict)):
+            raise ValueError('tools is a list of functions: write tools=[search]')
         self.tools, self.tokenizer = list(tools or ()), tokenizer
         self.call_format, self.timeout = call_format, tool_timeout
         self.named = isinstance(environment_factory, dict)

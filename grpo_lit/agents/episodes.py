@@ -66,7 +66,7 @@ class Episode:
         return found
 
 # Where a call of a chat model begins
-CALL = re.compile(r'<tool_call>|<function=|\[TOOL_CALLS\]|<\|python_tag\|>|^\s*\{', re.MULTILINE)
+CALL = re.compile(r'<tool_call>|<function=|\[TOOL_CALLS\]|<\|python_tag\|>|^\s*\[?\s*\{', re.MULTILINE)
 
 def _assistant(turn):
     said = CALL.split(turn.text)[0].rstrip() if turn.calls else turn.text
