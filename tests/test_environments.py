@@ -297,6 +297,14 @@ def test_an_environment_has_as_long_as_its_tools(how, monkeypatch):
     ro = sample_episodes(*scripted([calls, 'It is so.']), [ASKED], num_generations=2, max_completion_length=700, seed=0, tool_timeout=.5, **how)
     assert [[(c.text, c.failure) for c in e.calls] for e in ro.episodes] == [[(str(i), '') for i in range(4)]]*2
 
+@pytest.mark.parametrize('call, failure', [('<tool_call>{"name": "look_alone", "argu</tool_call>', 'unparsable'),
+                                           ('<tool_call>{"name": "nothing", "arguments": {}}</tool_call>', 'unknown'),
+                                           ('<tool_call>{"name": "look_alone", "arguments": {"k": 1}}</tool_call>', 'arguments')])
+def test_a_call_that_cannot_be_carried_out_has_time_to_be_told_so(call, failure):
+    ro = sample_episodes(*scripted([call, 'It is so.']), [ASKED], tools=[look_alone], num_generations=2, max_completion_length=700, seed=0)
+    assert [c.failure for e in ro.episodes for c in e.calls] == [failure]*2
+    assert not any('no answer' in c.text for e in ro.episodes for c in e.calls)
+
 # ---- prompts and frames
 
 TEMPLATE = """{% for t in tools or [] %}{{ t.function.name|length }}{% endfor %}{% for m in messages %}{{ '(' ~ m.content ~ ')' }}{% endfor %}

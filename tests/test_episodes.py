@@ -247,12 +247,12 @@ def test_whether_an_answer_counts_does_not_depend_on_who_writes_beside_it():
 
 def test_a_thread_that_cannot_be_had(policy, monkeypatch):
     from grpo_lit.agents import waiting
-    start, refused = waiting.start_new_thread, []
-    def scarce(work, arguments):
+    start, refused = waiting.hand_over, []
+    def scarce(work):
         if len(refused) < 40 and not refused.append(1): raise RuntimeError("can't start new thread")
-        return start(work, arguments)
+        return start(work)
     plain = sampled(policy)
-    monkeypatch.setattr(waiting, 'start_new_thread', scarce)
+    monkeypatch.setattr(waiting, 'hand_over', scarce)
     assert_same(sampled(policy), plain)
     assert len(refused) == 40
 

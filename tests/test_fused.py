@@ -380,7 +380,7 @@ def test_a_group_that_does_not_fit_is_an_error():
 
 def test_other_errors_are_not_tried_again():
     calls, sample = [], sampler(load_policy('tiny', device='cpu')[0])
-    def wrong(*args):
+    def wrong(*args, **how):
         calls.append(args)
         raise RuntimeError('mat1 and mat2 shapes cannot be multiplied')
     with patch('grpo_lit.run.sampler.sample_groups', wrong), pytest.raises(RuntimeError, match='mat1'):
@@ -413,9 +413,9 @@ def test_a_run_goes_on_with_fewer_rows_and_remembers(tmp_path, overlap):
     assert again.state.max_rows == 8
 
 def few_rows(n):
-    def sample(*args):
-        if (args[12] or len(args[2])*args[3]) > n: raise torch.OutOfMemoryError('CUDA out of memory')
-        return sample_groups(*args)
+    def sample(model, tokenizer, prompts, G, *, max_rows, **how):
+        if (max_rows or len(prompts)*G) > n: raise torch.OutOfMemoryError('CUDA out of memory')
+        return sample_groups(model, tokenizer, prompts, G, max_rows=max_rows, **how)
     return sample
 
 # --- recorded steps

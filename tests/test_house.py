@@ -71,6 +71,12 @@ def test_the_index_leads_to_every_chapter():
     links = set(re.findall(r'\]\(([^)#]+\.ipynb)', '\n'.join(s for _, s in text(nbs/'index.ipynb'))))
     assert {p.relative_to(nbs).as_posix() for p in nbs.rglob('[0-9a-hj-z]*.ipynb')} <= links
 
+@pytest.mark.parametrize('path', sorted(nbs.rglob('*.ipynb')), ids=lambda p: p.stem)
+def test_links_between_notebooks_lead_somewhere(path):
+    prose = '\n'.join(s for kind, s in text(path) if kind=='markdown')
+    links = re.findall(r'\]\((?!https?:)([^)#\s]+\.ipynb)', prose)
+    assert [l for l in links if not (path.parent/l).exists()] == []
+
 def test_every_chapter_begins_with_prose():
     for path in chapters():
         assert [kind for kind, _ in text(path)[:2]] == ['markdown', 'markdown'], path.name

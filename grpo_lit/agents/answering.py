@@ -69,7 +69,7 @@ class ToolEnvironment(Environment):
         return Answer([r.text for r in results], results)
 
     def seconds(self, request) -> float: # As long as its tools may take: methods of one object wait for each other
-        return self.toolbox.seconds(request)
+        return max(self.toolbox.seconds(request), self.toolbox.timeout) # also where there is nothing but an error to be said
 
     @property
     def live(self): return self.instance

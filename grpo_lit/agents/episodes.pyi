@@ -71,7 +71,7 @@ class Episode:
         """An episode that was saved"""
         ...
 
-CALL = re.compile('<tool_call>|<function=|\\[TOOL_CALLS\\]|<\\|python_tag\\|>|^\\s*\\{', re.MULTILINE)
+CALL = re.compile('<tool_call>|<function=|\\[TOOL_CALLS\\]|<\\|python_tag\\|>|^\\s*\\[?\\s*\\{', re.MULTILINE)
 
 def drifted(rollouts: Rollouts) -> int:
     """Sampled tokens that have changed since they were drawn, or are not counted as the policy's"""

@@ -10,7 +10,7 @@ __all__ = ['LONGEST_ERROR', 'log', 'MOST_LEFT', 'About', 'about_tool', 'error_te
 
 # %% ../../nbs/4_agents/08_tools.ipynb #09f30ada
 import asyncio, copy, inspect, logging, os, re, time
-from _thread import allocate_lock, start_new_thread
+from _thread import allocate_lock
 from dataclasses import dataclass
 from functools import lru_cache
 from types import MethodType
@@ -20,7 +20,7 @@ from .asking import Call
 from .fitting import Misfit, fit_arguments
 from .results import bounded, result_text
 from ..rewards.beside import Child
-from ..rewards.limits import RewardTimeout, end_thread, late
+from ..rewards.limits import RewardTimeout, end_thread, hand_over, late
 from ..tensors import no_such
 
 # %% ../../nbs/4_agents/08_tools.ipynb #8e805110
@@ -110,9 +110,9 @@ class Running:
                  seconds:float):
         self.seconds, self.began = seconds, time.monotonic()
         self.found, self.took, self.ended = None, seconds, False
-        self.running = allocate_lock()
+        self.running, self.first = allocate_lock(), allocate_lock() # held while it runs; goes to who is first, it or the limit
         self.running.acquire()
-        self.ident = start_new_thread(self._work, (work,)) # a third of the price of a `threading.Thread`
+        self.ident = hand_over(lambda: self._work(work))
 
     def _work(self, work):
         try:
@@ -122,6 +122,7 @@ class Running:
         finally:
             self.ended = True
             self.running.release()
+        return self.first.acquire(False)
 
     def is_alive(self): return not self.ended
 
@@ -133,7 +134,7 @@ class Running:
         end = self.began+self.seconds
         while not self.ended and (left := end-time.monotonic()) > 0: self.join(min(left, .2)) # somebody may want to interrupt
         if self.ended and self.took <= self.seconds: return self.found
-        end_thread(self)
+        if self.first.acquire(False): end_thread(self)
 
 # %% ../../nbs/4_agents/08_tools.ipynb #f2a1c1e9
 log = logging.getLogger('grpo_lit')

@@ -9,10 +9,10 @@ __all__ = ['GRACE', 'WORDS', 'LONGEST', 'seconds_of', 'Pending', 'Heard', 'in_wo
 
 # %% ../../nbs/4_agents/15_waiting.ipynb #8815e187
 import threading, time
-from _thread import start_new_thread
+from _thread import allocate_lock
 from typing import NamedTuple
 from .episodes import CallRecord
-from ..rewards.limits import end_thread
+from ..rewards.limits import end_thread, hand_over
 
 # %% ../../nbs/4_agents/15_waiting.ipynb #ce109990
 GRACE = 2. # Seconds, at most, beyond the limit of a tool that an environment may take
@@ -33,11 +33,12 @@ class Pending:
         self.answer, self.request, self.limit = answer, request, limit
         self.found, self.done = None, threading.Event()
         self.begun = self.seconds = self.ident = None
+        self.first = allocate_lock() # goes to who is first, the answer or the limit
         self.start()
 
     def start(self) -> bool: # False where there is no thread to be had just now
         if self.begun is not None: return True
-        try: start_new_thread(self.work, ())
+        try: hand_over(self.work)
         except RuntimeError: return False
         self.begun = self.begun or time.monotonic()
         return True
@@ -49,6 +50,7 @@ class Pending:
         except BaseException as e: self.found = e
         self.seconds = time.monotonic()-begun
         self.done.set()
+        return self.first.acquire(False)
 
     def is_alive(self): return self.ident is not None and not self.done.is_set()
 
@@ -68,7 +70,7 @@ class Pending:
 
     def give_up(self):
         "Nobody waits for the answer any more: the thread is told so, and ends where it hears"
-        try: end_thread(self)
+        try: self.first.acquire(False) and end_thread(self)
         except RuntimeError: pass # there is no thread to be had for that
 
 # %% ../../nbs/4_agents/15_waiting.ipynb #71fe0695

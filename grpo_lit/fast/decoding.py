@@ -25,6 +25,19 @@ def _stack(old, new): # Keys and values below those that are there, all as wide 
     width = max(x.shape[2] for x in (*old, *new))
     return tuple(torch.cat([_widen(a, width), _widen(b, width)]) for a,b in zip(old, new))
 
+# %% ../../nbs/3_fast/10_decoding.ipynb #2fcf7de0
+def _first(x, stay): # Lines that stay (n,) become the first
+    x[:len(stay)] = x.index_select(0, stay)
+    return x[:len(stay)]
+
+def _longer(x, lines, more): # As many lines of zeros below; all so much wider
+    n = len(x)+lines
+    if more or x.untyped_storage().nbytes() < n*x.stride(0)*x.element_size():
+        return F.pad(x, (0,0,0,more,0,0,0,lines))
+    found = x.as_strided((n, *x.shape[1:]), x.stride())
+    found[len(x):] = 0
+    return found
+
 # %% ../../nbs/3_fast/10_decoding.ipynb #79baf6ea
 FIRST_ROOM = 32 # Tokens of room that a tail begins with
 
@@ -47,7 +60,7 @@ class Store:
             self.tails[layer] = _stack(self.tails.get(layer), copies)
 
     def leave(self, stay, alive, longest): # As `Seats.leave` says, and the longest prompt that is left
-        self.tails = {layer:tuple(x.index_select(0, stay) for x in kv) for layer,kv in self.tails.items()}
+        self.tails = {layer:tuple(_first(x, stay) for x in kv) for layer,kv in self.tails.items()}
         self.forget(alive, longest)
 
     def forget(self, alive, longest): # All prompts but these
@@ -57,8 +70,7 @@ class Store:
     def rejoin(self, parked, wide): # At the end, all tails so wide at least
         first, have = next((len(k), k.shape[2]) for k,_ in self.tails.values())
         more = self._room_for(wide)-have if have < wide else 0
-        below = lambda x: F.pad(x, (0,0,0,more,0,0,0,len(parked)))
-        self.tails = {layer:tuple(below(x) for x in kv) for layer,kv in self.tails.items()}
+        self.tails = {layer:tuple(_longer(x, len(parked), more) for x in kv) for layer,kv in self.tails.items()}
         put_back(parked, self.tails, first)
 
     def extend(self, layer, new, lines, places, wide): # (Hkv, N, D) at lines and places (N,) -> all lines, as wide

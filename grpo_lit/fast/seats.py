@@ -54,7 +54,7 @@ def attend_shared(groups:Groups, q:torch.Tensor, # (b, H, L, D)
     s = _scores(groups, (q*scale).reshape(b, Hkv, -1, q.shape[3]), kp, kt)
     if softcap is not None: s = softcap*(s/softcap).tanh()
     if mask is not None: s = s+mask
-    p = s.softmax(-1, dtype=torch.promote_types(s.dtype, torch.float32))
+    p = s.softmax(-1, dtype=torch.float64 if s.dtype==torch.float64 else torch.float32)
     return _mixed(groups, p.to(vt.dtype), vp, vt).reshape(b, q.shape[1], q.shape[2], -1)
 
 # %% ../../nbs/3_fast/08_seats.ipynb #bb7d7e24
