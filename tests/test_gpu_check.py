@@ -25,6 +25,7 @@ def names(*flags):
     "Those that --list names"
     return [line.split(' s  ', 1)[1] for line in run('--list', *flags).stdout.splitlines()]
 
+@pytest.mark.slow
 def test_nothing_fails_and_nothing_is_left_out(small):
     done, found, _ = small
     assert done.returncode == 0, done.stderr[-3000:]
@@ -34,6 +35,7 @@ def test_nothing_fails_and_nothing_is_left_out(small):
     assert set(quick) <= set(states)
     assert states['step of ours, 8 x 8, 256 + 256'] == states['two steps: plain'] == 'ok'
 
+@pytest.mark.slow
 def test_what_a_cpu_cannot_answer_says_so(small):
     _, found, _ = small
     cells = [n for n in found['checks'] if n.startswith('cells: ')]
@@ -41,6 +43,7 @@ def test_what_a_cpu_cannot_answer_says_so(small):
     for name in ('two steps: fp16', 'graphs against eager', *cells):
         assert found['checks'][name]['why'] == 'needs a GPU', name
 
+@pytest.mark.slow
 def test_figures_of_a_step(small):
     _, found, _ = small
     ours = found['checks']['step of ours, 8 x 8, 256 + 256']['figures']
@@ -49,6 +52,7 @@ def test_figures_of_a_step(small):
     theirs = found['checks']['step with generate, 8 x 8, 256 + 256']['figures']
     assert theirs['ours/theirs'] == pytest.approx(ours['step']/theirs['step'])
 
+@pytest.mark.slow
 def test_the_table_has_a_line_for_each(small):
     done, found, out = small
     lines = run('--table', out).stdout.splitlines()

@@ -6,7 +6,8 @@ import pytest
 RUNS = Path(__file__).with_name('pretended_runs.py')
 
 
-@pytest.mark.parametrize('marks', ['not slow', pytest.param('slow', marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize('marks', ['not slow', 'slow'])
 def test_every_kind_of_run(marks):
     command = [sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', '-m', marks, str(RUNS)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=RUNS.parent.parent)
