@@ -71,6 +71,11 @@ def test_the_index_leads_to_every_chapter():
     links = set(re.findall(r'\]\(([^)#]+\.ipynb)', '\n'.join(s for _, s in text(nbs/'index.ipynb'))))
     assert {p.relative_to(nbs).as_posix() for p in nbs.rglob('[0-9a-hj-z]*.ipynb')} <= links
 
+def test_contributing_names_every_folder_of_notebooks():
+    said = (root/'CONTRIBUTING.md').read_text()
+    folders = {p.parent.relative_to(root).as_posix() for p in nbs.glob('*/*.ipynb')}
+    assert folders and [f for f in sorted(folders) if f'`{f}`' not in said] == []
+
 @pytest.mark.parametrize('path', sorted(nbs.rglob('*.ipynb')), ids=lambda p: p.stem)
 def test_links_between_notebooks_lead_somewhere(path):
     prose = '\n'.join(s for kind, s in text(path) if kind=='markdown')
