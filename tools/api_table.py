@@ -151,7 +151,7 @@ class SourceBehindDocs(processors.mv_exports):
     "All documentation of a cell before its source, where nbdev moves one entry"
     def begin(self):
         cells = self.nb.cells
-        for i in reversed(range(len(cells))):
+        for i in range(len(cells)): # from the front: a source that has moved ends the documentation before it
             n = docs_behind(cells, i)
             if n and 'exports' in cells[i].directives_:
                 cells[i:i+1+n] = [*cells[i+1:i+1+n], cells[i]]
