@@ -53,7 +53,7 @@ class World:
 
 # %% ../../nbs/4_agents/21_searcher.ipynb #5006757d
 def is_held_out(place:str, name:str) -> bool:
-    "Does a fact about `place` that says `name` belong to the held-out questions?"
+    "Does a fact about a place that says a name belong to the held-out questions?"
     return (NUMBER[place]+NUMBER[name])%4==0
 
 # %% ../../nbs/4_agents/21_searcher.ipynb #1c83dc27
@@ -104,7 +104,7 @@ def chained(draw:Draw) -> tuple: # The question, and the facts that answer it
 WEATHER = 'rain', 'snow', 'fog', 'wind', 'sun'
 
 def weather(draw:Draw, place:str) -> str:
-    "News that answer nothing, for a question about `place`"
+    "News that answer nothing, for a question about a place"
     cities = [c for c in NAMES['city'] if c not in draw.named and is_held_out(place, c)==draw.held_out]
     return f'{draw.rng.choice(WEATHER)} in {draw.rng.choice(cities)}'
 

@@ -109,7 +109,7 @@ class Turns:
         if key not in self.sizes: self.sizes[key] = len(frame.between([''], eos, 0)[0])
         return self.sizes[key]
 
-    def told(self, b, turn, texts, names=None): # As `fitted`
+    def told(self, b, turn, texts, names=None): # Ids, texts that were cut, tokens that each could have; None: no room
         "What is appended behind a turn"
         frame, eos = self.frame(self.environments[b]), turn.ids[-1] in self.ends
         between = lambda most: frame.between(texts, eos, most, names)
