@@ -67,10 +67,6 @@ class TagCalls:
 IN_THOUGHT = 'a call inside of <think> is not carried out: write </think> before it'
 
 # %% ../../nbs/4_agents/03_calls.ipynb #30769c76
-_TAGS = re.compile('<think>|</think>|<tool_call>|<function=')
-MOST_BROKEN = 32                           # calls after which the others of a turn are only counted
-_NEXT = re.compile('</tool_call>|<tool_call>|</think>')
-
 def _json_block(text, at) -> tuple:
     "Calls as JSON, one after the other"
     calls = []
@@ -81,6 +77,7 @@ def _json_block(text, at) -> tuple:
         if text[at:at+1] in (',',';'): at = skip_space(text, at+1)
     return calls, at
 
+# %% ../../nbs/4_agents/03_calls.ipynb #0a688d88
 def _inside(text, at) -> tuple:
     "The calls of a block, and where they end; raises `BadCall`"
     if text.startswith('<function=', at):
@@ -89,6 +86,9 @@ def _inside(text, at) -> tuple:
     if text[at:at+1] in ('{','['): return _json_block(text, at)
     call, at = pairs_call(text, at)
     return [call], at
+
+# %% ../../nbs/4_agents/03_calls.ipynb #5c7a15b3
+_NEXT = re.compile('</tool_call>|<tool_call>|</think>')
 
 def _block(text, start) -> tuple: # Calls, and where it goes on
     "The block of which the inside begins at `start`"
@@ -105,6 +105,10 @@ def _block(text, start) -> tuple: # Calls, and where it goes on
     if not closing: return [Call('', {}, problem)], len(text)
     if closing[0]=='</think>': return [], closing.start()
     return [Call('', {}, problem)], closing.end() if closing[0]=='</tool_call>' else closing.start()
+
+# %% ../../nbs/4_agents/03_calls.ipynb #82205587
+_TAGS = re.compile('<think>|</think>|<tool_call>|<function=')
+MOST_BROKEN = 32                           # calls after which the others of a turn are only counted
 
 def _unread(text, mark, at) -> list:
     "Calls that nobody reads any more"
@@ -129,26 +133,30 @@ def block_calls(text:str) -> list: # Of `Call`
     return found
 
 # %% ../../nbs/4_agents/03_calls.ipynb #d1acf06d
-_LINE = re.compile(r'(?m)^[ \t]*(?=\{)|<\|python_tag\|>\s*')
-_LIKE_CALL = re.compile(r'\{\s*"(type|name|function)"\s*:')
-TRIES = 8                                  # places of a turn where a call without a frame may begin
-
 def _is_call(value) -> bool:
     if not isinstance(value, dict): return False
     inside = value.get('function', value)
     if not isinstance(inside, dict) or 'name' not in inside: return False
     return 'arguments' in inside or 'parameters' in inside
 
+# %% ../../nbs/4_agents/03_calls.ipynb #db052fac
+_LIKE_CALL = re.compile(r'\{\s*"(type|name|function)"\s*:')
+
 def _looks_like_call(text, at) -> bool:
     "Is the broken text there meant to be a call?"
     if not _LIKE_CALL.match(text, at): return False
     return any(text.find(f'"{k}"', at) >= 0 for k in ('arguments','parameters'))
 
+# %% ../../nbs/4_agents/03_calls.ipynb #b9b50ff9
 def after_thinking(text:str) -> str:
     "What was said; nothing while the thoughts last"
     if text.lstrip().startswith(('{','[','<|python_tag|>')): return text
     if '</think>' in text: return text.rsplit('</think>', 1)[1]
     return '' if '<think>' in text else text
+
+# %% ../../nbs/4_agents/03_calls.ipynb #6e6c2980
+_LINE = re.compile(r'(?m)^[ \t]*(?=\{)|<\|python_tag\|>\s*')
+TRIES = 8                                  # places of a turn where a call without a frame may begin
 
 def _line_calls(text, at, tagged) -> tuple: # The calls, and where they end; raises `BadCall`
     "Calls that begin at `at`; none where other JSON does"

@@ -26,6 +26,7 @@ def _whole(value, lenient):
     if lenient and isinstance(value, str) and _INT.fullmatch(value.strip()): return int(value)
     raise Misfit
 
+# %% ../../nbs/4_agents/05_fitting.ipynb #0667a2ed
 def _number(value, lenient):
     if type(value) not in ((int, float, str) if lenient else (int, float)): raise Misfit
     try: number = float(value)
@@ -33,6 +34,7 @@ def _number(value, lenient):
     if not math.isfinite(number): raise Misfit
     return number
 
+# %% ../../nbs/4_agents/05_fitting.ipynb #60e7287a
 def _text(value, lenient):
     if isinstance(value, str): return value
     if lenient and type(value) in (int, float): return json.dumps(value)
@@ -44,6 +46,7 @@ def _truth(value, lenient):
     if said not in ('true','false'): raise Misfit
     return said=='true'
 
+# %% ../../nbs/4_agents/05_fitting.ipynb #b3d1d726
 def _nothing(value, lenient):
     if value is None or lenient and value in ('null','None'): return None
     raise Misfit
