@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from .parking import bring_back, check_return
 from .prefix import as_bias, attend, compute_dtype, read_prompts, shared_inputs, within
-from .seats import Seats, attend_shared
+from .seats import Groups, Seats, attend_shared # at home here before
 from .suffixes import Suffixes, read_suffixes
 
 # %% ../../nbs/3_fast/10_decoding.ipynb #87916e2d
