@@ -1,5 +1,5 @@
 # made by tools/stubs.py: edit the source, then run it
-__all__ = ['CALL', 'CallRecord', 'Turn', 'Episode', 'drifted', 'episode_metrics']
+__all__ = ['CALL_BEGINS', 'CallRecord', 'Turn', 'Episode', 'drifted', 'episode_metrics']
 
 import re
 
@@ -71,7 +71,7 @@ class Episode:
         """An episode that was saved"""
         ...
 
-CALL = re.compile('<tool_call>|<function=|\\[TOOL_CALLS\\]|<\\|python_tag\\|>|^\\s*\\[?\\s*\\{', re.MULTILINE)
+CALL_BEGINS = re.compile('<tool_call>|<function=|\\[TOOL_CALLS\\]|<\\|python_tag\\|>|^\\s*\\[?\\s*\\{', re.MULTILINE)
 
 def drifted(rollouts: Rollouts) -> int:
     """Sampled tokens that have changed since they were drawn, or are not counted as the policy's"""
