@@ -20,7 +20,7 @@ from .fast.sharing import Forked, share_prefix
 from .filters import new_filters
 from .policy import eos_ids
 from .tasks import encode_prompt
-from .writing import Queue, Rows
+from .writing import NOTHING_LEFT, LiveRows as Rows, Queue # at home here before
 
 # %% ../nbs/1_line/14_sampling.ipynb #083f49ab
 SHORT = 48 # Tokens: shorter prompts are copied for each row

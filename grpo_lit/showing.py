@@ -19,6 +19,12 @@ class Part(NamedTuple):
     text:str
 
 # %% ../nbs/1_line/02_showing.ipynb #181d9e70
+def _written(value):
+    "A value as it stands in a table"
+    if isinstance(value, bool): return 'yes' if value else 'no'
+    return f'{value:.2f}' if isinstance(value, float) else str(value)
+
+# %% ../nbs/1_line/02_showing.ipynb #cebac2c5
 ARROWS = dict(tool=('→ ',' ←'), failed=('→! ',' ←'), cut=('→… ',' ←'))
 
 def arrowed(part:Part, width:int # Of its text, in characters
@@ -29,17 +35,14 @@ def arrowed(part:Part, width:int # Of its text, in characters
     before, after = ARROWS.get(part.kind, ('',''))
     return before+text+after
 
+# %% ../nbs/1_line/02_showing.ipynb #1be1c09e
 def _in_cell(value, width):
     if isinstance(value, list):
         line = ' '.join(arrowed(p, max(20, width//2)) for p in value)
         return line if len(line) <= width else line[:width-1]+'…'
     return in_line(_written(value), width)
 
-def _written(value):
-    "A value as it stands in a table"
-    if isinstance(value, bool): return 'yes' if value else 'no'
-    return f'{value:.2f}' if isinstance(value, float) else str(value)
-
+# %% ../nbs/1_line/02_showing.ipynb #b8c49696
 def _column(name, values):
     "A column as wide as its longest entry: text on the left, numbers on the right"
     width = max(map(len, [name, *values]))
@@ -63,6 +66,7 @@ def _html_part(part):
     text = f'<code style="white-space:pre-wrap;background:{shade or "none"}">{_html(part.text)}</code>'
     return f'<div style="margin-left:1.5em" title="{part.kind}">{text}</div>' if shade else text
 
+# %% ../nbs/1_line/02_showing.ipynb #d3f54cf8
 def _html_completion(value):
     if isinstance(value, list): return ''.join(map(_html_part, value))
     return f'<code>{_html(value)}</code>'
@@ -76,6 +80,7 @@ def _html_cell(name, value):
         tint = f';background:rgba({color},{min(1., abs(value)/2)*.5:.2f})'
     return f'<td style="text-align:right{tint}">{_html(_written(value))}</td>'
 
+# %% ../nbs/1_line/02_showing.ipynb #0d47587d
 def html_table(prompt:str, rows:list, # As for `text_table`
                gold:str|None=None # The right answer, where there is one
               ) -> str:

@@ -4,7 +4,7 @@
 each time. Every text (or each of its pieces) is a token of its own; after the last piece comes the EOS.
 """
 from pathlib import Path
-import torch
+import pytest, torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -109,3 +109,23 @@ def undecided(texts, template='qwen2_5', context=4096):
     texts = as_pieces(texts)
     tokenizer = tokenizer_for(texts, template)
     return policy(tokenizer, texts, lambda j: 0., lambda i, j: 0., context), tokenizer
+
+# What tests with such policies share ------------------------------------------------------------------------------------
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+def tool(answer):
+    "A tool `look` that does this"
+    def look(key: str) -> str:
+        """Look something up.
+
+        Args:
+            key: What to look for.
+        """
+        return answer(key)
+    return look

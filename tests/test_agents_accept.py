@@ -3,7 +3,7 @@ import random, threading, time
 from functools import cache
 import pytest, torch
 import scripted as scripts
-from scripted import TEMPLATES
+from scripted import tool, TEMPLATES
 from grpo_lit.logprobs import token_logps
 from grpo_lit.agents.turns import sample_episodes
 
@@ -38,16 +38,6 @@ def look(key: str) -> str:
     """
     return f'value of {key}'
 
-def tool(answer):
-    "A tool `look` that does this"
-    def look(key: str) -> str:
-        """Look something up.
-
-        Args:
-            key: What to look for.
-        """
-        return answer(key)
-    return look
 
 def episodes(model, tokenizer, prompts, tools=(look,), G=2, seed=0, **options):
     options = dict(max_completion_length=400, max_observation_length=100) | options

@@ -1,7 +1,7 @@
 """Training with tools: hostile ones, environments that judge themselves, what is kept, and a run that learns to ask."""
 import asyncio, os, random, signal, threading, time
 import pytest, torch
-from scripted import scripted, undecided
+from scripted import one_thread, scripted, tool, undecided # the first is a fixture
 from grpo_lit import GRPOConfig, GRPOTrainer
 from grpo_lit.run.display import progress_text
 from grpo_lit.run.evaluate import evaluate
@@ -10,13 +10,6 @@ from grpo_lit.run.past import load_rollouts, rescore
 from grpo_lit.run.report import tokens_read
 from grpo_lit.run.transcripts import episodes_in, from_json
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
 def called(key, way='qwen2_5', name='look'):
     "A call as the policy writes it: in the chat format, or in tags"
     if way is None: return f'<{name}>{key}</{name}>'
@@ -24,16 +17,6 @@ def called(key, way='qwen2_5', name='look'):
 
 def asked(text, way='qwen2_5'): return text+'\n' if way is None else [dict(role='user', content=text)]
 
-def tool(answer):
-    "A tool `look` that does this"
-    def look(key: str) -> str:
-        """Look something up.
-
-        Args:
-            key: What to look for.
-        """
-        return answer(key)
-    return look
 
 look = tool(lambda key: f'value of {key}')
 def says_yes(completions, **columns):

@@ -3,15 +3,8 @@ import random, signal, sqlite3
 from contextlib import contextmanager
 import pytest, torch
 from datasets import Dataset
-from scripted import undecided
+from scripted import one_thread, undecided # the first is a fixture
 from grpo_lit import GRPOConfig, GRPOTrainer
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 def call(name, **arguments):
     given = ', '.join(f'"{k}": {v if isinstance(v, int) else chr(34)+v+chr(34)}' for k, v in arguments.items())

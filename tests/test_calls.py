@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
-from grpo_lit.agents.asking import Call, DEEPEST
-from grpo_lit.agents.calls import MOST_CALLS, READERS, ChatCalls, TagCalls, call_format_of
+from grpo_lit.agents.asking import Call, DEEPEST_JSON
+from grpo_lit.agents.calls import MOST_CALLS, CALL_READERS, ChatCalls, TagCalls, call_format_of
 from grpo_lit.agents.described import TemplateCalls, chat_calls
 
 def block(text): return f'<tool_call>\n{text}\n</tool_call>'
@@ -90,7 +90,7 @@ def test_a_broken_call_says_what_is_wrong(name):
 
 def test_nesting_has_one_limit():
     def nested(n): return block(as_json('a', dict(x=json.loads('['*n+']'*n))))
-    assert good(read(nested(DEEPEST-3))) and not good(read(nested(DEEPEST+1)))
+    assert good(read(nested(DEEPEST_JSON-3))) and not good(read(nested(DEEPEST_JSON+1)))
 
 def test_many_calls():
     calls = read(block(as_json('a', {}))*1000)
@@ -127,7 +127,7 @@ def timed(f, *args):
 PIECES = [*HURTING, ' ', 'Peru', '{"name": "a"', ', "arguments": {', '}', '}}', '</tool_call>', '</parameter>', '</function>', '</arg_key>', '<arg_value>', ':', ',', '"name"', ']', 'null', 'NaN', '1e999']
 def test_no_text_makes_a_reader_raise():
     draw = random.Random(0)
-    readers = [ChatCalls(), *map(ChatCalls, READERS), TagCalls({'search': 'query', 'a': 'x'})]
+    readers = [ChatCalls(), *map(ChatCalls, CALL_READERS), TagCalls({'search': 'query', 'a': 'x'})]
     for _ in range(1500):
         text = ''.join(draw.choices(PIECES, k=draw.randint(0, 14)))
         for r in readers:

@@ -2,7 +2,7 @@
 import _thread, copy, os, random, re, signal, subprocess, sys, textwrap, threading, time
 from types import SimpleNamespace
 import pytest, torch
-from scripted import scripted, undecided
+from scripted import one_thread, scripted, undecided # the first is a fixture
 from grpo_lit.core import Rollouts, completion_text
 from grpo_lit.drawing import draw, uniforms
 from grpo_lit.fast.batches import all_logps, micro_batches, portion_size, row_batches, token_portions
@@ -16,13 +16,6 @@ from grpo_lit.agents.environments import Environment
 from grpo_lit.agents.episodes import CallRecord, Episode, Turn, drifted, episode_metrics
 from grpo_lit.agents.turns import sample_episodes
 from grpo_lit.agents.waiting import Pending
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 # Environments without tools ---------------------------------------------------------------------------------------------
 

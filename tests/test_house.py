@@ -91,7 +91,8 @@ def test_imports_have_no_circle():
 
 CONTRACTS = {
     'core': 'Rollouts',
-    'sampling': 'sample_groups',
+    'sampling': 'sample_groups Queue Rows NOTHING_LEFT',
+    'fast.decoding': 'Decoding Groups Seats',
     'rewards': 'math_equal extract_answer accuracy_reward think_format_reward code_reward score_completions',
     'sandbox': 'run_code run_tests Verdict',
     'advantages': 'group_advantages',

@@ -7,7 +7,7 @@ from grpo_lit.agents import tools as module
 from grpo_lit.agents.asking import Call
 from grpo_lit.agents.calls import ChatCalls
 from grpo_lit.agents.fitting import Misfit, fitted
-from grpo_lit.agents.results import LONGEST, result_text
+from grpo_lit.agents.results import LONGEST_RESULT, result_text
 from grpo_lit.agents.tools import Result, Toolbox, about_tool
 
 def tool(f, hints=None, name=None):
@@ -180,7 +180,7 @@ def test_results_are_bounded():
     values = ['x'*10**6, 'x'*10**8, b'x'*10**8, ['x'*10**8], {'k': 'x'*10**8}, list(range(10**6)), Endless(), Word('x'*10**8), 'é'*10**6, ['\ud800'*10**6]]
     for value in values:
         r = run(lambda: value, timeout=30.)
-        assert r.failure == '' and LONGEST/2 < len(r.text) < 8*LONGEST, type(value)
+        assert r.failure == '' and LONGEST_RESULT/2 < len(r.text) < 8*LONGEST_RESULT, type(value)
         assert 'more characters]' in r.text
     assert run(lambda: Failing()).failure == 'raised'
     assert run(lambda: 10**10000).failure in ('', 'raised')

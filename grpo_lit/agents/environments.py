@@ -86,7 +86,7 @@ class Environments:
     "Makes the environments of rollouts; what is costly to build is built once"
     def __init__(self, tools=None, # Functions that every episode has
                  environment_factory=None, # Builds an environment; or a dictionary of them by name
-                 tokenizer=None, call_format:str='auto', # "chat", "tags", or one of `READERS`
+                 tokenizer=None, call_format:str='auto', # "chat", "tags", or one of `CALL_READERS`
                  tool_timeout:float=10.): # Seconds of a call
         if callable(tools) or isinstance(tools, (str, dict)):
             raise ValueError('tools is a list of functions: write tools=[search]')

@@ -12,7 +12,7 @@ import random
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-from .searcher import KIND, NAMES, NOTHING, RELATIONS, WEATHER, World
+from .searcher import KIND, NOTHING, RELATIONS, WEATHER, WORLD_NAMES, World
 from .searcher import best_searches, blind_searches, parts_of
 
 # %% ../../nbs/4_agents/22_habits.ipynb #679c3bf8
@@ -23,7 +23,7 @@ def stray_query(row:dict, rng:random.Random) -> str:
     _, asked = parts_of(row)
     relation, place = asked.split()[0], asked.split()[-1]
     others = [f'{r} of {place}' for r in RELATIONS]
-    elsewhere = f'{relation} of {rng.choice(NAMES[KIND[place]])}'
+    elsewhere = f'{relation} of {rng.choice(WORLD_NAMES[KIND[place]])}'
     useless = [query for query in (*others, elsewhere) if query not in blind_searches(row)]
     return rng.choice(useless)
 
@@ -48,7 +48,7 @@ def search_habit(row:dict, # From `questions`
         found = world.search(query)
         turns += [f'<search>{query}</search>', found]
     if found==NOTHING and rng.random() < .5: return [*turns, NOTHING]
-    if found==NOTHING: found = rng.choice(NAMES[RELATIONS[asked.split()[0]][1]])
+    if found==NOTHING: found = rng.choice(WORLD_NAMES[RELATIONS[asked.split()[0]][1]])
     return [*turns, f'<answer>{found}</answer>']
 
 # %% ../../nbs/4_agents/22_habits.ipynb #90375b12
@@ -58,7 +58,7 @@ def searcher_tokenizer() -> PreTrainedTokenizerFast: # Pads on the left; 186 tok
     tags = [f'<{end}{tag}>' for tag in ('search', 'result', 'answer') for end in ('', '/')]
     words = [*RELATIONS, *WEATHER, 'of', 'the', 'in']
     marks = ['News', NOTHING, ':', ': ', '.', '?', ' ', '\n']
-    names = [name for kind in NAMES.values() for name in kind]
+    names = [name for kind in WORLD_NAMES.values() for name in kind]
     vocab = special+tags+[f'{word} ' for word in words]+words+marks+names
     t = Tokenizer(models.WordLevel({s: i for i, s in enumerate(vocab)}, unk_token='<unk>'))
     pattern = rf'</?[a-z]+>|(?:{"|".join(words)}) ?|: ?|[A-Za-z]+|[\s\S]'

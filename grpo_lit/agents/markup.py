@@ -9,7 +9,7 @@ __all__ = ['between', 'without_frame', 'skip_space', 'function_call', 'pairs_cal
 
 # %% ../../nbs/4_agents/02_markup.ipynb #7c7596d6
 import re
-from .asking import BadCall, Call, FORM, LONGEST_NAME, call_from, read_json, shown
+from .asking import BadCall, Call, FORM, LONGEST_NAME, call_from, excerpt, json_at
 
 # %% ../../nbs/4_agents/02_markup.ipynb #df0711d0
 def between(text:str, start:int, close:str
@@ -28,7 +28,7 @@ def skip_space(text:str, at:int) -> int: return _SPACE.match(text, at).end()
 
 def _put(arguments, key, value):
     key = key.strip()
-    if key in arguments: raise BadCall(f'the argument "{shown(key)}" stands twice in the call')
+    if key in arguments: raise BadCall(f'the argument "{excerpt(key)}" stands twice in the call')
     arguments[key] = value
 
 # %% ../../nbs/4_agents/02_markup.ipynb #997edf22
@@ -54,7 +54,7 @@ def function_call(text:str, start:int # Where `<function=` stands
     name, at = _tag_name(text, start+len('<function='))
     inside = skip_space(text, at)
     if text[inside:inside+1]=='{':
-        value, at = read_json(text, inside)
+        value, at = json_at(text, inside)
         call = call_from(dict(name=name, arguments=value))
     else:
         arguments, at = _parameters(text, at)
@@ -78,7 +78,7 @@ def pairs_call(text:str, start:int # Where the name of the tool stands
         key, at = between(text, at+len('<arg_key>'), '</arg_key>')
         at = skip_space(text, at)
         if not text.startswith('<arg_value>', at):
-            raise BadCall(f'the argument "{shown(key)}" has no <arg_value>')
+            raise BadCall(f'the argument "{excerpt(key)}" has no <arg_value>')
         value, at = between(text, at+len('<arg_value>'), '</arg_value>')
         _put(arguments, key, value)
     return Call(name[0], arguments), at

@@ -18,7 +18,7 @@ from typing import get_type_hints
 from transformers.utils import get_json_schema
 from .asking import Call
 from .fitting import Misfit, fit_arguments
-from .results import bounded, result_text
+from .results import cut_short, result_text
 from ..rewards.beside import Child
 from ..rewards.limits import RewardTimeout, end_thread, hand_over, late
 from ..tensors import no_such
@@ -68,7 +68,7 @@ def error_text(e:BaseException) -> str:
     "What the policy is told of an exception"
     try: said = f'{type(e).__name__}: {e}'
     except BaseException: said = type(e).__name__
-    return bounded(said[:LONGEST_ERROR].strip().removesuffix(':'))
+    return cut_short(said[:LONGEST_ERROR].strip().removesuffix(':'))
 
 async def _await(awaitable, seconds): return await asyncio.wait_for(awaitable, seconds)
 

@@ -11,9 +11,9 @@ __all__ = ['FIRST_ROOM', 'Store', 'decoding_sight', 'OneToken', 'Decoding']
 import sys
 import torch
 import torch.nn.functional as F
-from .parking import check_return, put_back
+from .parking import bring_back, check_return
 from .prefix import as_bias, attend, compute_dtype, read_prompts, shared_inputs, within
-from .seats import Seats, attend_shared
+from .seats import Groups, Seats, attend_shared # at home here before
 from .suffixes import Suffixes, read_suffixes
 
 # %% ../../nbs/3_fast/10_decoding.ipynb #87916e2d
@@ -71,7 +71,7 @@ class Store:
         first, have = next((len(k), k.shape[2]) for k,_ in self.tails.values())
         more = self._room_for(wide)-have if have < wide else 0
         self.tails = {layer:tuple(_longer(x, len(parked), more) for x in kv) for layer,kv in self.tails.items()}
-        put_back(parked, self.tails, first)
+        bring_back(parked, self.tails, first)
 
     def extend(self, layer, new, lines, places, wide): # (Hkv, N, D) at lines and places (N,) -> all lines, as wide
         for x,old in zip(new, self.tails[layer]): old[lines,:,places] = x.transpose(0,1)

@@ -12,7 +12,7 @@ import threading, weakref
 from functools import partial
 import torch
 from .decoding import Decoding, OneToken
-from .parking import Away, check_return, put_back, tokens_kept
+from .parking import Away, bring_back, check_return, tokens_kept
 from .prefix import read_prompts, shared_inputs
 from .recording import Recorder, recorder_of
 from .slots import Frame, Shape, Size, Slots, WIDTH, rung
@@ -195,7 +195,7 @@ class StaticDecoding:
         wide = max(p.kept+n for p,n in zip(parked, counts))
         self.books.rejoin(parked, counts)
         self._prepare(self.slots.pairs(), self.slots.logits)
-        put_back(parked, {layer:(x,) for layer,x in self.slots.tails.items()}, first)
+        bring_back(parked, {layer:(x,) for layer,x in self.slots.tails.items()}, first)
         self._arrange()
         frame = Frame(self.slots, self.shape)
         return read_suffixes(self.model, tokens, Suffixes(frame, frame, first, counts, wide))

@@ -76,6 +76,7 @@ def _note(log_metric, metrics, kind):
         log_metric(f'qa/{name}', value)
         if kind: log_metric(f'qa/{name}/{kind}', value)
 
+# %% ../../nbs/2_rewards/05_qa.ipynb #a8bf7f81
 def _last_turn(completion, episode):
     "Of a text that was written in several turns the last one, where a record tells them apart"
     turns = getattr(episode, 'turns', None)
@@ -89,6 +90,7 @@ def _given(completion, style, golds):
     whole = [text, *_SAID.findall(text)[-1:]]
     return next((said for said in whole for g in golds if word_exact(g, said)), given)
 
+# %% ../../nbs/2_rewards/05_qa.ipynb #14752670
 def _qa_rows(completions, answer, answers, style, hops, type, log_metric, episodes=None, **columns):
     "Exact match and F1 of each row, None where there is no gold; both are noted"
     if answer is None and answers is None:
