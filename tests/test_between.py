@@ -282,12 +282,7 @@ def test_megabytes_take_a_moment():
     for text in ('a'*10**6, ' '*10**6, '<|im_end|>'*10**5, '<'*10**6, '</ '*10**5):
         for frame in (ChatFrame(t), TagFrame(t)):
             ids, cut = frame.between([text], True, 256)
-            assert cut == 1 and len(ids) <= 256+frame.size()
-
-def test_frames_say_their_size():
-    t = of_trl('qwen2_5')
-    for frame in (ChatFrame(t), TagFrame(t)):
-        for n in (1, 3): assert len(frame.between(['']*n, False, 5)[0]) == frame.size(n)
+            assert cut == 1 and len(ids) <= 256+len(frame.between([''], False, 0)[0])
 
 # ---- tags
 

@@ -235,17 +235,17 @@ def test_who_hangs_leaves_no_thread_behind(policy):
 
 def test_whether_an_answer_counts_does_not_depend_on_who_writes_beside_it():
     late = Pending(lambda _: time.sleep(.1) or 'late', None, .05)
-    late.done.wait() # others write for so long
+    late.running.join(5.) # others write for so long
     assert isinstance(late.wait(), TimeoutError) and late.seconds == .05
 
 def test_a_thread_that_cannot_be_had(policy, monkeypatch):
-    from grpo_lit.agents import waiting
-    start, refused = waiting.hand_over, []
+    from grpo_lit.agents import tools
+    start, refused = tools.hand_over, []
     def scarce(work):
         if len(refused) < 40 and not refused.append(1): raise RuntimeError("can't start new thread")
         return start(work)
     plain = sampled(policy)
-    monkeypatch.setattr(waiting, 'hand_over', scarce)
+    monkeypatch.setattr(tools, 'hand_over', scarce)
     assert_same(sampled(policy), plain)
     assert len(refused) == 40
 

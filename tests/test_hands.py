@@ -3,8 +3,9 @@ import os, threading, time
 
 import pytest
 
-from grpo_lit.agents.tools import Running
-from grpo_lit.agents.waiting import Pending
+from grpo_lit.agents.asking import Call
+from grpo_lit.agents.tools import Running, Toolbox
+from grpo_lit.agents.waiting import Pending, heard
 from grpo_lit.rewards import limits
 
 
@@ -27,8 +28,8 @@ def test_a_thread_that_was_left_behind_gets_no_other_work():
 def test_a_pending_answer_that_came_too_late_gives_its_thread_to_nobody():
     slow = Pending(lambda request: time.sleep(.3), None, .05)
     assert isinstance(slow.wait(), TimeoutError)
-    ident = slow.ident
-    slow.join(5.)
+    ident = slow.running.ident
+    slow.running.join(5.)
     time.sleep(.05)
     assert all(hand.ident != ident for hand in limits._idle)
 
@@ -64,3 +65,27 @@ def test_a_thread_ends_when_nothing_comes(monkeypatch):
     end = time.monotonic()+10
     while any(hand.ident == found for hand in limits._idle) and time.monotonic() < end: time.sleep(.02)
     assert all(hand.ident != found for hand in limits._idle)
+
+
+def test_a_hanging_tool_is_late_also_where_nobody_can_be_sent_to_end_it(monkeypatch):
+    def nap(n:int) -> str:
+        """
+        Sleeps.
+
+        Args:
+            n: A number
+        """
+        time.sleep(.3)
+        return 'rested'
+    def none(self): raise RuntimeError("can't start new thread")
+    monkeypatch.setattr(threading.Thread, 'start', none)
+    first, second = Toolbox([nap], timeout=.05).run([Call('nap', dict(n=1)), Call('none')])
+    assert (first.failure, second.failure) == ('timeout', 'unknown')
+
+
+def test_an_error_is_told_in_the_same_words_in_every_run():
+    class Page: pass
+    told = [heard('left', KeyError(Page())).texts[0] for _ in range(2)]
+    assert told[0] == told[1] and told[0].startswith('Error: KeyError: ') and ' at 0x' not in told[0]
+    assert heard('left', TimeoutError('no answer within 3 s')).texts == ['Error: no answer within 3 s']
+    assert heard('left', ValueError()).texts == ['Error: ValueError']

@@ -49,11 +49,6 @@ class TurnFrame:
             cuts += cut
         return ids, cuts
 
-    def size(self, n:int=1) -> int:
-        "Tokens around n answers, at most"
-        around = self.around(n)
-        return len(around.opened)+sum(map(len, around.behind))
-
 # %% ../../nbs/4_agents/10_between.ipynb #9df7f597
 class TagFrame(TurnFrame):
     "For plain strings: each answer in a line of its own, between two tags"

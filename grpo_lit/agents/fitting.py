@@ -8,10 +8,10 @@ Docs: https://grpo-lit.github.io/grpo-lit/4_agents/fitting.html.md"""
 __all__ = ['Misfit', 'fitted', 'hint_in_words', 'fit_arguments']
 
 # %% ../../nbs/4_agents/05_fitting.ipynb #87a1f5a9
-import inspect, json, math, re
+import json, math, re
 from enum import Enum
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Literal, Union, get_args, get_origin
 from .asking import BadCall, excerpt, whole_json
 
 # %% ../../nbs/4_agents/05_fitting.ipynb #100eadb1

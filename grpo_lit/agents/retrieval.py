@@ -13,20 +13,19 @@ import importlib.util, sqlite3, threading
 from collections.abc import Callable
 import numpy as np
 from .bm25 import BM25, best, terms
-from .corpora import Passage
+from .corpora import Passage, passage_of
 from ..rewards.words import word_contains
 
 # %% ../../nbs/4_agents/20_retrieval.ipynb #f74e5da5
-def as_passage(found # A `Passage`, a text, a dict with a text and a title, or a pair of one of these and a score
+def as_passage(found # A `Passage`, a text, a row as a corpus has them, or a pair of one of these and a score
               ) -> Passage:
     "What an engine returned; raises `TypeError` for what is no passage"
     if isinstance(found, (tuple, list)) and len(found)==2: found = found[0]
     if isinstance(found, Passage): return found
     if isinstance(found, str): return Passage(found)
-    text = found.get('text', found.get('contents')) if isinstance(found, dict) else None
-    if not isinstance(text, str):
-        raise TypeError(f'a search engine returns passages or texts, not {found!r:.60}')
-    return Passage(text, str(found.get('title') or ''), str(found.get('id') or ''))
+    try: return passage_of(found)
+    except (AttributeError, ValueError):
+        raise TypeError(f'a search engine returns passages or texts, not {found!r:.60}') from None
 
 # %% ../../nbs/4_agents/20_retrieval.ipynb #73d555ea
 LONGEST_QUERY = 1000 # Characters that are looked at

@@ -206,7 +206,8 @@ def end_thread(thread, tries:int=20):
             _raise_in(thread.ident)
             thread.join(.1)
             if thread.is_alive(): _take_back(thread.ident)
-    threading.Thread(target=work, daemon=True).start()
+    with contextlib.suppress(RuntimeError): # there is no thread to be had for that
+        threading.Thread(target=work, daemon=True).start()
 
 def in_thread(call, seconds:float):
     "Call in a thread of its own and give up on it after so many seconds"

@@ -16,7 +16,6 @@ from .config import GRPOConfig
 from .rows import as_rows
 from ..sampling import check_fits
 from ..tasks import encode_prompt
-from ..tensors import no_such
 
 # %% ../../nbs/5_run/37_playing.ipynb #243622d7
 class Play:
@@ -27,8 +26,6 @@ class Play:
         self.environments = Environments(tools, environment_factory, tokenizer, *how)
         self.tokenizer, self.args = tokenizer, args
         self.owns_prompts = environment_factory is not None # May a row have none?
-        named = isinstance(environment_factory, dict)
-        self.names = set(environment_factory) if named else None # None: there is one kind
         self.checked = set() # Kinds of environments, and of prompts, that began once
         self.added = 0 # Tokens that tools add to a prompt
 
@@ -46,10 +43,7 @@ class Play:
 
     def ids_of(self, row) -> list:
         "Tokens of the row's own prompt; raises `ValueError` where the row cannot be played"
-        name = row.get('environment') if self.names else None
-        if self.names and name not in self.names:
-            raise ValueError(no_such('environment', name, sorted(self.names)))
-        prompt = row.get('prompt')
+        name, prompt = row.get('environment') if self.environments.named else None, row.get('prompt')
         kind = name, isinstance(prompt, str) # which calls there are depends on both
         if kind not in self.checked: self.check(row)
         self.checked.add(kind)
@@ -105,7 +99,7 @@ def new_play(tools, # Functions, or None
 def rows_of_run(train_dataset, play:Play|None, args:GRPOConfig): # Rows with a length, or a `Stream`
     "The data in a form that a run works with; without data, rows of nothing for an environment that asks by itself"
     if train_dataset is not None or play is None or not play.owns_prompts: return as_rows(train_dataset)
-    if play.names:
+    if play.environments.named:
         raise ValueError('with several environments train_dataset is required: '
                          'its column "environment" says which')
     if args.max_steps <= 0:

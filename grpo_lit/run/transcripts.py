@@ -13,7 +13,7 @@ import json
 from ..agents.episodes import Episode
 from ..core import Rollouts, completion_text
 from .logs import plain
-from ..showing import ARROWS
+from ..showing import arrowed
 from ..tensors import in_line
 
 # %% ../../nbs/5_run/20_transcripts.ipynb #7d4c9c3a
@@ -65,6 +65,5 @@ def written_lines(row:dict, # Of a table of rollouts
     "The completion, or each piece of its episode"
     episode = from_json(row.get('episode_turns'))
     if episode is None: return [in_line(str(row['completion']), width)]
-    pieces = [(*ARROWS.get(p.kind, ('', '')), p.text) for p in episode.parts()]
-    lines = [before+in_line(text, width-len(before+after))+after for before, after, text in pieces]
+    lines = [arrowed(p, width-5) for p in episode.parts()] # the arrows take five at most
     return lines if episode.finished else [*lines, f'[{episode.stop}]']
