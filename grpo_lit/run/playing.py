@@ -88,6 +88,7 @@ class Play:
             max_turns=a.max_turns, max_observation_length=a.max_observation_length,
             tool_timeout=a.tool_timeout, **sampling)
 
+# %% ../../nbs/5_run/37_playing.ipynb #c41a3e74
 def new_play(tools, # Functions, or None
              environment_factory, # A class, or name -> class, or None
              tokenizer, args:GRPOConfig) -> Play|None: # None: the run has no tools

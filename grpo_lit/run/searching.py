@@ -80,6 +80,7 @@ def search_trainer(settings:dict, # Of `GRPOConfig`
                           processing_class=tokenizer, environment_factory=World, callbacks=list(callbacks))
     return trainer, task
 
+# %% ../../nbs/5_run/75_searching.ipynb #22b9fc09
 def search_demo(settings:dict, # Of `GRPOConfig`, where they differ from `SEARCH_RUN`
                 out:str='', # The run directory
                 held_out:int=300 # Questions before and after
