@@ -14,6 +14,7 @@ from ..drawing import uniforms
 from ..endings import Endings
 from ..sampling import Batch, check_fits, check_request, ends_and_filters, evaluating
 from ..tensors import pad
+from .answering import stop_strings
 from .environments import Frames, environments_for, first_ids
 from .waves import Turns, play
 
@@ -55,7 +56,7 @@ def frames(tokenizer, ends:list): # EOS ids
 def stops(stop, environments) -> list:
     "The strings that end a turn: those that were given, and those of the environments"
     given = [stop] if isinstance(stop, str) else list(stop)
-    return list(dict.fromkeys([*given, *(s for e in environments for s in e.stop)]))
+    return list(dict.fromkeys([*given, *(s for e in environments for s in stop_strings(e))]))
 
 # %% ../../nbs/4_agents/17_turns.ipynb #9a0006e5
 def sample_episodes(model, tokenizer, # From `load_policy`, or any causal LM of `transformers` with its tokenizer
