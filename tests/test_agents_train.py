@@ -116,6 +116,13 @@ def test_settings_of_a_run_with_tools(name):
     assert torch.equal(before, weights(t)) == all(m['skipped'] for m in t.history)
     if 'observation_coef' in SETTINGS[name] and t.last_rollouts.observation_mask.any(): assert t.history[-1]['echo_loss'] > 0
 
+def test_a_tool_that_goes_elsewhere_does_not_tear_a_run_apart(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path/'elsewhere').mkdir()
+    t = new_run(tools=[tool(lambda key: os.chdir(tmp_path/'elsewhere') or 'there')], output_dir='run', save_steps=1, max_steps=1)
+    assert t.train() and t.history[0]['tools/calls']
+    assert os.getcwd() == str(tmp_path) and not any((tmp_path/'elsewhere').iterdir()) and (tmp_path/'run'/'checkpoint-1').exists()
+
 # environments --------------------------------------------------------------------------------------------------------------
 
 class Counter:

@@ -15,7 +15,8 @@ from grpo_lit.agents.between import TagFrame
 from grpo_lit.agents.environments import Environment
 from grpo_lit.agents.episodes import CallRecord, Episode, Turn, drifted, episode_metrics
 from grpo_lit.agents.turns import sample_episodes
-from grpo_lit.agents.waiting import Pending
+from grpo_lit.agents.waiting import Pending, heard
+from grpo_lit.run.transcripts import as_json, from_json
 
 # Environments without tools ---------------------------------------------------------------------------------------------
 
@@ -270,6 +271,32 @@ def test_an_answer_that_is_none(policy, answer):
                          environments=[Odd(p) for p in PROMPTS for _ in range(4)])
     assert any(len(e.turns) > 1 for e in ro.episodes)
     assert all('gave no answer' in t.told[0] for e in ro.episodes for t in e.turns if t.observation)
+
+def test_a_stop_string_may_be_given_as_it_is(policy):
+    class One(Look): stop = '</look>'
+    class No(Look): stop = None
+    one, no = (sample_episodes(*policy, PROMPTS, num_generations=4, seed=0, max_completion_length=160, max_observation_length=40,
+                               environments=[C(p) for p in PROMPTS for _ in range(4)]) for C in (One, No))
+    plain = sampled(policy, 4, max_turns=4)
+    assert torch.equal(one.completion_ids, plain.completion_ids) and len(no.episodes) == 12
+
+class Unsaid:
+    "Will not be copied, nor said"
+    def __str__(self): raise RuntimeError('no')
+    def __deepcopy__(self, memo): raise RuntimeError('no')
+CIRCLE, DEEP = {}, []
+CIRCLE['me'] = CIRCLE
+for _ in range(3000): DEEP = [DEEP]
+
+@pytest.mark.parametrize('odd', [CIRCLE, dict(a=DEEP), dict(a=threading.Lock()), dict(a=Unsaid()), {b'a': 1}, None],
+                         ids=['circle', 'deep', 'lock', 'unsaid', 'bytes', 'none'])
+def test_a_record_is_plain_whatever_an_environment_says_it_did(odd):
+    call = SimpleNamespace(name='look', arguments=odd)
+    done = SimpleNamespace(call=call, text='here', failure=None, seconds=None)
+    found = [heard([call], SimpleNamespace(texts=['here'], results=[done], done=False)), heard([call], ValueError('no'))]
+    for records in (h.calls for h in found):
+        episode = Episode([Turn(0, [1], '', records, ['here'], (1, 2))], 'end')
+        assert from_json(as_json(episode)) == episode
 
 def test_a_reader_that_raises(policy):
     class Odd(Look):
