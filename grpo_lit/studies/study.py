@@ -208,7 +208,11 @@ STUDIES = dict( # Name -> module of `grpo_lit.studies`, and the study in it
     beta='beta:BETA_STUDY',
     groups='groups:GROUPS_STUDY',
     recipes='recipes:RECIPES_STUDY',
-    exploring='exploring:EXPLORING_STUDY')
+    exploring='exploring:EXPLORING_STUDY',
+    copying='copying:COPYING_STUDY',
+    critic='critic:CRITIC_STUDY',
+    teaching='teaching:TEACHING_STUDY',
+    suites='testing:SUITES_STUDY')
 
 def study_named(name:str) -> Study:
     "One of `STUDIES`; raises `ValueError` where there is no such study"
@@ -222,16 +226,18 @@ def adding_run(settings:dict, # Of `GRPOConfig`, where they differ from `TINY_RU
                rewards=(accuracy_reward, think_format_reward),
                task=None, # None: `addition_task` of this seed
                held_out:int|None=None, # Ask so many of its test rows; None: all
+               policy=None, # Model and tokenizer to begin with; None: the tiny ones
+               kind=GRPOTrainer, # A class with its constructor
                after=None # Called with the trainer at the end
               ) -> dict: # What went to summary.json
     "The tiny policy is trained, and measured before and after"
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    task, (model, tokenizer) = task or addition_task(seed=seed), load_policy('tiny', device='cpu')
+    task, (model, tokenizer) = task or addition_task(seed=seed), policy or load_policy('tiny', device='cpu')
     fixed = dict(max_steps=steps, seed=seed, output_dir=str(out), use_cpu=True, disable_tqdm=True)
     args = GRPOConfig(**TINY_RUN | settings | fixed)
     with open(out/'said.txt', 'a', encoding='utf-8') as said, contextlib.redirect_stdout(said):
-        trainer = GRPOTrainer(model, list(rewards), args, task.train, processing_class=tokenizer)
+        trainer = kind(model, list(rewards), args, task.train, processing_class=tokenizer)
         home = trainer.reference or Reference(trainer.model)
         asked = len(task.test) if held_out is None else held_out
         done = whole_run(trainer, task, asked, resume=(out/'config.json').exists(), reference=home, attempts=4)
