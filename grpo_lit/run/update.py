@@ -21,6 +21,7 @@ from .observing import asked_of_model, echo_loss, observed_items, observed_mask,
 from .collect import add_reference, advantages_of, current_beta, updates_per_rollout
 from .shortage import portions_now, save_memory
 from .stepping import clipped, step_wholly
+from .tokens import TokenFigures
 from ..shortages import retried
 from ..tensors import masked_mean
 
@@ -55,7 +56,7 @@ def micro_batch_loss(model, part:Rollouts, args,
                      beta:float, # Price of a nat in the loss
                      num_items, # What the loss divides by
                      observed_items=None # What the price of tool text divides by; needed if it has one
-                    ) -> tuple: # Loss, statistics, and the log-probs (B, Tc) without gradient
+                    ) -> tuple: # Loss, statistics; log-probs and entropy (B, Tc) without gradient
     "Loss of one micro-batch, with statistics as tensors"
     observed = observed_mask(part, args)
     asked = asked_of_model(part, observed)
@@ -69,16 +70,16 @@ def micro_batch_loss(model, part:Rollouts, args,
     if observed is not None:
         echo = echo_loss(logps, observed, observed_items)
         loss, stats['echo_loss'] = loss+args.observation_coef*echo, echo.detach()
-    logps = logps.detach()
-    stats['entropy'] = masked_mean(entropy.detach(), part.completion_mask)
+    logps, entropy = logps.detach(), entropy.detach()
+    stats['entropy'] = masked_mean(entropy, part.completion_mask)
     if args.entropy_coef:
-        bonus = average_terms(entropy.detach(), part.completion_mask, args.loss_type, num_items, args.max_completion_length)
+        bonus = average_terms(entropy, part.completion_mask, args.loss_type, num_items, args.max_completion_length)
         stats['policy_loss'] = stats['policy_loss']+args.entropy_coef*bonus
     if part.token_weights is not None:
         stats['token_weight'] = masked_mean(part.token_weights, part.completion_mask)
     if part.ref_logps is not None and not beta:
         stats['kl'] = masked_mean(kl_estimate(logps, part.ref_logps), part.completion_mask)
-    return loss, stats, logps
+    return loss, stats, logps, entropy
 
 # %% ../../nbs/5_run/44_update.ipynb #14c96468
 def mismatch(logps:torch.Tensor, # (B, Tc), of the trainer
@@ -111,14 +112,15 @@ class Averages:
 # %% ../../nbs/5_run/44_update.ipynb #d9d3a18a
 def update_parts(rollouts:Rollouts, # The rows of an update
                  pulling:torch.Tensor, # (P,) bool, from `pulling_groups`
-                 state:RunState, args) -> list: # Of `Rollouts`
+                 state:RunState, args) -> list: # Pairs: row numbers, `Rollouts`
     "The micro-batches of the groups that pull, with the mask of what is trained"
     if not pulling.any():
         return []
+    numbers = pulling.repeat_interleave(rollouts.num_generations).nonzero()[:,0]
     rollouts = take_groups(rollouts, pulling)
     batches = portions_now(state, rollouts, args)
-    parts = [rollouts.take(rows) for rows in batches]
-    for part in parts:
+    parts = [(numbers[rows], rollouts.take(rows)) for rows in batches]
+    for _, part in parts:
         part.completion_mask = trained_mask(part, args.mask_truncated_completions)
     return parts
 
@@ -141,7 +143,9 @@ def terms_of_loss(args) -> list: # Names
     if args.observation_coef: return ['policy_loss', 'echo_loss']
     return ['policy_loss'] if args.entropy_coef else []
 
-def add_gradients(rollouts:Rollouts, first:bool, state:RunState, args, accelerator) -> dict: # Statistics
+def add_gradients(rollouts:Rollouts, first:bool, state:RunState, args, accelerator,
+                  figures:TokenFigures|None=None # Is told what is found out about each token
+                 ) -> dict: # Statistics
     "Add up the gradients of all micro-batches of an update"
     price = current_beta(state, args)
     beta = 0. if args.kl_in_reward else price
@@ -151,13 +155,15 @@ def add_gradients(rollouts:Rollouts, first:bool, state:RunState, args, accelerat
     pulling |= observing_groups(rollouts, args)
     items = update_items(rollouts, args, accelerator), observed_items(rollouts, args, accelerator)
     parts = update_parts(rollouts, pulling, state, args)
-    tokens = [int(p.completion_mask.sum()) for p in parts]
+    tokens = [int(p.completion_mask.sum()) for _, p in parts]
     total, bad, mean = 0., 0, Averages(sum(tokens))
     beside = dict.fromkeys(terms_of_loss(args), 0.)
-    for part, n in zip(parts, tokens):
+    if figures: figures.begin(beta=beta, num_items=items[0], first=first, **args.loss_options())
+    for (rows, part), n in zip(parts, tokens):
         with accelerator.autocast():
-            loss, stats, logps = micro_batch_loss(state.model, part, args, first, beta, *items)
+            loss, stats, logps, entropy = micro_batch_loss(state.model, part, args, first, beta, *items)
         backward(loss, state.scaler)
+        if figures: figures.add(rows, logps, entropy)
         total += loss.item()
         beside = {name: value+float(stats.pop(name, 0.)) for name, value in beside.items()}
         bad += not loss.isfinite()
@@ -204,13 +210,16 @@ class Updater:
     "Turns rollouts into gradients, and gradients into a step"
     def __init__(self, state:RunState, args, accelerator):
         self.state, self.args, self.accelerator = state, args, accelerator
+        self.figures = None # Of the tokens of the last update
 
     def gradients(self, rollouts:Rollouts, # The rows of this update
                   first:bool # Is it the first update since these rows were sampled?
                  ) -> dict: # Statistics, and whether there was anything to learn from (`signal_there`)
         "Gradients of an update; when memory runs out, try again with less"
-        def attempt(): return add_gradients(rollouts, first, self.state, self.args, self.accelerator)
-        return retried(attempt, lambda: save_memory(self.state, rollouts, self.args))
+        args = self.args
+        self.figures = TokenFigures(rollouts, args.log_tokens, args.mask_truncated_completions) if args.log_tokens else None
+        def attempt(): return add_gradients(rollouts, first, self.state, args, self.accelerator, self.figures)
+        return retried(attempt, lambda: save_memory(self.state, rollouts, args))
 
     def objective(self, rollouts:Rollouts) -> float: # With rewards
         "The loss of answers that are evaluated"
