@@ -25,6 +25,7 @@ COMMANDS = dict( # Name -> module of the package and function in it
     compare=('run.comparison', 'comparison'),
     sample=('run.looking', 'sample'),
     show=('run.looking', 'show'),
+    watch=('run.looking', 'follow'),
     plot=('run.commands', 'plot'))
 
 @cache
@@ -154,7 +155,7 @@ CHOICES = dict( # Setting -> its values
     report_to='none tensorboard wandb trackio all')
 
 # %% ../../nbs/5_run/77_options.ipynb #c25eb3e5
-POSITIONAL = dict(plot=('run',), show=('run',), sample=('model', 'prompt'), compare=('run', 'other')) # Without a flag
+POSITIONAL = dict(plot=('run',), show=('run',), watch=('run',), sample=('model', 'prompt'), compare=('run', 'other')) # Without a flag
 
 EXAMPLES = dict(
     demo=['grpo-lit demo', 'grpo-lit demo --task search', 'grpo-lit demo --steps 20 --seed 1 --out runs/try'],
@@ -166,6 +167,7 @@ EXAMPLES = dict(
           'grpo-lit eval --model Qwen/Qwen3-0.6B --data gsm8k math500 --num-generations 8'],
     sample=['grpo-lit sample runs/gsm8k "What is 12*13?"', 'grpo-lit sample tiny "47+85=?" --num-generations 4'],
     show=['grpo-lit show runs/gsm8k', 'grpo-lit show runs/gsm8k --step 40'],
+    watch=['grpo-lit watch runs/gsm8k', 'grpo-lit watch runs/gsm8k --no-wait'],
     plot=['grpo-lit plot runs/gsm8k'],
     compare=['grpo-lit compare runs/eval runs/eval-2'])
 
