@@ -218,11 +218,12 @@ class GRPOTrainer(Around):
             load_checkpoint(self.state, Path(path), self.fixed)
             repeat_turns(self.state, told_beside(Path(path), self.run))
 
-    def train(self, resume_from_checkpoint:bool|str|None=None # A checkpoint, or True for the newest in `output_dir`
+    def train(self, resume_from_checkpoint:bool|str|None=None, # A checkpoint, or True for the newest in `output_dir`
+              live:bool=True # Show the run while it trains: curves and the newest group
              ) -> TrainResult: # The last step's metrics, with train_seconds and interrupted
         "Train to the end, or until a signal: Ctrl-C leaves a checkpoint and a trainer that can go on, SIGTERM ends the process behind it"
         began = time.perf_counter()
-        interrupted = train_to_the_end(self, resume_from_checkpoint)
+        interrupted = train_to_the_end(self, resume_from_checkpoint, live)
         if not interrupted:
             training_ends(self) # where the loop was left
         return train_result(self, time.perf_counter()-began, interrupted)
