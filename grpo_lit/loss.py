@@ -1,4 +1,4 @@
-"""From REINFORCE to the clipped ratio, its soft and its sequence-level relatives, and what to divide by: a family in one table
+"""What to divide by, and what else a token pays: a family in one table, token by token and as one number
 
 Docs: https://grpo-lit.github.io/grpo-lit/1_line/loss.html.md"""
 
@@ -6,64 +6,17 @@ Docs: https://grpo-lit.github.io/grpo-lit/1_line/loss.html.md"""
 
 # %% auto #0
 __all__ = ['MEAN_OF_ANSWERS', 'MEAN_OF_TOKENS', 'SUM_PER_ANSWER', 'SUM_PER_BUDGET', 'LOSSES', 'KL_TERMS', 'LEVELS',
-           'LOSS_OPTIONS', 'clipped_term', 'capped_term', 'gated_term', 'gamma_term', 'Average', 'Loss', 'loss_items',
-           'average_terms', 'check_loss', 'grpo_loss']
+           'LOSS_OPTIONS', 'Average', 'Loss', 'loss_items', 'average_terms', 'check_loss', 'token_terms', 'grpo_loss']
 
 # %% ../nbs/1_line/19_loss.ipynb #a10e36d2
-import inspect, math
+import inspect
 from typing import Callable, NamedTuple
 import torch
+from fastcore.meta import delegates
 from .tensors import masked_mean, no_such
 from .fast.offpolicy import off_policy_mask
 from .logprobs import KL_KINDS, bounded, kl_estimate
-
-# %% ../nbs/1_line/19_loss.ipynb #3e781ad3
-def clipped_term(ratio:torch.Tensor, # (B, T), or (B, 1) for whole sequences
-                 A:torch.Tensor, # (B, 1) or (B, T) advantages
-                 epsilon:float=.2, # Lower clip at 1-epsilon
-                 epsilon_high:float|None=None, # Upper clip at 1+epsilon_high; None: epsilon
-                 delta:float|None=None, # Cap on the unclipped ratio, above 1+epsilon_high
-                 **_
-                ) -> tuple: # (B, T) terms, and what was clipped
-    "PPO's clipped objective, negated: arXiv 1707.06347, equation 7"
-    high = epsilon if epsilon_high is None else epsilon_high
-    free = ratio if delta is None else ratio.clamp(max=delta)
-    held = ratio.clamp(1-epsilon, 1+high)
-    clipped = dict(clip_low=(ratio<1-epsilon)&(A<0), clip_high=(ratio>1+high)&(A>0))
-    return -torch.minimum(free*A, held*A), clipped
-
-# %% ../nbs/1_line/19_loss.ipynb #5cd8ac6b
-def capped_term(ratio, A, logps,
-                epsilon_high:float|None=None, # The cap itself; None: 5
-                **_):
-    "CISPO, negated: the capped ratio is a weight without gradient (MiniMax-M1, arXiv 2506.13585, equations 4 and 5)"
-    cap = 5. if epsilon_high is None else epsilon_high
-    weight = ratio.clamp(max=cap).detach()
-    return -weight*A*logps, dict(clip_high=(ratio>cap)&(A>0))
-
-# %% ../nbs/1_line/19_loss.ipynb #ad4c47ea
-def gated_term(ratio, A,
-               sapo_temperature_pos:float=1., # Where the advantage is positive
-               sapo_temperature_neg:float=1.05, # Elsewhere
-               **_):
-    "SAPO, negated: a sigmoid in place of the clip (arXiv 2511.20347, equations 5 and 6)"
-    tau = torch.where(A>0, sapo_temperature_pos, sapo_temperature_neg)
-    return -(tau*(ratio-1)).sigmoid()*4/tau*A, {}
-
-# %% ../nbs/1_line/19_loss.ipynb #b8244e46
-def gamma_term(log_ratio, A, logps, mask,
-               vespo_k_pos:float=2., # Powers of W ...
-               vespo_lambda_pos:float=3., # ... and rates of decay, by the sign of the advantage
-               vespo_k_neg:float=3.,
-               vespo_lambda_neg:float=2.,
-               **_):
-    "VESPO, negated: the answer's ratio W weighs W^k exp(lambda(1-W)) (arXiv 2602.10693 v3, equations 17, 20)"
-    log_W = (log_ratio.detach().clamp(-20, 20)*mask).sum(1, keepdim=True)
-    log_W = log_W.clamp(math.log(1e-8), 20)
-    k = torch.where(A>=0, vespo_k_pos, vespo_k_neg)
-    lam = torch.where(A>=0, vespo_lambda_pos, vespo_lambda_neg).clamp(min=1e-4)
-    weight = (lam + k*log_W - lam*log_W.exp()).exp()
-    return -weight*A*logps, dict(answer_weight=weight)
+from .terms import capped_term, clipped_term, gamma_term, gated_term
 
 # %% ../nbs/1_line/19_loss.ipynb #37744859
 class Average(NamedTuple):
@@ -181,28 +134,27 @@ def _check_shapes(logps, advantages, others):
     return A
 
 # %% ../nbs/1_line/19_loss.ipynb #64f4dd39
-def grpo_loss(logps:torch.Tensor, # (B, T), of the completion tokens, with gradient
-              advantages:torch.Tensor, # (B,), or (B, T) where tokens have advantages of their own
-              mask:torch.Tensor, # (B, T), 1 where a token counts
-              old_logps:torch.Tensor|None=None, # (B, T), under the policy that sampled; None: the ratio is 1
-              ref_logps:torch.Tensor|None=None, # (B, T), under the reference; needed if beta is not 0
-              *, loss_type:str='dapo', # A name in `LOSSES`
-              beta:float=0.04, # Price of one nat of KL
-              kl:str='k3_unbiased', # A name in `KL_TERMS`
-              epsilon:float=0.2, # The ratio is clipped at 1-epsilon ...
-              epsilon_high:float|None=None, # ... and at 1+epsilon_high; None: epsilon. For "cispo" see `capped_term`
-              delta:float|None=None, # Cap on the ratio where clipping does not act
-              importance_sampling_level:str='token', # A ratio for each "token", or one for the "sequence" (GSPO)
-              num_items=None, # What to divide by; None: what `loss_items` says of this mask
-              max_completion_length:int|None=None, # The constant of "dr_grpo"
-              token_weights:torch.Tensor|None=None, # (B, T) or (B, 1), factors of the advantage's term
-              off_policy_mask_threshold:float|None=None, # Nats per token, for `off_policy_mask`
-              sampling_logps:torch.Tensor|None=None, # (B, T), under the sampler, for that mask; None: `old_logps`
-              entropy:torch.Tensor|None=None, # (B, T), with gradient; needed if entropy_coef is not 0
-              entropy_coef:float=0., # Reward of one nat of entropy
-              **options # Of single members: `LOSS_OPTIONS`
-             ) -> tuple: # scalar loss and a dict of detached statistics
-    "The GRPO objective (DeepSeekMath, arXiv 2402.03300, equation 3), negated, and its relatives"
+def token_terms(logps:torch.Tensor, # (B, T), of the completion tokens, with gradient
+                advantages:torch.Tensor, # (B,), or (B, T) where tokens have advantages of their own
+                mask:torch.Tensor, # (B, T), 1 where a token counts
+                old_logps:torch.Tensor|None=None, # (B, T), under the policy that sampled; None: the ratio is 1
+                ref_logps:torch.Tensor|None=None, # (B, T), under the reference; needed if beta is not 0
+                *, loss_type:str='dapo', # A name in `LOSSES`
+                beta:float=0.04, # Price of one nat of KL
+                kl:str='k3_unbiased', # A name in `KL_TERMS`
+                epsilon:float=0.2, # The ratio is clipped at 1-epsilon ...
+                epsilon_high:float|None=None, # ... and at 1+epsilon_high; None: epsilon. For "cispo" see `capped_term`
+                delta:float|None=None, # Cap on the ratio where clipping does not act
+                importance_sampling_level:str='token', # A ratio for each "token", or one for the "sequence" (GSPO)
+                max_completion_length:int|None=None, # The constant of "dr_grpo"
+                token_weights:torch.Tensor|None=None, # (B, T) or (B, 1), factors of the advantage's term
+                off_policy_mask_threshold:float|None=None, # Nats per token, for `off_policy_mask`
+                sampling_logps:torch.Tensor|None=None, # (B, T), under the sampler, for that mask; None: `old_logps`
+                entropy:torch.Tensor|None=None, # (B, T), with gradient; needed if entropy_coef is not 0
+                entropy_coef:float=0., # Reward of one nat of entropy
+                **options # Of single members: `LOSS_OPTIONS`
+               ) -> dict: # (B, T) each: ratio, policy, kl, k3, entropy, loss, clip_low, clip_high, ... as far as they are there
+    "What each token contributes, part by part; `loss` is policy + beta*kl - entropy_coef*entropy, to be averaged over the mask"
     check_loss(loss_type, kl, importance_sampling_level, epsilon_high, **options)
     _check_given(beta, ref_logps, entropy_coef, entropy)
     others = dict(mask=mask, old_logps=old_logps, ref_logps=ref_logps if beta else None, sampling_logps=sampling_logps)
@@ -212,18 +164,39 @@ def grpo_loss(logps:torch.Tensor, # (B, T), of the completion tokens, with gradi
     old = (logps if old_logps is None else clean(old_logps)).detach()
     log_ratio = logps-old
     ratio = _ratio(log_ratio, mask, importance_sampling_level)
-    term, stats = LOSSES[loss_type].term(ratio=ratio, log_ratio=log_ratio, A=A, logps=logps, mask=mask,
+    term, parts = LOSSES[loss_type].term(ratio=ratio, log_ratio=log_ratio, A=A, logps=logps, mask=mask,
                                          epsilon=epsilon, epsilon_high=epsilon_high, delta=delta, **options)
     if token_weights is not None: term = term*token_weights
     if off_policy_mask_threshold is not None:
         sampled = old if sampling_logps is None else clean(sampling_logps)
         stays = off_policy_mask(logps, sampled, A, mask, off_policy_mask_threshold)
-        term, stats['off_policy'] = term*stays, ~stays
-    stats['ratio'] = ratio
+        term, parts['off_policy'] = term*stays, ~stays
+    parts |= dict(ratio=ratio, policy=term)
     if beta:
         ref = clean(ref_logps.detach())
-        term = term + beta*KL_TERMS[kl](logps, ref, ratio)
-        stats['kl'] = kl_estimate(logps, ref, 'k3')
-    if entropy_coef: term = term - entropy_coef*clean(entropy)
-    loss = average_terms(term.expand(mask.shape), mask, loss_type, num_items, max_completion_length)
-    return loss, {name:masked_mean(x.detach().to(logps).expand(mask.shape), mask) for name,x in stats.items()}
+        parts |= dict(kl=KL_TERMS[kl](logps, ref, ratio), k3=kl_estimate(logps, ref, 'k3'))
+        term = term + beta*parts['kl']
+    if entropy_coef:
+        parts['entropy'] = clean(entropy)
+        term = term - entropy_coef*parts['entropy']
+    return {name:x.expand(mask.shape) for name,x in parts.items()} | dict(loss=term.expand(mask.shape))
+
+# %% ../nbs/1_line/19_loss.ipynb #18dc561d
+_UNLOGGED = 'policy', 'kl', 'entropy', 'loss'
+
+@delegates(token_terms, keep=True)
+def grpo_loss(logps:torch.Tensor, # (B, T), of the completion tokens, with gradient
+              advantages:torch.Tensor, # (B,), or (B, T) where tokens have advantages of their own
+              mask:torch.Tensor, # (B, T), 1 where a token counts
+              old_logps:torch.Tensor|None=None, # (B, T), under the policy that sampled; None: the ratio is 1
+              ref_logps:torch.Tensor|None=None, # (B, T), under the reference; needed if beta is not 0
+              *, loss_type:str='dapo', # A name in `LOSSES`
+              num_items=None, # What to divide by; None: what `loss_items` says of this mask
+              max_completion_length:int|None=None, # The constant of "dr_grpo"
+              **options # As `token_terms` takes them
+             ) -> tuple: # scalar loss and a dict of detached statistics
+    "The GRPO objective (DeepSeekMath, arXiv 2402.03300, equation 3), negated, and its relatives: the average of `token_terms`"
+    parts = token_terms(logps, advantages, mask, old_logps, ref_logps, loss_type=loss_type, **options)
+    loss = average_terms(parts['loss'], mask, loss_type, num_items, max_completion_length)
+    seen = {name:x.detach().to(logps) for name,x in parts.items() if name not in _UNLOGGED}
+    return loss, {'kl' if name=='k3' else name:masked_mean(x, mask) for name,x in seen.items()}

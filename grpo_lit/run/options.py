@@ -25,7 +25,8 @@ COMMANDS = dict( # Name -> module of the package and function in it
     compare=('run.comparison', 'comparison'),
     sample=('run.looking', 'sample'),
     show=('run.looking', 'show'),
-    plot=('run.commands', 'plot'))
+    plot=('run.commands', 'plot'),
+    study=('studies.study', 'study_runs'))
 
 @cache
 def source_of(module:str) -> str:
@@ -154,7 +155,8 @@ CHOICES = dict( # Setting -> its values
     report_to='none tensorboard wandb trackio all')
 
 # %% ../../nbs/5_run/77_options.ipynb #c25eb3e5
-POSITIONAL = dict(plot=('run',), show=('run',), sample=('model', 'prompt'), compare=('run', 'other')) # Without a flag
+POSITIONAL = dict( # Without a flag
+    plot=('run',), show=('run',), study=('name',), sample=('model', 'prompt'), compare=('run', 'other'))
 
 EXAMPLES = dict(
     demo=['grpo-lit demo', 'grpo-lit demo --task search', 'grpo-lit demo --steps 20 --seed 1 --out runs/try'],
@@ -167,7 +169,8 @@ EXAMPLES = dict(
     sample=['grpo-lit sample runs/gsm8k "What is 12*13?"', 'grpo-lit sample tiny "47+85=?" --num-generations 4'],
     show=['grpo-lit show runs/gsm8k', 'grpo-lit show runs/gsm8k --step 40'],
     plot=['grpo-lit plot runs/gsm8k'],
-    compare=['grpo-lit compare runs/eval runs/eval-2'])
+    compare=['grpo-lit compare runs/eval runs/eval-2'],
+    study=['grpo-lit study beta', 'grpo-lit study groups --seeds 1 --steps 8 --out runs/try'])
 
 # %% ../../nbs/5_run/77_options.ipynb #1741b938
 def nearest(kind:str, name:str, known) -> str:

@@ -32,7 +32,8 @@ def pulling_groups(rollouts:Rollouts,
     "Groups with a token that pulls at the weights"
     pull = trained_mask(rollouts, skip_truncated)
     if not everything:
-        pull = pull*rollouts.advantages[:,None]
+        A = rollouts.advantages
+        pull = pull*(A if A.ndim==2 else A[:,None])
         if rollouts.token_weights is not None:
             pull = pull*rollouts.token_weights
     groups = len(rollouts)//rollouts.num_generations
