@@ -70,12 +70,12 @@ def shade(name:str, value:float, reach:float) -> str: # A CSS colour, '' for non
     return f'rgba({token_kind(name).inks[far > 0]},{opacity:.2f})' if opacity >= .01 else ''
 
 # %% ../../nbs/6_seeing/03_shades.ipynb #51478528
-def number(value) -> str:
-    "Four digits, or a dash where there is no value"
+def number(value, digits:int=4) -> str:
+    "A number in so many digits, or a dash where there is no value"
     if value is None or isinstance(value, float) and math.isnan(value): return '–'
     if isinstance(value, bool): return 'yes' if value else 'no'
     if isinstance(value, int): return str(value).replace('-', '−')
-    text = f'{value:.4g}'
+    text = f'{value:.{digits}g}'
     return text.replace('e-0', 'e-').replace('e+0', 'e').replace('-', '−')
 
 # %% ../../nbs/6_seeing/03_shades.ipynb #54f93fcf
