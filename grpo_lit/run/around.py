@@ -6,7 +6,7 @@ Docs: https://grpo-lit.github.io/grpo-lit/5_run/around.html.md"""
 
 # %% auto #0
 __all__ = ['NOT_HERE', 'ask_rows', 'held_out', 'rows_asked_for', 'run_config_is_kept', 'refuse', 'warn_of_lengths', 'need',
-           'with_quantization', 'Around', 'checkpoint_is_kept']
+           'with_quantization', 'by_one_thread', 'Around', 'checkpoint_is_kept']
 
 # %% ../../nbs/5_run/55_around.ipynb #5b0d7846
 import contextlib, importlib, json
@@ -117,9 +117,18 @@ def with_quantization(args, # A `GRPOConfig`
     return replace(args, model_init_kwargs=(args.model_init_kwargs or {}) | dict(quantization_config=quantization_config))
 
 # %% ../../nbs/5_run/55_around.ipynb #eda2c53d
+@contextlib.contextmanager
+def by_one_thread(lock):
+    "A block for one thread; raises `RuntimeError` where another is in it"
+    if not lock.acquire(blocking=False):
+        raise RuntimeError('this trainer is making a step in another thread: pause its control first')
+    try: yield
+    finally: lock.release()
+
 class Around:
     "What a trainer can be asked for besides training"
     callbacks:Callbacks
+    hand = None # Its `Control`, once there is one
 
     def add_callback(self, callback) -> None:
         "A function f(trainer, metrics), a `TrainerCallback`, or the class of one"
@@ -157,7 +166,8 @@ class Around:
 
     def control(self):
         "Train in a thread of its own that can be paused, stepped, turned, asked and rewound: see `seeing.control`"
-        return importlib.import_module('grpo_lit.seeing.control').Control(self)
+        if self.hand is None: self.hand = importlib.import_module('grpo_lit.seeing.control').Control(self)
+        return self.hand
 
     def is_world_process_zero(self) -> bool: return True
     def is_local_process_zero(self) -> bool: return True

@@ -15,7 +15,7 @@ from ..core import Rollouts
 from ..policy import add_lora
 from ..tasks import with_template
 from ..tensors import clock
-from .around import Around, checkpoint_is_kept, need, refuse, run_config_is_kept, warn_of_lengths, with_quantization
+from .around import Around, by_one_thread, checkpoint_is_kept, need, refuse, run_config_is_kept, warn_of_lengths, with_quantization
 from .callbacks import Callbacks, log_steps, logging_is_due, optimizer_is_heard, step_ends
 from .callbacks import train_result, training_begins, training_ends, training_goes_on
 from .checkpoints import fixed_settings, load_checkpoint, save_checkpoint, save_policy, write_checkpoint
@@ -99,6 +99,7 @@ class GRPOTrainer(Around):
         self.origin = {} # Where the run comes from, for config.json
         self.run = Run(args.output_dir, args.fallback_dir) if args.output_dir else None
         self.lock = self.run.lock if self.run else contextlib.nullcontext() # Held while it trains
+        self.stepping = threading.Lock() # Held while a step is made
         self.whole = threading.RLock() # Held while weights and counters change, and while they are saved
         self.started = self.resumed = False # Is the run directory ours? Does it hold a run that goes on?
         self.callbacks = Callbacks(self, [*([Trackers(self, trackers)] if trackers else []), *(callbacks or ())])
@@ -138,7 +139,7 @@ class GRPOTrainer(Around):
             if evaluation_is_owed(self):
                 log_evaluation(self, self.history[-1] if self.history else {})
             while training_goes_on(self):
-                with diverged_is_kept(self), memory_explained(self.state, self.args):
+                with by_one_thread(self.stepping), diverged_is_kept(self), memory_explained(self.state, self.args):
                     self.callbacks.tell('on_step_begin')
                     metrics = self.step()
                     self.after_step(metrics)
