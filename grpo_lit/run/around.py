@@ -6,7 +6,7 @@ Docs: https://grpo-lit.github.io/grpo-lit/5_run/around.html.md"""
 
 # %% auto #0
 __all__ = ['NOT_HERE', 'ask_rows', 'held_out', 'rows_asked_for', 'run_config_is_kept', 'refuse', 'warn_of_lengths', 'need',
-           'with_quantization', 'by_one_thread', 'Around', 'checkpoint_is_kept']
+           'with_quantization', 'Around', 'checkpoint_is_kept']
 
 # %% ../../nbs/5_run/55_around.ipynb #5b0d7846
 import contextlib, importlib, json
@@ -117,14 +117,6 @@ def with_quantization(args, # A `GRPOConfig`
     return replace(args, model_init_kwargs=(args.model_init_kwargs or {}) | dict(quantization_config=quantization_config))
 
 # %% ../../nbs/5_run/55_around.ipynb #eda2c53d
-@contextlib.contextmanager
-def by_one_thread(lock):
-    "A block for one thread; raises `RuntimeError` where another is in it"
-    if not lock.acquire(blocking=False):
-        raise RuntimeError('this trainer is making a step in another thread: pause its control first')
-    try: yield
-    finally: lock.release()
-
 class Around:
     "What a trainer can be asked for besides training"
     callbacks:Callbacks

@@ -15,7 +15,7 @@ from ..core import Rollouts
 from ..policy import add_lora
 from ..tasks import with_template
 from ..tensors import clock
-from .around import Around, by_one_thread, checkpoint_is_kept, need, refuse, run_config_is_kept, warn_of_lengths, with_quantization
+from .around import Around, checkpoint_is_kept, need, refuse, run_config_is_kept, warn_of_lengths, with_quantization
 from .callbacks import Callbacks, log_steps, logging_is_due, optimizer_is_heard, step_ends
 from .callbacks import train_result, training_begins, training_ends, training_goes_on
 from .checkpoints import fixed_settings, load_checkpoint, save_checkpoint, save_policy, write_checkpoint
@@ -37,7 +37,7 @@ from .report import efficiency, step_metrics, tokens_read, watch_mismatch
 from .resume import keep_checkpoint
 from .rows import Stream, evaluation_rows
 from .runs import Run
-from .signals import say, uninterrupted
+from .signals import by_one_thread, say, uninterrupted
 from .trackers import Trackers, trackers_named
 from .update import Updater
 

@@ -23,9 +23,13 @@ class Background(Owner):
     "A run in a thread: go and stand"
     def start(self) -> None:
         "Train to the end, from where it stands"
+        self.begin(math.inf)
+
+    def begin(self, steps) -> None:
+        "Make so many steps; returns at once"
         self.is_watched()
         self.error = None
-        self.go(math.inf)
+        self.go(steps)
 
     def resume(self) -> None: self.start()
 
@@ -37,9 +41,7 @@ class Background(Owner):
     def step(self, n:int=1) -> dict: # Metrics of the last one
         "Make so many steps, then stand still; waits for them, and raises what breaks them"
         if isinstance(n, bool) or not isinstance(n, int) or n < 1: raise ValueError(f'n is a number of steps, at least 1, not {n!r}')
-        self.is_watched()
-        self.error = None
-        self.go(n)
+        self.begin(n)
         self.wait()
         return self.metrics
 
@@ -92,6 +94,8 @@ class Background(Owner):
 # %% ../../nbs/6_seeing/06c_control.ipynb #59c40a84
 class Control(Background):
     "A run in the background, and what can be done with it; in a notebook it shows itself as a panel"
+    panel = None # Once it was shown
+
     def set(self, **knobs) -> None: # beta, learning_rate, temperature
         "Turn knobs: they act from the next step, the temperature from the next rollout; raises `ValueError` for a value they cannot have"
         for name, value in knobs.items(): turn_value(name, value, self.trainer.state)
@@ -104,7 +108,9 @@ class Control(Background):
             max_completion_length:int|None=None # None: that of the run
            ) -> Answers:
         "What policy and reference say to the same prompt with the same random numbers; waits for the step in progress"
-        return self.send(lambda: ask_both(self.trainer, prompt, n, seed, temperature, max_completion_length)).result()
+        return self.send(lambda: self.answers(prompt, n, seed, temperature, max_completion_length)).result()
+
+    def answers(self, *asked) -> Answers: return ask_both(self.trainer, *asked) # In the owner's thread
 
     def rewind(self, which, # A step with a checkpoint, or the path of one
                keep_knobs:bool=False # Go on with the knobs of today
