@@ -10,9 +10,9 @@ __all__ = ['needle', 'around_match', 'Hits', 'curve_of', 'Crossings']
 # %% ../../nbs/6_seeing/03e_hits.ipynb #03166c9a
 import html, re
 from collections import Counter
+from ..run.looking import curve_line
 from ..run.past import SIDES, side
-from ..rewards.calls import reward_name
-from ..tensors import in_line, question_text
+from ..tensors import in_line, patch, question_text
 from .shades import plain_table, safe, seen, seen_table
 
 # %% ../../nbs/6_seeing/03e_hits.ipynb #14dd71ae
@@ -68,14 +68,15 @@ class Hits:
 # %% ../../nbs/6_seeing/03e_hits.ipynb #0deb0354
 def curve_of(rows:list) -> str:
     "The shares as a line of blocks, from 0 to the largest"
-    from grpo_lit.run.looking import curve_line
     return curve_line([0., *(r['share'] for r in rows)], 60)[1:] if rows else ''
 
-def _hits_repr(self):
+@patch
+def __repr__(self:Hits):
     more = [f'… {len(self)-20} more'] if len(self) > 20 else []
     return '\n'.join([self.title(), 'by step: '+curve_of(self.by_step()), plain_table(self.rows(), 80, left=('text',)), *more]).strip()
 
-def _hits_html(self):
+@patch
+def _repr_html_(self:Hits):
     def line(h):
         before, hit, after = (safe(x, '\n').replace('\n', '⏎') for x in h['context'])
         text = f'{before}<b class="hit">{hit}</b>{after}'
@@ -86,8 +87,6 @@ def _hits_html(self):
     return seen(f'<p><b>{html.escape(self.title())}</b> <code>{curve_of(self.by_step())}</code></p>',
                 f'<div class="wide"><table>{head}{"".join(map(line, self.found[:20]))}</table></div>', more,
                 f'<details><summary>by step</summary>{seen_table(found)}</details>' if found else '')
-
-Hits.__repr__, Hits._repr_html_ = _hits_repr, _hits_html
 
 # %% ../../nbs/6_seeing/03e_hits.ipynb #ea0372fd
 class Crossings:

@@ -10,6 +10,7 @@ __all__ = ['FATES', 'fates', 'RuleChange', 'told', 'moved_text', 'most_moved']
 # %% ../../nbs/6_seeing/03c_rules.ipynb #e9ad3c12
 import torch
 from ..loss import average_terms
+from ..tensors import patch
 from .shades import Shown, legend, number, plain_table, reach_of, seen, seen_table, shade, shaded_text
 
 # %% ../../nbs/6_seeing/03c_rules.ipynb #8006b969
@@ -73,15 +74,16 @@ def told(changes:dict) -> str:
     def said(name, v): return f'{name} for some completions' if isinstance(v, torch.Tensor) else f'{name}={v}'
     return ', '.join(said(*o) for o in changes.items()) or 'nothing changed'
 
-def _fate_words(self):
+@patch
+def fate_words(self:RuleChange) -> str:
+    "The counts in a sentence"
     counts = self.counts()
     parts = [f'{counts[name]} {word}' for name, word in FATES.items() if counts[name]]
     return f"{counts['moved']} of {counts['tokens']} tokens change" + (': ' if parts else '') + ', '.join(parts)
 
-def _rule_repr(self):
-    return f'step {self.reading.step}: {told(self.changes)}\n{plain_table(self.rows())}\n{_fate_words(self)}'
-
-RuleChange.__repr__ = _rule_repr
+@patch
+def __repr__(self:RuleChange):
+    return f'step {self.reading.step}: {told(self.changes)}\n{plain_table(self.rows())}\n{self.fate_words()}'
 
 # %% ../../nbs/6_seeing/03c_rules.ipynb #d44e1a69
 def _rule_token(self, b, t, reach):
@@ -106,9 +108,8 @@ def most_moved(change:RuleChange, most:int=3) -> list: # Rows
     order = n.argsort(descending=True, stable=True).tolist()
     return [b for b in order if n[b]][:most]
 
-def _rule_html(self):
+@patch
+def _repr_html_(self:RuleChange):
     rows = [f'<p>completion {b}</p>{moved_text(self, b)}' for b in most_moved(self)]
-    head = f'<p><b>step {self.reading.step}: {told(self.changes)}</b></p><p>{_fate_words(self)}</p>'
+    head = f'<p><b>step {self.reading.step}: {told(self.changes)}</b></p><p>{self.fate_words()}</p>'
     return seen(head, seen_table(self.rows()), *rows)
-
-RuleChange._repr_html_ = _rule_html

@@ -13,6 +13,7 @@ import html, inspect, math, re
 from typing import NamedTuple
 import torch
 from ..loss import LOSSES, average_terms, capped_term, clipped_term, gamma_term, gated_term
+from ..tensors import patch
 from .shades import BLUE_INK, ORANGE_INK, PURPLE_INK, SKY_INK
 from .shades import number, plain_table, safe_line, seen
 
@@ -197,7 +198,8 @@ def whole_loss(lines:list, # Of `Summand`
     return (f'<p><math display="block"><mi>loss</mi><mo>=</mo><mfrac><mn>1</mn><mi>N</mi></mfrac>{each}'
             f'<mrow><mo>(</mo>{inner}<mo>)</mo></mrow></math></p><p><small>{loss_type}: N divides by {over}</small></p>')
 
-def _sum_html(self):
+@patch
+def _repr_html_(self:TokenSum):
     def cells(row, ink):
         mark = f' style="background:rgba({ink},.22)"' if ink else ''
         formula = as_formula(math_of(row['formula'])) if ink or row['term'].startswith('ratio') else safe_line(row['formula'])
@@ -209,5 +211,3 @@ def _sum_html(self):
     head = f'<p><b>{self.title()}<code>{safe_line(self.token, 40)}</code></b></p>'
     return seen(head, whole_loss(self.lines, self.options['loss_type']),
                 f'<div class="wide"><table>{body}</table></div><p>{self.reading()}</p>')
-
-TokenSum._repr_html_ = _sum_html

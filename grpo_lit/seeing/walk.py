@@ -11,7 +11,7 @@ __all__ = ['NOTED', 'group_rows', 'check_row', 'completion_line', 'spread_line',
 # %% ../../nbs/6_seeing/03d_walk.ipynb #34e0611b
 import math
 import torch
-from ..tensors import in_line, question_text, visible
+from ..tensors import in_line, patch, question_text, visible
 from ..run.looking import BLOCKS
 from .shades import Shown, distance, legend, number, plain_table, reach_of, safe_line, seen, seen_table, shade
 from .shades import shaded_text, token_kind
@@ -138,7 +138,8 @@ def _block(name, value, reach):
     far = abs(distance(name, value))
     return ' ' if math.isnan(far) or not reach else BLOCKS[min(7, int(8*far/reach))]
 
-def _tokens_repr(self):
+@patch
+def __repr__(self:TokensView):
     tokens = self.reading.tokens[self.row]
     head = f'step {self.reading.step}, completion {self.row}, {token_kind(self.color).title}'
     lines, text, under = [], '', ''
@@ -152,14 +153,13 @@ def _tokens_repr(self):
     more = [f'… {len(tokens)-400} tokens more'] if len(tokens) > 400 else []
     return '\n'.join([head, *lines, text, under, *more])
 
-def _tokens_html(self):
+@patch
+def _repr_html_(self:TokensView):
     if self.color not in self.values:
         why = f'no {token_kind(self.color).title} was kept for the tokens of this run'
         legend_line = f'<p><small>{why}</small></p>'
     else: legend_line = legend(self.color, self.reach, {m for t in self.tokens() for m in t.mark.split()})
     return seen(shaded_text(self.tokens(), self.at or 0), legend_line)
-
-TokensView.__repr__, TokensView._repr_html_ = _tokens_repr, _tokens_html
 
 # %% ../../nbs/6_seeing/03d_walk.ipynb #29d597b8
 def asked_at(readings, prompt) -> list: # (step, i)
