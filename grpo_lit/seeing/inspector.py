@@ -19,7 +19,7 @@ from .rules import RuleChange
 from .shades import plain_table, seen, seen_table
 from .summands import TokenSum
 from .walk import BesideReference, BesideSteps, GroupView, StepView, TokensView
-from .walk import check_row, group_rows, known_values, same_prompt
+from .walk import check_row, known_values, rows_of_group, same_prompt
 
 # %% ../../nbs/6_seeing/03f_inspector.ipynb #0204effc
 def row_changes(reading, row:int, advantage:float|None=None, reward:float|None=None) -> dict: # For `Reading.terms`
@@ -73,7 +73,7 @@ def show(self:Inspector, step:int|None=None, # None: where it stands
     "A step, a group or a completion"
     reading = self.at(step)
     if group is None and completion is None: return StepView(reading)
-    numbers = group_rows(reading, self.group if group is None else group)
+    numbers = rows_of_group(reading, self.group if group is None else group)
     if completion is None: return GroupView(reading, numbers[0]//len(numbers))
     if not 0 <= completion < len(numbers): raise ValueError(f'a group has the completions 0 to {len(numbers)-1}, and no {completion}')
     return TokensView(reading, numbers[completion], color, values=self._known(reading.step)[1])
@@ -88,12 +88,7 @@ def token(self:Inspector, row:int|None=None, # Of the step; None: where it stand
     reading = self.at(step)
     row, t = (mine if given is None else given for given, mine in ((row, self.row), (t, self.t)))
     check_row(reading, row)
-    n = len(reading.tokens[row])
-    if not 0 <= t < n: raise ValueError(f'completion {row} has the tokens 0 to {n-1}, and no {t}')
-    changes |= row_changes(reading, row, advantage, reward)
-    terms, gradients = reading.terms(**changes), reading.gradients(**changes)
-    options = {**reading.options, **changes}
-    return TokenSum(reading, row, t, options, terms, gradients, reading.changed_advantages(**changes))
+    return TokenSum(reading, row, t, **changes, **row_changes(reading, row, advantage, reward))
 
 # %% ../../nbs/6_seeing/03f_inspector.ipynb #7846586a
 @patch

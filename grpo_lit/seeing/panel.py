@@ -13,10 +13,12 @@ import ipywidgets as W
 from ..loss import KL_TERMS, LEVELS, LOSSES
 from ..run.named_rewards import reward_named
 from ..tensors import in_line, patch, question_text
+from .hits import tokens_hit
 from .inspector import Inspector
 from .rules import moved_text
-from .shades import TOKEN_KINDS, reach_of, seen
-from .walk import BesideReference, GroupView, StepView, TokensView
+from .shades import TOKEN_KINDS, seen
+from .summands import LOSS_DEFAULTS
+from .walk import GroupView, TokensView, kept_tokens
 
 # %% ../../nbs/6_seeing/03g_panel.ipynb #aed25c35
 def asked(f, *args) -> str: # HTML
@@ -74,7 +76,7 @@ class Panel:
     "Controls over an inspector; `html` holds what they show, by name"
     def __init__(self, inspector:Inspector):
         self.inspector, self.quiet = inspector, False
-        self.controls = place_controls(inspector) | rule_controls(inspector.at().options) | other_controls(inspector)
+        self.controls = place_controls(inspector) | rule_controls(LOSS_DEFAULTS | inspector.at().options) | other_controls(inspector)
         self.html = {name: W.HTML() for name in ('group', *PAGES)}
         self.to_step()
         self.to_row()
@@ -114,7 +116,7 @@ def to_row(self:Panel):
     "The controls follow the completion"
     look, reading = self.inspector, self.inspector.at()
     look.row = self.prompt.value*reading.num_generations+self.completion.value
-    n = len(reading.tokens[look.row])
+    n = len(kept_tokens(reading, look.row))
     self.set(self.token, max=max(0, n-1))
     look.t = self.token.value
     row = reading.rows[look.row]
@@ -125,7 +127,7 @@ def to_row(self:Panel):
 @patch
 def changes(self:Panel) -> dict: # For `Inspector.rules`
     "What is not as the run was"
-    was, row = self.inspector.at().options, self.inspector.at().rows[self.inspector.row]
+    was, row = LOSS_DEFAULTS | self.inspector.at().options, self.inspector.at().rows[self.inspector.row]
     now = dict(epsilon=self.epsilon.value, epsilon_high=None if self.alike.value else self.epsilon_high.value,
                beta=self.beta.value, loss_type=self.loss_type.value, kl=self.kl.value, importance_sampling_level=self.level.value)
     found = {name: value for name, value in now.items() if value != was.get(name)}
@@ -137,7 +139,9 @@ def changes(self:Panel) -> dict: # For `Inspector.rules`
 def draw_group(self:Panel):
     look = self.inspector
     reading, values = look._known(look.step)
-    view = TokensView(reading, look.row, self.color.value, look.t, hit=self.search.value, values=values)
+    tokens, sought = kept_tokens(reading, look.row), self.search.value.strip()
+    hits = tokens_hit(tokens, sought) if sought else ()
+    view = TokensView(reading, look.row, self.color.value, look.t, hits=hits, values=values)
     group = GroupView(reading, look.group, look.row)
     return group._repr_html_()+view._repr_html_()
 
@@ -209,7 +213,7 @@ def walk(self:Panel, n:int):
 @patch
 def as_it_was(self:Panel):
     "The rule of the run again"
-    fresh = rule_controls(self.inspector.at().options)
+    fresh = rule_controls(LOSS_DEFAULTS | self.inspector.at().options)
     for name, control in fresh.items():
         if name not in ('advantage', 'reward', 'reset'): self.set(self.controls[name], value=control.value)
     self.to_row()
