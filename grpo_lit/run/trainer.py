@@ -8,7 +8,7 @@ Docs: https://grpo-lit.github.io/grpo-lit/5_run/trainer.html.md"""
 __all__ = ['first_row', 'rows_of_update', 'GRPOTrainer']
 
 # %% ../../nbs/5_run/56_trainer.ipynb #8173af8a
-import contextlib, math, time
+import contextlib, math, threading, time
 from collections.abc import Iterator
 from pathlib import Path
 from ..core import Rollouts
@@ -27,6 +27,7 @@ from .ending import evaluation_is_due, evaluation_is_owed, log_evaluation, train
 from .fitness import check_adapter
 from .graders import RewardNotes, as_list
 from .history import TrainResult
+from .knobs import planned, repeat_turns, said_again, take_turns, told_beside, write_events
 from .hopeless import watch_learning
 from .shortage import memory_explained
 from .owned import all_graders, with_weights
@@ -37,7 +38,7 @@ from .report import efficiency, step_metrics, tokens_read, watch_mismatch
 from .resume import keep_checkpoint
 from .rows import Stream, evaluation_rows
 from .runs import Run
-from .signals import uninterrupted
+from .signals import by_one_thread, say, uninterrupted
 from .trackers import Trackers, trackers_named
 from .update import Updater
 
@@ -104,6 +105,8 @@ class GRPOTrainer(Around):
         self.origin = {} # Where the run comes from, for config.json
         self.run = Run(args.output_dir, args.fallback_dir) if args.output_dir else None
         self.lock = self.run.lock if self.run else contextlib.nullcontext() # Held while it trains
+        self.stepping = threading.Lock() # Held while a step is made
+        self.whole = threading.RLock() # Held while weights and counters change, and while they are saved
         self.started = self.resumed = False # Is the run directory ours? Does it hold a run that goes on?
         self.callbacks = Callbacks(self, [*([Trackers(self, trackers)] if trackers else []), *(callbacks or ())])
         self.callbacks.tell('on_init_end')
@@ -135,12 +138,14 @@ class GRPOTrainer(Around):
         with self.lock, optimizer_is_heard(self):
             if self.run and not self.started:
                 start_run(self)
+                write_events(self.run, self.state)
             self.started = True
+            if again := planned(self.state): say(said_again(again))
             training_begins(self)
             if evaluation_is_owed(self):
                 log_evaluation(self, self.history[-1] if self.history else {})
             while training_goes_on(self):
-                with diverged_is_kept(self), memory_explained(self.state, self.args):
+                with by_one_thread(self.stepping), diverged_is_kept(self), memory_explained(self.state, self.args):
                     self.callbacks.tell('on_step_begin')
                     metrics = self.step()
                     self.after_step(metrics)
@@ -151,6 +156,7 @@ class GRPOTrainer(Around):
         "One update, with a new rollout where the last one is used up"
         state, device, times = self.state, self.accelerator.device, {}
         began = clock(device)
+        if take_turns(state, self.args) and self.run: write_events(self.run, state)
         if state.rollouts is None:
             state.rollouts, times = collect(self.collector, state.rollout)
         ro, update = state.rollouts, state.update
@@ -158,7 +164,7 @@ class GRPOTrainer(Around):
         updating = clock(device)
         stats = self.updater.gradients(part, first)
         watch_mismatch(stats, state, self.args)
-        with uninterrupted(): # the step and its record, or neither
+        with uninterrupted(), self.whole: # the step and its record, or neither
             stats |= self.updater.apply(stats.pop('signal_there'), stats.get('kl', math.nan))
             now = clock(device)
             times['time/update'] = now-updating
@@ -213,22 +219,25 @@ class GRPOTrainer(Around):
         if path is None and not self.run:
             raise ValueError('there is no output_dir: say where to save the checkpoint')
         check_finite(self.model)
-        if path is not None:
-            return save_checkpoint(self.state, Path(path), self.tokenizer, self.fixed)
         def write(part): write_checkpoint(part, self.state, self.tokenizer, self.fixed)
-        return keep_checkpoint(self.run, self.state.step, write, self.args.save_total_limit, passing)
+        with self.whole:
+            if path is not None:
+                return save_checkpoint(self.state, Path(path), self.tokenizer, self.fixed)
+            return keep_checkpoint(self.run, self.state.step, write, self.args.save_total_limit, passing)
 
     def load_checkpoint(self, path) -> None:
         "Put everything back as it was when `path` was written; raises `ValueError` if it is damaged, or of no such run"
         self.history, self.started, self.resumed = [], False, True
-        with uninterrupted():
+        with uninterrupted(), self.whole:
             load_checkpoint(self.state, Path(path), self.fixed)
+            repeat_turns(self.state, told_beside(Path(path), self.run))
 
-    def train(self, resume_from_checkpoint:bool|str|None=None # A checkpoint, or True for the newest in `output_dir`
+    def train(self, resume_from_checkpoint:bool|str|None=None, # A checkpoint, or True for the newest in `output_dir`
+              live:bool=True # Show the run while it trains: curves and the newest group
              ) -> TrainResult: # The last step's metrics, with train_seconds and interrupted
         "Train to the end, or until a signal: Ctrl-C leaves a checkpoint and a trainer that can go on, SIGTERM ends the process behind it"
         began = time.perf_counter()
-        interrupted = train_to_the_end(self, resume_from_checkpoint)
+        interrupted = train_to_the_end(self, resume_from_checkpoint, live)
         if not interrupted:
             training_ends(self) # where the loop was left
         return train_result(self, time.perf_counter()-began, interrupted)

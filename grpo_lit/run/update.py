@@ -18,7 +18,8 @@ from ..logprobs import kl_estimate, token_logps
 from ..loss import average_terms, grpo_loss, loss_items
 from .checkpoints import RunState
 from .observing import asked_of_model, echo_loss, observed_items, observed_mask, observing_groups
-from .collect import add_reference, advantages_of, current_beta, updates_per_rollout
+from .collect import add_reference, advantages_of, updates_per_rollout
+from .knobs import current_beta, rates_in_force, scheduled_rate, temperature_now, turned_rate, turned_temperature
 from .shortage import portions_now, save_memory
 from .stepping import clipped, step_wholly
 from .tokens import TokenFigures
@@ -33,7 +34,8 @@ def pulling_groups(rollouts:Rollouts,
     "Groups with a token that pulls at the weights"
     pull = trained_mask(rollouts, skip_truncated)
     if not everything:
-        pull = pull*rollouts.advantages[:,None]
+        A = rollouts.advantages
+        pull = pull*(A if A.ndim==2 else A[:,None])
         if rollouts.token_weights is not None:
             pull = pull*rollouts.token_weights
     groups = len(rollouts)//rollouts.num_generations
@@ -54,12 +56,13 @@ def micro_batch_loss(model, part:Rollouts, args,
                      first:bool, # Is it the first update since these rows were sampled?
                      beta:float, # Price of a nat in the loss
                      num_items, # What the loss divides by
-                     observed_items=None # What the price of tool text divides by; needed if it has one
+                     observed_items=None, # What the price of tool text divides by; needed if it has one
+                     temperature:float|None=None # That sampled; None: of the settings
                     ) -> tuple: # Loss, statistics; log-probs and entropy (B, Tc) without gradient
     "Loss of one micro-batch, with statistics as tensors"
     observed = observed_mask(part, args)
     asked = asked_of_model(part, observed)
-    logps, entropy = token_logps(model, asked, args.temperature, return_entropy=True)
+    logps, entropy = token_logps(model, asked, temperature or args.temperature, return_entropy=True)
     old = part.logps if part.old_logps is None else part.old_logps
     loss, stats = grpo_loss(logps, part.advantages, part.completion_mask, None if first else old,
                             part.ref_logps, beta=beta, num_items=num_items,
@@ -160,7 +163,8 @@ def add_gradients(rollouts:Rollouts, first:bool, state:RunState, args, accelerat
     if figures: figures.begin(beta=beta, num_items=items[0], first=first, **args.loss_options())
     for (rows, part), n in zip(parts, tokens):
         with accelerator.autocast():
-            loss, stats, logps, entropy = micro_batch_loss(state.model, part, args, first, beta, *items)
+            heat = temperature_now(state, args)
+            loss, stats, logps, entropy = micro_batch_loss(state.model, part, args, first, beta, *items, heat)
         backward(loss, state.scaler)
         if figures: figures.add(rows, logps, entropy)
         total += loss.item()
@@ -174,7 +178,7 @@ def add_gradients(rollouts:Rollouts, first:bool, state:RunState, args, accelerat
         found['nonfinite_parts'] = bad/len(parts)
     if args.entropy_coef:
         beside['entropy_coef'] = args.entropy_coef
-    return found | beside | (dict(beta=price) if args.beta else {})
+    return found | beside | (dict(beta=price) if args.beta else {}) | turned_temperature(state)
 
 # %% ../../nbs/5_run/44_update.ipynb #36e1c8d1
 def advance(state:RunState, args,
@@ -195,7 +199,7 @@ def advance(state:RunState, args,
 def objective(rollouts:Rollouts, # With rewards; advantages and log-probs of the reference are filled in
               state:RunState, args, accelerator) -> float:
     "The loss of answers under the policy that wrote them, without a bonus for entropy"
-    add_reference(rollouts, state, args, accelerator)
+    add_reference(rollouts, state, args, accelerator, args.temperature)
     rollouts.advantages = advantages_of(rollouts, state, args)
     beta = 0. if args.kl_in_reward else current_beta(state, args)
     options = args.loss_options() | dict(entropy_coef=0.)
@@ -229,12 +233,12 @@ class Updater:
              ) -> dict: # grad_norm, learning_rate, skipped
         "Clip, step, and count; a step without signal, or with a gradient that is not finite, is skipped"
         state, args = self.state, self.args
-        rate, norm = state.schedule.get_last_lr()[0], 0.
+        rate, norm = turned_rate(state, scheduled_rate(state)), 0.
         if signal_there:
             norm = clipped(state, args.max_grad_norm or math.inf)
         finite = math.isfinite(norm)
         if signal_there and (finite or state.scaler is not None): # with fp16 the loss scaler decides
-            step_wholly(state)
+            with rates_in_force(state): step_wholly(state)
         state.optimizer.zero_grad()
         with warnings.catch_warnings():
             warnings.filterwarnings('ignore', 'Detected call of `lr_scheduler.step') # a skipped update is no mistake
