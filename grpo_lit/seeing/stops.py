@@ -114,7 +114,7 @@ def in_short(name:str, x:torch.Tensor # Any shape
     "A figure with the digits that a page keeps"
     x = x.detach().cpu().numpy()
     if name.startswith('flags'): return x.astype(np.uint32)
-    if name in NATS: return rounded(x, least=2.**-13)
+    if name in NATS: return rounded(x, 14, 2.**-17)
     sizes = np.abs(x[np.isfinite(x)])
     most = float(sizes.max()) if sizes.size else 0.
-    return rounded(x, 14, 2.**np.floor(np.log2(most)-20) if most else 0.)
+    return rounded(x, 14, 2.**np.floor(np.log2(most)-26) if most else 0.)
