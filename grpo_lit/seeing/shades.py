@@ -53,10 +53,10 @@ def reach_of(name:str, # A kind
              *values # Tensors (B, T), NaN or None where there is no value
             ) -> float: # 0: nothing lies off the middle
     "How far from the middle the scale goes: all but the largest 1 %"
-    flat = [v.flatten() for v in values if v is not None]
-    far = [abs(distance(name, x)) for v in flat for x in v.tolist()]
-    far = sorted(x for x in far if math.isfinite(x) and x > 0)
-    return far[int(.99*(len(far)-1))] if far else 0.
+    flat = torch.cat([torch.zeros(0).double(), *(v.flatten().double() for v in values if v is not None)])
+    far = (flat.log() if name == 'ratio' else flat-token_kind(name).middle).abs()
+    far = far[far.isfinite() & (far > 0)]
+    return far.kthvalue(int(.99*(len(far)-1))+1)[0].item() if len(far) else 0.
 
 # %% ../../nbs/6_seeing/03_shades.ipynb #373c1935
 DARKEST = .6 # Opacity: letters stay readable on both backgrounds
@@ -70,12 +70,12 @@ def shade(name:str, value:float, reach:float) -> str: # A CSS colour, '' for non
     return f'rgba({token_kind(name).inks[far > 0]},{opacity:.2f})' if opacity >= .01 else ''
 
 # %% ../../nbs/6_seeing/03_shades.ipynb #51478528
-def number(value) -> str:
-    "Four digits, or a dash where there is no value"
+def number(value, digits:int=4) -> str:
+    "A number in so many digits, or a dash where there is no value"
     if value is None or isinstance(value, float) and math.isnan(value): return '–'
     if isinstance(value, bool): return 'yes' if value else 'no'
     if isinstance(value, int): return str(value).replace('-', '−')
-    text = f'{value:.4g}'
+    text = f'{value:.{digits}g}'
     return text.replace('e-0', 'e-').replace('e+0', 'e').replace('-', '−')
 
 # %% ../../nbs/6_seeing/03_shades.ipynb #54f93fcf
