@@ -41,6 +41,7 @@ const group = () => step().groups[at.g]
 const row = () => group().rows[at.r]
 const has = name => name in arrays
 const piece = i => run.vocab[arrays.piece[i]]
+const shown = i => piece(i).replaceAll('\n', '⏎\n') || '·' // A token in the middle of a character has no text of its own
 const trained = i => arrays.flags[i] & 1
 const textOf = r => r.text ?? Array.from({ length: r.n }, (_, k) => k).filter(k => !(arrays.flags[r.at + k] & 8)).map(k => piece(r.at + k)).join('')
 
@@ -117,12 +118,12 @@ function drawCurves() {
     const py = y => high > low ? 50 - 44 * (y - low) / (high - low) : 28
     const path = points.map(([x, y], k) => `${k ? 'L' : 'M'}${px(x).toFixed(1)} ${py(y).toFixed(1)}`).join('')
     const now = draw('line', { class: 'cursor', y1: 0, y2: 54 })
-    const shown = make('b')
+    const reading = make('b')
     const events = run.events.map(e => draw('line', { class: 'event', x1: px(e.step), x2: px(e.step), y1: 0, y2: 54 }, draw('title', {}, `step ${e.step}: ${e.text}`)))
     const picture = draw('svg', { viewBox: '0 0 200 54', preserveAspectRatio: 'none', role: 'img',
       'aria-label': `${curve.title}: from ${short(ys[0])} to ${short(ys.at(-1))}, between ${short(low)} and ${short(high)}` },
       draw('line', { class: 'ground', x1: 0, x2: 200, y1: 53, y2: 53 }), ...events, draw('path', { class: 'path', d: path }), now)
-    const figure = make('figure', { class: 'curve', title: curve.hint }, make('figcaption', {}, make('span', {}, curve.title), shown), picture)
+    const figure = make('figure', { class: 'curve', title: curve.hint }, make('figcaption', {}, make('span', {}, curve.title), reading), picture)
     figure.addEventListener('click', e => {
       const box = picture.getBoundingClientRect()
       const x = lowX + (highX - lowX) * ((e.clientX - box.left) / box.width * 200 - 2) / 196
@@ -132,7 +133,7 @@ function drawCurves() {
       const x = step().step
       now.setAttribute('x1', px(x)); now.setAttribute('x2', px(x))
       const k = curve.x.indexOf(x)
-      shown.textContent = k < 0 ? '' : short(curve.y[k])
+      reading.textContent = k < 0 ? '' : short(curve.y[k])
     }
     return figure
   })
@@ -221,7 +222,7 @@ function tokens(r, most, kind, chosen) {
   const found = marks(r)
   for (let k = 0; k < Math.min(r.n, most); k++) {
     const i = r.at + k
-    const t = make('span', { class: 't' }, piece(i))
+    const t = make('span', { class: 't' }, shown(i))
     t.i = i
     if (!trained(i)) t.classList.add('foreign')
     if (found.has(k)) t.style.boxShadow = 'inset 0 -3px #e69f00'
@@ -294,7 +295,7 @@ function drawRow(r, k, g, beside) {
 function referenceOf(r, most) {
   const body = make('div', { class: 'body', dir: 'ltr' })
   for (let k = 0; k < Math.min(r.n, most); k++) {
-    const t = make('span', { class: 't' }, piece(r.at + k))
+    const t = make('span', { class: 't' }, shown(r.at + k))
     t.i = r.at + k
     if (trained(t.i)) t.style.backgroundColor = shade('logp', arrays.ref[t.i])
     else t.classList.add('foreign')
@@ -350,7 +351,7 @@ function repaint() {
 }
 function drawLegend() {
   const kind = KINDS[at.kind], box = $('legend')
-  if (!kind) return box.replaceChildren(has('gradient') ? '' : run.plain)
+  if (!kind) return box.replaceChildren(step().missing)
   const most = limit(at.kind)
   const bar = make('span', { class: 'bar', 'aria-hidden': 'true' })
   bar.style.background = kind.both ? 'linear-gradient(90deg, rgba(213,94,0,.72), transparent, rgba(0,114,178,.72))' : `linear-gradient(90deg, transparent, rgba(${kind.rgb},.72))`
@@ -360,19 +361,20 @@ function drawLegend() {
   const signs = []
   if (group().rows.some(r => r.at >= 0 && Array.from({ length: r.n }, (_, k) => flagsOf(r.at + k)).some(f => f & 6))) signs.push(make('span', {}, make('span', { class: 't clip' }, 'clipped')))
   if (changed()) signs.push(make('span', {}, make('span', { class: 't other' }, 'changed')))
+  if (row().at < 0 && step().missing) signs.push(make('span', {}, step().missing))
   box.replaceChildren(...words, ...signs)
 }
 
 // ---- one token: the loss as the sum that it is
 
 const listOf = i => [
-  ['log π', 'logp'], ['log π of the sampler', 'old'], ['log π of the reference', 'ref'], ['ratio ρ', 'ratio'], ['KL', 'kl'], ['entropy', 'entropy'], ['gradient', 'gradient'],
+  ['log π', 'logp'], ['log π when sampled', 'old'], ['log π of the reference', 'ref'], ['ratio ρ', 'ratio'], ['KL', 'kl'], ['entropy', 'entropy'], ['gradient', 'gradient'],
 ].filter(([, kind]) => has(kind)).map(([name, kind]) => [name, kind, number(value(kind, i))])
 
 function drawToken() {
   const box = $('token'), r = row(), i = r.at + at.t
   box.classList.toggle('picked', at.t >= 0 && r.at >= 0)
-  if (r.at < 0) return box.replaceChildren(make('h2', {}, 'A token'), make('p', { class: 'quiet' }, run.figures ? 'This completion is here as text only.' : run.plain))
+  if (r.at < 0) return box.replaceChildren(make('h2', {}, 'A token'), make('p', { class: 'quiet' }, step().missing || 'This completion is here as text only.'))
   if (at.t < 0) return box.replaceChildren(make('h2', {}, 'A token'), make('p', { class: 'quiet' }, 'Point at a token for its numbers. Pick one, and the loss stands here term by term.'))
   const terms = run.formula, policy = variant('policy')[i], kl = has('kl') ? arrays.kl[i] : null
   const total = has('kl') && beta() ? policy + beta() * kl : policy
@@ -390,7 +392,7 @@ function drawToken() {
   const clip = flags & 6 ? make('p', {}, `Clipped: the ratio left the ${flags & 2 ? 'lower' : 'upper'} bound in the direction of its advantage.`) : ''
   const close = make('button', { type: 'button', class: 'close', 'aria-label': 'Close' }, '×')
   close.addEventListener('click', () => pick(at.r, -1))
-  box.replaceChildren(close, make('h2', {}, `Token ${at.t + 1} of ${r.n}, completion #${at.r + 1}`), make('span', { class: 'piece', dir: 'ltr' }, piece(i)),
+  box.replaceChildren(close, make('h2', {}, `Token ${at.t + 1} of ${r.n}, completion #${at.r + 1}`), make('span', { class: 'piece', dir: 'ltr' }, shown(i)),
     make('div', { class: 'sum' }, sum), clip,
     make('table', { class: 'parts' }, make('tbody', {}, lines.map(([name, x]) => make('tr', {}, make('th', { scope: 'row' }, name), make('td', {}, x))))),
     make('p', { class: push[0] === '▲' ? 'push up' : push[0] === '▼' ? 'push down' : 'push' }, push))
@@ -550,7 +552,7 @@ function listen() {
   const show = e => {
     const t = e.target
     if (t.i === undefined || !trained(t.i)) { tip.hidden = true; return }
-    tip.replaceChildren(make('span', { class: 'piece', dir: 'ltr' }, piece(t.i)), make('table', {}, make('tbody', {},
+    tip.replaceChildren(make('span', { class: 'piece', dir: 'ltr' }, shown(t.i)), make('table', {}, make('tbody', {},
       listOf(t.i).map(([name, kind, x]) => make('tr', { class: kind === at.kind ? 'on' : null }, make('th', {}, name), make('td', {}, x))))))
     tip.hidden = false
     const box = t.getBoundingClientRect(), size = tip.getBoundingClientRect()
