@@ -90,6 +90,10 @@ class RewardSettings:
         names = 'baseline', 'multi_objective_aggregation', 'reward_clip'
         return {n:getattr(self, n) for n in names}
 
+    def advantages_from(self) -> dict: # For `group_advantages`
+        "All that advantages depend on besides the rewards"
+        return dict(scale_rewards=self.scale_rewards, weights=self.reward_weights) | self.advantage_options()
+
 # %% ../../nbs/5_run/07_objective.ipynb #aa0743a4
 @dataclass
 class LossSettings:

@@ -25,7 +25,9 @@ COMMANDS = dict( # Name -> module of the package and function in it
     compare=('run.comparison', 'comparison'),
     sample=('run.looking', 'sample'),
     show=('run.looking', 'show'),
-    plot=('run.commands', 'plot'))
+    watch=('run.looking', 'follow'),
+    plot=('run.commands', 'plot'),
+    study=('studies.study', 'study_runs'))
 
 @cache
 def source_of(module:str) -> str:
@@ -154,7 +156,8 @@ CHOICES = dict( # Setting -> its values
     report_to='none tensorboard wandb trackio all')
 
 # %% ../../nbs/5_run/77_options.ipynb #c25eb3e5
-POSITIONAL = dict(plot=('run',), show=('run',), sample=('model', 'prompt'), compare=('run', 'other')) # Without a flag
+POSITIONAL = dict( # Without a flag
+    plot=('run',), show=('run',), watch=('run',), study=('name',), sample=('model', 'prompt'), compare=('run', 'other'))
 
 EXAMPLES = dict(
     demo=['grpo-lit demo', 'grpo-lit demo --task search', 'grpo-lit demo --steps 20 --seed 1 --out runs/try'],
@@ -166,8 +169,10 @@ EXAMPLES = dict(
           'grpo-lit eval --model Qwen/Qwen3-0.6B --data gsm8k math500 --num-generations 8'],
     sample=['grpo-lit sample runs/gsm8k "What is 12*13?"', 'grpo-lit sample tiny "47+85=?" --num-generations 4'],
     show=['grpo-lit show runs/gsm8k', 'grpo-lit show runs/gsm8k --step 40'],
+    watch=['grpo-lit watch runs/gsm8k', 'grpo-lit watch runs/gsm8k --no-wait'],
     plot=['grpo-lit plot runs/gsm8k'],
-    compare=['grpo-lit compare runs/eval runs/eval-2'])
+    compare=['grpo-lit compare runs/eval runs/eval-2'],
+    study=['grpo-lit study beta', 'grpo-lit study groups --seeds 1 --steps 8 --out runs/try'])
 
 # %% ../../nbs/5_run/77_options.ipynb #1741b938
 def nearest(kind:str, name:str, known) -> str:
