@@ -65,7 +65,8 @@ def paid_at_the_end(run) -> float:
 BETA_STUDY = Study(
     name='beta',
     title='What does a leash of beta hold back, when the reward has holes?',
-    arms={f'beta {b:g}': dict(beta=float(b), reward='weak') for b in BETAS} | {'beta 0, sound reward': dict(beta=0., reward='sound')},
+    arms={f'beta {b:g}': dict(beta=float(b), reward='weak') for b in BETAS}
+        | {f'beta {b:g}, sound reward': dict(beta=float(b), reward='sound') for b in (0, .04)},
     steps=48,
     run=leash_run,
     measures=dict(paid=paid_at_the_end, accuracy='accuracy_after', KL='kl', length='mean_length_after',
