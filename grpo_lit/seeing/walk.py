@@ -12,7 +12,7 @@ __all__ = ['NOTED', 'rows_of_group', 'check_row', 'completion_line', 'spread_lin
 import math
 import torch
 from ..tensors import in_line, patch, question_text, visible
-from ..run.looking import BLOCKS
+from ..run.sparks import BLOCKS
 from .shades import Shown, distance, legend, number, plain_table, reach_of, safe_line, seen, seen_table, shade
 from .shades import shaded_text, token_kind
 
