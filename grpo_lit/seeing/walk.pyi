@@ -9,7 +9,7 @@ import torch
 
 from ..tensors import in_line, patch, question_text, visible
 
-from ..run.looking import BLOCKS
+from ..run.sparks import BLOCKS
 
 from .shades import Shown, distance, legend, number, plain_table, reach_of, safe_line, seen, seen_table, shade
 
