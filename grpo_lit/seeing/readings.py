@@ -21,7 +21,7 @@ from ..run.pieces import Pieces
 from ..run.runs import Record, step_of
 from ..run.tokens import TokenFigures, read_tokens, row_ends
 from ..scoring import score_completions
-from .joining import FIGURES, NO_FIGURES, known_number, rows_of_tokens, text_reading, with_figures
+from .joining import FIGURES, TEXTS_ONLY, known_number, rows_of_tokens, text_reading, with_figures
 from .reading import Reading
 from ..tensors import patch
 
@@ -77,7 +77,7 @@ class OfRun:
 
     def figures(self, step:int) -> tuple: # From `read_tokens`; or None, and why
         try: return read_tokens(self.record.token_file(step))
-        except FileNotFoundError: return None, NO_FIGURES
+        except FileNotFoundError: return None, TEXTS_ONLY
         except ValueError as e: return None, f'{e}: texts and rewards only'
 
     def texts(self, step:int) -> tuple: # A dataset; or None, and why
