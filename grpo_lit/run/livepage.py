@@ -31,7 +31,8 @@ def bar_html(share:float) -> str: # Of 1
 def group_html(group:ShownGroup|None) -> str:
     "A group, below its title"
     if group is None: return ''
-    return f'<div style="font-size:11px">{html.escape(group.title)}</div>{html_table(group.prompt, group.rows, group.gold)}'
+    title = f'<div style="font-size:11px">{html.escape(group.title)}</div>'
+    return f'{title}<div style="overflow-x:auto">{html_table(group.prompt, group.rows, group.gold)}</div>'
 
 def html_page(figures:Figures) -> str:
     "A run as it is now"

@@ -82,7 +82,7 @@ class TableScreen:
             self.columns = columns_of([m], figures.evaluates)
             self.above(heading(self.columns))
         if m and self.turns.due(figures.done, figures.total): self.above(table_row(m, self.columns))
-        more = '  '.join(part for part in (pace_of(figures), visible(figures.note)) if part)
+        more = '  '.join(part for part in (pace_of(m), visible(figures.note)) if part)
         self.ended = figures.done == figures.total
         self.rewrite(bar_line(figures.done, figures.total, figures.left, more), end='\n' if self.ended else '')
 
