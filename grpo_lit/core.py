@@ -13,7 +13,7 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 import torch
 from .showing import html_table, text_table
-from .tensors import below, pad, patch, piece_size, question_text, some_rows
+from .tensors import below, masked_mean, pad, patch, piece_size, question_text, some_rows
 
 # %% ../nbs/1_line/03_core.ipynb #aa645962
 TOKEN_FIELDS = ('completion_ids','completion_mask','observation_mask',
@@ -39,7 +39,7 @@ class Rollouts:
     reward_table:torch.Tensor|None=None # (B, K) float32, one column per reward function; NaN where it could not judge
     rewards:torch.Tensor|None=None # (B,) float32, weighted sum; NaN where no function could judge
     reward_errors:dict=field(default_factory=dict) # How many rows each reward function failed on
-    advantages:torch.Tensor|None=None # (B,) float32
+    advantages:torch.Tensor|None=None # (B,) float32, or (B, Tc) where each token has its own
     ref_logps:torch.Tensor|None=None # (B, Tc) float32, log-probs under the reference
     old_logps:torch.Tensor|None=None # (B, Tc) float32, those at sampling time, by the trainer; None: `logps` serve
     token_weights:torch.Tensor|None=None # (B, Tc) float32, factor of each token's advantage; None: 1
@@ -123,10 +123,10 @@ def group(self:Rollouts,
           i:int=0 # Which prompt
          ) -> list: # G dicts: completion, tokens, finished, and the rewards and advantage that are known so far
     "The completions of prompt `i` as plain rows"
-    known = dict(tokens=self.lengths, finished=self.finished)
+    known, A = dict(tokens=self.lengths, finished=self.finished), self.advantages
     if self.reward_table is not None: known |= dict(zip(self.reward_names, self.reward_table.T))
     if self.rewards is not None: known['reward'] = self.rewards
-    if self.advantages is not None: known['advantage'] = self.advantages
+    if A is not None: known['advantage'] = A if A.ndim==1 else masked_mean(A, self.completion_mask, 1)
     G = self.num_generations
     def noted(b): return {n: v[b] for n,v in self.notes.items()}
     def row(b): return dict(completion=self.completions[b]) | noted(b) | {n: v[b].item() for n,v in known.items()}
@@ -172,7 +172,8 @@ def take(self:Rollouts,
     kept = {n: some_rows(getattr(self, n), rows) for n in (*ROW_FIELDS, *ROW_LISTS)}
     used = kept['completion_mask'].any(0).nonzero()
     Tc = int(used.max())+1 if len(used) else 0
-    kept |= {n: kept[n][:,:Tc] for n in TOKEN_FIELDS if kept[n] is not None}
+    by_token = [n for n in (*TOKEN_FIELDS, 'advantages') if kept[n] is not None and kept[n].ndim==2]
+    kept |= {n: kept[n][:,:Tc] for n in by_token}
     ids, mask = some_rows(self.prompt_ids, which), some_rows(self.prompt_mask, which)
     cut = mask.shape[1] - max(mask.sum(1).tolist(), default=0)
     columns = {n: some_rows(list(v), which) for n,v in self.columns.items()}
@@ -202,7 +203,8 @@ def _joined(parts, name):
     if isinstance(values[0], list): return sum(values, [])
     if name=='prompt_ids': return below(values, _filling(parts), 'left')
     if name=='prompt_mask': return below(values, 0, 'left')
-    return below(values) if name in TOKEN_FIELDS else torch.cat(values)
+    by_token = name in TOKEN_FIELDS or name=='advantages' and values[0].ndim==2
+    return below(values) if by_token else torch.cat(values)
 
 def _joined_lists(parts, field, size):
     "Each list that one of the parts has; None in the place of a part that lacks it"

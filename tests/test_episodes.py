@@ -263,7 +263,7 @@ def test_an_environment_that_raises(policy, tell):
     assert asked and all(t.calls[0].failure == 'raised' and t.told[0].startswith('Error: ') for e in asked for t in e.turns[:-1])
     assert episode_metrics(ro)['tools/failure_frequency'] == 1
 
-@pytest.mark.parametrize('answer', [None, 7, b'x', [], SimpleNamespace(texts=3, results=[], done=False), object()], ids=str)
+@pytest.mark.parametrize('answer', [None, 7, b'x', [], SimpleNamespace(texts=3, results=[], done=False), object()], ids=lambda a: type(a).__name__)
 def test_an_answer_that_is_none(policy, answer):
     class Odd(Look):
         def answer(self, keys): return answer

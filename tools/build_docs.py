@@ -59,6 +59,12 @@ parts = {  # Folder of nbs/ -> title and what the part is about
     '5_run': (
         'V. A run',
         'Data, settings, checkpoints, the trainer, what to look at, and the command line.'),
+    '6_seeing': (
+        'VI. Seeing it',
+        'Inside a run: each token with its terms of the loss, runs side by side, and a hand on the leash.'),
+    '7_studies': (
+        'VII. What happens when',
+        'Questions with answers from several seeds, each one command: how tight a leash, how large a group, which recipe.'),
     'guides': (
         'Guides',
         'By the words that people search: own data, a T4, out of memory, a loss of 0, a flat reward, resuming. '

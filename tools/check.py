@@ -3,6 +3,7 @@
     python tools/check.py [clean export stubs readme notebooks tests] [--flags "slow cuda"]
 """
 import argparse, importlib.util, os, shutil, subprocess, sys, tempfile, time
+from contextlib import contextmanager, nullcontext
 from configparser import ConfigParser
 from filecmp import cmp
 from pathlib import Path
@@ -92,10 +93,15 @@ def check_notebooks(a):
     passed = nbdev('test', 'nbdev_test', n_workers=0, do_print=True, timing=True, **kw)
     return None if passed else f'nbdev-test {nbs}/NOTEBOOK.ipynb --verbose   (once the cell named above is mended)'
 
-def check_tests(a):
+mend_tests = 'pytest tests --lf   (once the test named above is mended)'
+
+def pytest(a):
+    "The arguments for Python that run the tests"
     off = [o for o in cfg['tst_flags'].split() if o not in a.flags.split()]
-    passed = python('-m', 'pytest', '-v', 'tests', '-m', ' and '.join(f'not {o}' for o in off))
-    return None if passed else 'pytest tests --lf   (once the test named above is mended)'
+    return ['-m', 'pytest', '-v', 'tests', '-m', ' and '.join(f'not {o}' for o in off)]
+
+def check_tests(a):
+    return None if python(*pytest(a)) else mend_tests
 
 checks = dict(
     clean=check_clean,
@@ -124,6 +130,34 @@ def run(name, a):
         print(f'== {name}: ok ({time.time()-t:.0f} s)', flush=True)
     return fix
 
+# --- the two long ones at the same time, where there are two cores
+
+def together(a):
+    "Are notebooks and tests both asked for, on a machine that can do two things at once?"
+    several = (os.cpu_count() or 1) > 1 and 'cuda' not in a.flags.split()
+    return several and {'notebooks', 'tests'} <= set(a.names or checks)
+
+@contextmanager
+def tests_beside(a):
+    "Run the tests in a process of their own while the block runs; yields a check that waits for them and shows what they print"
+    with tempfile.TemporaryFile() as said:
+        tests = subprocess.Popen([sys.executable, *pytest(a)], cwd=root, stdin=subprocess.DEVNULL, stdout=said, stderr=said)
+        def check(a):
+            shown, new, over = 0, b'', False
+            while new or not over:
+                time.sleep(0 if new else .5)
+                over = tests.poll() is not None
+                new = os.pread(said.fileno(), 1<<20, shown)
+                shown += len(new)
+                sys.stdout.buffer.write(new)
+                sys.stdout.flush()
+            return None if tests.returncode == 0 else mend_tests
+        try:
+            yield check
+        finally:
+            tests.kill()
+            tests.wait()
+
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('names', nargs='*', help='checks to make (default: all)')
@@ -134,8 +168,12 @@ def main():
         sys.exit(f"no such check: {' '.join(bad)}; there are: {' '.join(checks)}")
     if not importlib.util.find_spec('nbdev'):
         sys.exit("nbdev is not installed here. Run `make test`, or: pip install -e '.[dev]'")
+    both = together(a)
+    if both: # a thread each: two that share two cores would slow each other down tenfold
+        os.environ.setdefault('OMP_NUM_THREADS', '1')
     environment(a.flags.split())
-    failed = [name for name in a.names or checks if run(name, a)]
+    with tests_beside(a) if both else nullcontext(check_tests) as checks['tests']:
+        failed = [name for name in a.names or checks if run(name, a)]
     if failed:
         sys.exit('FAILED: '+', '.join(failed))
 

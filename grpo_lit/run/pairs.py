@@ -12,7 +12,7 @@ import math, random
 from dataclasses import dataclass
 from fractions import Fraction
 import torch
-from .intervals import T975, wilson_interval
+from .intervals import t_quantile, wilson_interval
 
 # %% ../../nbs/5_run/61_pairs.ipynb #6726c4d6
 def mcnemar(gained:int, # Questions that only the second answered
@@ -92,11 +92,8 @@ def _interval(d):
     if max(d)-min(d) < 1e-12:
         least, _ = wilson_interval(n, n)
         return (min(m, m*least), max(m, m*least)) if m else (least-1, 1-least)
-    half = _t(n)*math.sqrt(sum((x-m)**2 for x in d)/(n-1)/n)
+    half = t_quantile(n)*math.sqrt(sum((x-m)**2 for x in d)/(n-1)/n)
     return max(-1., m-half), min(1., m+half)
-
-def _t(n):
-    return T975[n-2] if n-2 < len(T975) else 1.96+2.4/(n-1) # Student's t for n values, to 0.2 %
 
 # %% ../../nbs/5_run/61_pairs.ipynb #bbe57009
 def paired(before:list, # One list per question: its attempts, True where right; empty where none could be judged

@@ -1,0 +1,5 @@
+"Questions about GRPO, each answered by runs of several seeds. Names are loaded when they are first used."
+from .._window import window
+
+__getattr__, __dir__, __all__ = window(__name__, {
+})
