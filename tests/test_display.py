@@ -243,8 +243,8 @@ def test_a_page_of_nearly_nothing(steps):
         shown.close(figures)
 
 def test_drawing_that_is_slow_is_done_less_often():
-    from grpo_lit.run.livepage import Pace
-    pace = Pace(hz=1e9)
+    from grpo_lit.run.livepage import RedrawPace
+    pace = RedrawPace(hz=1e9)
     for seconds in (.2, .01, .01): # the first has loaded something
         with pace.drawing(): time.sleep(seconds)
     assert .4 < pace.next-time.monotonic() < 5 # at least 50 times as long

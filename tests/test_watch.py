@@ -96,12 +96,12 @@ def test_it_stays_until_the_end(tmp_path):
 
 def test_all_steps_of_a_run_that_ends_between_two_looks(tmp_path, monkeypatch):
     "Who is at work is asked before the steps are read: whoever is gone then has written all"
-    run, real = written(tmp_path, 5), following.Owner
+    run, real = written(tmp_path, 5), following.Holder
     def ends_meanwhile(record):
         owner = real(record)
         run.log(metrics(6))
         return owner
-    monkeypatch.setattr(following, 'Owner', ends_meanwhile)
+    monkeypatch.setattr(following, 'Holder', ends_meanwhile)
     assert Followed(run.path).figures().state == 'done'
 
 @pytest.mark.parametrize('cut', [1, 9, -1])

@@ -9,7 +9,7 @@ __all__ = ['COLUMNS', 'ROWS', 'accuracy_of', 'progress_text', 'pace_of', 'cell',
            'headline', 'text_page']
 
 # %% ../../nbs/5_run/48d_lines.ipynb #5682f43e
-from .figures import Figures, number
+from .figures import Figures, finite_number
 from .phases import bar, duration
 from ..tensors import visible
 
@@ -25,7 +25,7 @@ def progress_text(m:dict, # The metrics of a step
                   step_time:float # Mean seconds of a step so far
                  ) -> str:
     "A step in one line"
-    shown = [(name, number(value), form) for name, value, form in (
+    shown = [(name, finite_number(value), form) for name, value, form in (
         ('reward', m.get('reward'), '.3f'), ('accuracy', accuracy_of(m), '.2f'), ('KL', m.get('kl'), '.4f'),
         ('length', m.get('completions/mean_length'), '.1f'), ('calls', m.get('tools/call_frequency'), '.1f'))]
     step, total = m['step'], m.get('total', 0)
@@ -36,7 +36,7 @@ def progress_text(m:dict, # The metrics of a step
 
 def pace_of(m:dict) -> str:
     "Tokens in a second"
-    rate = number(m.get('tokens_per_second'))
+    rate = finite_number(m.get('tokens_per_second'))
     return f'{rate:.0f} tokens/s' if rate else ''
 
 # %% ../../nbs/5_run/48d_lines.ipynb #378571bc
@@ -57,7 +57,7 @@ def cell(m:dict, column:tuple) -> str: # '-': there is none, '': not measured at
     _, width, name, form = column
     value = name(m) if callable(name) else m.get(name)
     if value is None: return ''
-    if number(value) is None: return '-'
+    if finite_number(value) is None: return '-'
     text = format(value, form)
     return text if len(text) < width else f'{value:.0e}'
 
@@ -80,7 +80,7 @@ def bar_line(done:int, total:int, left:str='', more:str='') -> str:
 
 def headline(figures:Figures) -> str:
     "Where a run is, in one line"
-    accuracy, step = number(accuracy_of(figures.last)), figures.step_time
+    accuracy, step = finite_number(accuracy_of(figures.last)), figures.step_time
     parts = [f'step {figures.done}/{figures.total}', figures.left,
              f'{step:.2g} s a step' if step else '', pace_of(figures.last),
              '' if accuracy is None else f'accuracy {accuracy:.2f}', visible(figures.note)[:200]]

@@ -12,7 +12,7 @@ __all__ = ['LINE', 'EVENT', 'FAINT', 'WIDTH', 'HEIGHT', 'EDGE', 'PHASE_COLORS', 
 # %% ../../nbs/5_run/48c_sparks.ipynb #a2cd25b9
 import html, math
 from urllib.parse import quote
-from .figures import Curve, Figures, event_text
+from .figures import Curve, Figures, event_words
 from ..tensors import in_line, visible
 
 # %% ../../nbs/5_run/48c_sparks.ipynb #4a5c0b05
@@ -121,7 +121,7 @@ def strip(phases:dict) -> str: # HTML
 def events_html(events:list, most:int=6) -> str:
     "The newest events"
     if not events: return ''
-    told = [html.escape(event_text(e)) for e in events[-most:]]
+    told = [html.escape(event_words(e)) for e in events[-most:]]
     mark = f'<span style="color:{EVENT}">┆</span>'
     return f'<div style="font-size:11px">{mark} changed at step {"; ".join(told)}</div>'
 
