@@ -13,7 +13,7 @@ import ipywidgets as w
 from ..run.display import figures_of
 from ..run.figures import event_text
 from ..run.files import log
-from ..run.livepage import Pace, html_page
+from ..run.livepage import RedrawPace, html_page
 from .control import Control
 from .owner import said
 from ..tensors import visible
@@ -75,7 +75,7 @@ def button(text:str, f, tip:str='', style:str=''):
 class Panel:
     "Buttons, knobs, a box to ask in, checkpoints and the live page of a `Control`"
     def __init__(self, control:Control):
-        self.control, self.pace, self.drawing = control, Pace(), threading.RLock()
+        self.control, self.pace, self.drawing = control, RedrawPace(), threading.RLock()
         self.said, self.answers, self.page, self.log = (w.HTML() for _ in range(4))
         self.knobs = {name: KnobBox(name, value, self.turn) for name, value in control.knobs.items()}
         self.box = w.VBox([self.buttons(), *(k.box for k in self.knobs.values()), self.rewinding(), self.asking(),
