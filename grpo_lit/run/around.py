@@ -120,6 +120,7 @@ def with_quantization(args, # A `GRPOConfig`
 class Around:
     "What a trainer can be asked for besides training"
     callbacks:Callbacks
+    hand = None # Its `Control`, once there is one
 
     def add_callback(self, callback) -> None:
         "A function f(trainer, metrics), a `TrainerCallback`, or the class of one"
@@ -157,7 +158,8 @@ class Around:
 
     def control(self):
         "Train in a thread of its own that can be paused, stepped, turned, asked and rewound: see `seeing.control`"
-        return importlib.import_module('grpo_lit.seeing.control').Control(self)
+        if self.hand is None: self.hand = importlib.import_module('grpo_lit.seeing.control').Control(self)
+        return self.hand
 
     def is_world_process_zero(self) -> bool: return True
     def is_local_process_zero(self) -> bool: return True

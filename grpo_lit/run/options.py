@@ -136,12 +136,12 @@ GROUPS = dict( # Command -> title -> names of its options
     sample={'how it writes': 'num_generations temperature max_completion_length seed'})
 
 CHOICES = dict( # Setting -> its values
-    loss_type='grpo bnpo dapo dr_grpo luspo cispo sapo vespo',
+    loss_type='grpo bnpo dapo dr_grpo luspo cispo sapo vespo dppo_tv dppo_kl',
     kl='k1 k2 k3 k3_unbiased k1_unbiased',
     importance_sampling_level='token sequence',
     importance_sampling_mode='token_truncate token_mask sequence_truncate sequence_mask',
     baseline='group leave_one_out batch none',
-    scale_rewards='group batch none',
+    scale_rewards='group batch none mean',
     multi_objective_aggregation='sum_then_normalize normalize_then_sum',
     lr_scheduler_type='linear cosine cosine_with_restarts polynomial constant constant_with_warmup inverse_sqrt',
     beta_schedule='constant linear cosine',

@@ -86,6 +86,7 @@ MEASURES = dict(
     vespo_lambda_pos=Range(0),
     vespo_k_neg=Range(0),
     vespo_lambda_neg=Range(0),
+    dppo_delta=Range(0, hint=': None is what the paper recommends'),
     entropy_coef=Range(), observation_coef=Range(0, hint=': 0 is off'),
     top_entropy_quantile=Range(0, 1),
     importance_sampling_clip_max=Range(0, hint=': None is off', open='low'),

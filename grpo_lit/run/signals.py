@@ -6,7 +6,8 @@ Docs: https://grpo-lit.github.io/grpo-lit/5_run/signals.html.md"""
 
 # %% auto #0
 __all__ = ['ENDING', 'PATIENCE', 'FULL', 'in_main_thread', 'caught_in_c', 'take_signals', 'put_back', 'uninterrupted',
-           'last_calls', 'leave_by', 'before_the_end', 'Stopped', 'exit_code', 'Stop', 'stoppable', 'say', 'Unbroken']
+           'last_calls', 'leave_by', 'before_the_end', 'by_one_thread', 'Stopped', 'exit_code', 'Stop', 'stoppable',
+           'say', 'Unbroken']
 
 # %% ../../nbs/5_run/14_signals.ipynb #dec23f4c
 import atexit, contextlib, errno, os, re, signal, threading, time
@@ -91,6 +92,15 @@ def before_the_end(f):
     if not _leaving: atexit.register(last_calls)
     if f not in _leaving: _leaving.append(f)
     if in_main_thread(): take_signals(leave_by, (signal.SIG_DFL,))
+
+# %% ../../nbs/5_run/14_signals.ipynb #2c21c124
+@contextlib.contextmanager
+def by_one_thread(lock):
+    "A block for one thread; raises `RuntimeError` where another is in it"
+    if not lock.acquire(blocking=False):
+        raise RuntimeError('this trainer is making a step in another thread: pause its control first')
+    try: yield
+    finally: lock.release()
 
 # %% ../../nbs/5_run/14_signals.ipynb #0550b350
 PATIENCE = 5. # Seconds after which a signal that nobody caught may be raised again

@@ -16,6 +16,7 @@ from ..fast.batches import trained_mask
 from .files import write_whole
 from .logs import plain
 from .pieces import Pieces
+from ..tensors import masked_mean
 
 # %% ../../nbs/5_run/20d_tokens.ipynb #40406513
 def row_ends(rollouts:Rollouts) -> torch.Tensor: # (B,)
@@ -86,6 +87,7 @@ def token_columns(figures:TokenFigures, rows:torch.Tensor, pieces:Pieces) -> dic
     columns = dict(tokens=pa.array(texts, pa.list_(pa.string())), ids=_lists(ids.int(), inside), mask=_lists(mask.to(torch.int8), inside))
     if ro.observation_mask is not None: columns['observed'] = _lists(some(ro.observation_mask).to(torch.int8), inside)
     known = {name: some(getattr(ro, name)) for name in _PER_TOKEN if getattr(ro, name) is not None}
+    if ro.advantages.ndim == 2: known['advantages'] = some(ro.advantages)
     return columns | {name: _lists(x.float(), inside) for name, x in (known | figures.found(rows)).items()}
 
 def write_tokens(path:Path, figures:TokenFigures, pieces:Pieces, *, step:int,
@@ -101,9 +103,11 @@ def write_tokens(path:Path, figures:TokenFigures, pieces:Pieces, *, step:int,
     if not len(rows): return
     G, numbers, some = num_generations or ro.num_generations, (rows+first_row), lambda x: x[rows.to(x.device)].tolist()
     n = len(rows)
+    mask = trained_mask(ro, figures.skip_truncated)
+    advantage = ro.advantages if ro.advantages.ndim == 1 else masked_mean(ro.advantages, mask, 1)
     columns = dict(step=[step]*n, rollout_step=[rollout_step]*n, row=numbers.tolist(), group=(numbers//G).tolist(),
-                   advantage=some(ro.advantages), finished=some(ro.finished))
-    kept = dict(rows=n, of=len(ro), num_generations=G)
+                   advantage=some(advantage), finished=some(ro.finished))
+    kept = dict(rows=n, of=len(ro), first_row=first_row, num_generations=G, lengths=mask.sum(1).tolist())
     about = json.dumps(plain(dict(options=figures.options, kept=kept, **about)))
     table = pa.table(columns | token_columns(figures, rows, pieces)).replace_schema_metadata(dict(grpo_lit=about))
     write_whole(path, lambda part: pq.write_table(table, part, compression='zstd'), synced=False)

@@ -38,7 +38,7 @@ from .report import efficiency, step_metrics, tokens_read, watch_mismatch
 from .resume import keep_checkpoint
 from .rows import Stream, evaluation_rows
 from .runs import Run
-from .signals import say, uninterrupted
+from .signals import by_one_thread, say, uninterrupted
 from .trackers import Trackers, trackers_named
 from .update import Updater
 
@@ -105,6 +105,7 @@ class GRPOTrainer(Around):
         self.origin = {} # Where the run comes from, for config.json
         self.run = Run(args.output_dir, args.fallback_dir) if args.output_dir else None
         self.lock = self.run.lock if self.run else contextlib.nullcontext() # Held while it trains
+        self.stepping = threading.Lock() # Held while a step is made
         self.whole = threading.RLock() # Held while weights and counters change, and while they are saved
         self.started = self.resumed = False # Is the run directory ours? Does it hold a run that goes on?
         self.callbacks = Callbacks(self, [*([Trackers(self, trackers)] if trackers else []), *(callbacks or ())])
@@ -144,7 +145,7 @@ class GRPOTrainer(Around):
             if evaluation_is_owed(self):
                 log_evaluation(self, self.history[-1] if self.history else {})
             while training_goes_on(self):
-                with diverged_is_kept(self), memory_explained(self.state, self.args):
+                with by_one_thread(self.stepping), diverged_is_kept(self), memory_explained(self.state, self.args):
                     self.callbacks.tell('on_step_begin')
                     metrics = self.step()
                     self.after_step(metrics)
