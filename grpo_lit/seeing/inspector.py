@@ -141,9 +141,9 @@ def page(self:Inspector, path, **options) -> Path:
 
 # %% ../../nbs/6_seeing/03f_inspector.ipynb #515f2c4c
 @patch
-def panel(self:Inspector): # A `Panel`, always the same
+def panel(self:Inspector): # `Sliders`, always the same
     "The inspector under sliders"
-    if self._panel is None: self._panel = import_module('grpo_lit.seeing.panel').Panel(self)
+    if self._panel is None: self._panel = import_module('grpo_lit.seeing.sliders').Sliders(self)
     return self._panel
 
 def in_kernel() -> bool:

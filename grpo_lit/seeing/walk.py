@@ -13,7 +13,7 @@ import math
 import torch
 from ..tensors import in_line, patch, question_text, visible
 from ..run.sparks import BLOCKS
-from .shades import Shown, distance, legend, number, plain_table, reach_of, safe_line, seen, seen_table, shade
+from .shades import Shown, distance, legend, as_digits, plain_table, reach_of, safe_line, seen, seen_table, shade
 from .shades import shaded_text, token_kind
 
 # %% ../../nbs/6_seeing/03b_walk.ipynb #c6199ae0
@@ -101,9 +101,9 @@ def known_values(reading) -> dict: # Kind -> (B, T); and "clipped", bool
 
 def token_note(token:str, t:int, numbers:dict) -> str:
     "What a token says when it is pointed at"
-    said = [f'{token_kind(name).title} {number(x, 5)}' for name, x in numbers.items()]
+    said = [f'{token_kind(name).title} {as_digits(x, 5)}' for name, x in numbers.items()]
     p = numbers.get('logp')
-    if p is not None and math.isfinite(p): said.insert(1, f'probability {number(math.exp(p))}')
+    if p is not None and math.isfinite(p): said.insert(1, f'probability {as_digits(math.exp(p))}')
     return '\n'.join([f'token {t}: {visible(repr(token))[:80]}', *said])
 
 class TokensView:
@@ -142,7 +142,7 @@ class TokensView:
         return Shown(text, shade(self.color, numbers.get(self.color), self.reach), token_note(text, t, numbers), ' '.join(marks))
 
 # %% ../../nbs/6_seeing/03b_walk.ipynb #bdec2229
-def _block(name, value, reach):
+def _bar_for(name, value, reach):
     "How far from the middle, as the height of a block"
     far = abs(distance(name, value))
     return ' ' if math.isnan(far) or not reach else BLOCKS[min(7, int(8*far/reach))]
@@ -158,7 +158,7 @@ def __repr__(self:TokensView):
         if len(text)+len(shown) > 96: lines, text, under = [*lines, text, under], '', ''
         text += shown
         value = self.numbers(t).get(self.color)
-        mark = _block(self.color, value, self.reach) if self.reading.mask[self.row,t] else '·'
+        mark = _bar_for(self.color, value, self.reach) if self.reading.mask[self.row,t] else '·'
         under += mark*max(1, len(shown))
     more = [f'… {len(tokens)-400} tokens more'] if len(tokens) > 400 else []
     return '\n'.join([head, *lines, text, under, *more])
@@ -226,7 +226,7 @@ class BesideReference:
         def shown(t, text):
             if not mask[t]: return Shown(text, mark='other')
             d = self.gap[t].item()
-            return Shown(text, shade('ratio', math.exp(min(d, 700.)), reach), f'log-prob {number(d)} from the reference')
+            return Shown(text, shade('ratio', math.exp(min(d, 700.)), reach), f'log-prob {as_digits(d)} from the reference')
         return [shown(*o) for o in enumerate(kept_tokens(self.reading, self.row))]
 
     def __repr__(self): return f'step {self.reading.step}, completion {self.row}, policy beside reference\n{plain_table(self.rows())}'
