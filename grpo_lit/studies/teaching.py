@@ -126,6 +126,6 @@ def teaching_run(settings:dict, # `rate` and `mix` of a `Teacher`; empty: GRPO
 
 TEACHING_STUDY = Study(
     'teaching', 'Does it help to be taught by oneself, token by token?',
-    {'GRPO':{}, 'SDPO':dict(rate=.05), 'SDPO, live':dict(rate=1.), 'half and half':dict(rate=.05, mix=.5)},
+    {'GRPO':{}, 'SDPO':dict(rate=.05), 'half and half':dict(rate=.05, mix=.5)},
     36, teaching_run,
     dict(accuracy='accuracy_after', KL='kl', length='mean_length_after', seconds=step_seconds))
