@@ -11,9 +11,9 @@ __all__ = ['WARNING', 'SCALES', 'as_html', 'error_html', 'KnobBox', 'Desk', 'eve
 import html, threading, traceback, weakref
 import ipywidgets as w
 from ..run.display import figures_of
-from ..run.figures import event_text
+from ..run.figures import event_words
 from ..run.files import log
-from ..run.livepage import Pace, html_page
+from ..run.livepage import RedrawPace, html_page
 from .control import Control
 from .owner import said
 from ..tensors import visible
@@ -70,7 +70,7 @@ class Desk:
     "Buttons, knobs, a box to ask in, checkpoints and the live page of a `Control`"
     def __init__(self, control:Control):
         self.control = weakref.proxy(control) # the front end keeps widgets for good, and is not to keep a model
-        self.pace, self.drawing = Pace(), threading.RLock()
+        self.pace, self.drawing = RedrawPace(), threading.RLock()
         self.said, self.answers, self.page, self.log = (w.HTML() for _ in range(4))
         self.knobs = {name: KnobBox(name, value, self.turn) for name, value in control.knobs.items()}
         self.box = w.VBox([self.buttons(), *(k.box for k in self.knobs.values()), self.rewinding(), self.asking(),
@@ -156,7 +156,7 @@ class Desk:
 def events_list(events:list, waiting:dict) -> str:
     "The newest events, and the turns that wait"
     lines = [f'{name} → {value:g} from the next step or rollout' for name, value in waiting.items()]
-    lines += [event_text(e) for e in reversed(events[-8:])]
+    lines += [event_words(e) for e in reversed(events[-8:])]
     if not lines: return ''
     rows = ''.join(f'<div>{as_html(line)}</div>' for line in lines)
     return f'<div style="font-size:11px;opacity:.85" class="tex2jax_ignore mathjax_ignore">{rows}</div>'

@@ -1,7 +1,7 @@
 # made by tools/stubs.py: edit the source, then run it
 from typing import Any
 
-__all__ = ['needle', 'around_match', 'tokens_hit', 'Hits', 'curve_of', 'Crossings']
+__all__ = ['needle', 'around_match', 'tokens_hit', 'Hits', 'share_curve', 'Crossings']
 
 import html, re
 
@@ -66,7 +66,7 @@ class Hits:
     def _repr_html_(self):
         ...
 
-def curve_of(rows: list) -> str:
+def share_curve(rows: list) -> str:
     """The shares as a line of blocks, from 0 to the largest"""
     ...
 

@@ -81,10 +81,6 @@ class Reading:
         """The same answers, judged anew"""
         ...
 
-    def turned(self, other: Reading) -> list:
-        """Rows whose advantage has another sign in the other reading"""
-        ...
-
 def called_again(r: Reading, changes: dict) -> tuple:
     """What the loss is called with once more; raises `ValueError` where something it needs is not known"""
     ...

@@ -1,13 +1,13 @@
 # made by tools/stubs.py: edit the source, then run it
 from typing import Any
 
-__all__ = ['FATES', 'fates', 'RuleChange', 'told', 'moved_text', 'most_moved']
+__all__ = ['FATES', 'fates', 'RuleChange', 'changes_told', 'moved_text', 'most_moved']
 
 import torch
 
 from ..tensors import patch
 
-from .shades import Shown, legend, number, plain_table, reach_of, seen, seen_table, shade, shaded_text
+from .shades import Shown, legend, as_digits, plain_table, reach_of, seen, seen_table, shade, shaded_text
 
 from .walk import kept_tokens
 
@@ -50,7 +50,7 @@ class RuleChange:
     def _repr_html_(self):
         ...
 
-def told(changes: dict) -> str:
+def changes_told(changes: dict) -> str:
     """Changes in words"""
     ...
 

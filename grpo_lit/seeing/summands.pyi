@@ -1,7 +1,7 @@
 # made by tools/stubs.py: edit the source, then run it
 from typing import Any
 
-__all__ = ['POLICY_TERMS', 'KL_FORMULAS', 'LOSS_DEFAULTS', 'math_of', 'as_formula', 'option_of', 'six', 'policy_formula', 'kl_formula', 'Summand', 'check_token', 'token_numbers', 'summands', 'TokenSum', 'whole_loss']
+__all__ = ['WRITTEN_TERMS', 'KL_FORMULAS', 'LOSS_DEFAULTS', 'math_of', 'as_formula', 'option_of', 'six', 'policy_formula', 'kl_formula', 'Summand', 'check_token', 'token_numbers', 'summands', 'TokenSum', 'whole_loss']
 
 import html, inspect, math, re
 
@@ -19,7 +19,7 @@ from .reading import called_again
 
 from .shades import BLUE_INK, PURPLE_INK, SKY_INK
 
-from .shades import number, plain_table, safe_line, seen
+from .shades import as_digits, plain_table, safe_line, seen
 
 def math_of(formula: str, ink: str='') -> str:
     """A formula as browsers draw it"""
@@ -36,7 +36,7 @@ def six(value) -> str:
     """Six digits, in brackets where there is a sign in front"""
     ...
 
-POLICY_TERMS = {clipped_term: _clipped, capped_term: _capped, gated_term: _gated, gamma_term: _weighed}
+WRITTEN_TERMS = {clipped_term: _clipped, capped_term: _capped, gated_term: _gated, gamma_term: _weighed}
 
 def policy_formula(v: dict, options: dict) -> tuple:
     """The term that the advantage is in"""

@@ -11,7 +11,7 @@ from ..tensors import in_line, patch, question_text, visible
 
 from ..run.sparks import BLOCKS
 
-from .shades import Shown, distance, legend, number, plain_table, reach_of, safe_line, seen, seen_table, shade
+from .shades import Shown, distance, legend, as_digits, plain_table, reach_of, safe_line, seen, seen_table, shade
 
 from .shades import shaded_text, token_kind
 
