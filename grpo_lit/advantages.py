@@ -35,9 +35,18 @@ def _centred(r, baseline):
 # %% ../nbs/1_line/17_advantages.ipynb #811da0b6
 SCALES = 'group','batch','none'
 
+def _per_mean(a, r):
+    "(P, G) values `a` in units of their group's mean reward; raises `ValueError` where that is no positive number"
+    mean, apart = r.nanmean(1, keepdim=True), (a.nan_to_num(nan=0.) != 0)
+    if (apart & (mean<=0)).any():
+        raise ValueError("scale_rewards='mean' divides by a group's mean reward, and one is "
+                         f'{mean[mean<=0].min().item():g}: use rewards of 0 and 1')
+    return torch.where(apart, a/mean, 0.)
+
 def _scaled(a, r, scale, eps):
-    "(P, G) values `a` in units of the spread of the rewards `r`"
+    "(P, G) values `a` in units of the spread of the rewards `r`, or of their mean"
     if scale == 'none': return a
+    if scale == 'mean': return _per_mean(a, r)
     alike = r if scale == 'group' else r.view(1,-1)
     return a/(_deviations(alike, 1)[1]+eps)
 
@@ -64,7 +73,7 @@ def _readable(r, reward_clip): # In float64
     return r/unit, unit
 
 # %% ../nbs/1_line/17_advantages.ipynb #ee6d0c07
-_CHOICES = dict(scale_rewards=SCALES, baseline=BASELINES, multi_objective_aggregation=AGGREGATIONS)
+_CHOICES = dict(scale_rewards=(*SCALES, 'mean'), baseline=BASELINES, multi_objective_aggregation=AGGREGATIONS)
 
 def _check_choices(chosen, penalty):
     "Raise `ValueError` for a choice that does not exist, or two that do not go together"
@@ -76,11 +85,16 @@ def _check_choices(chosen, penalty):
     if scale == 'group' and baseline in ('batch','none'):
         raise ValueError(f'baseline={baseline!r} leaves something over in a group of equal rewards, '
                          "and its std is 0: use scale_rewards='batch' or 'none' with it")
+    if scale == 'mean' and baseline == 'batch':
+        raise ValueError("baseline='batch' leaves something over in a group of zeros, and its mean is 0: "
+                         "use baseline='group', 'leave_one_out' or 'none' with scale_rewards='mean'")
 
 # %% ../nbs/1_line/17_advantages.ipynb #1f86e6be
 def group_advantages(rewards:torch.Tensor, # (B,) group-major, or (B, K) for K rewards; NaN, infinite: not judged
                      num_generations:int, # G
-                     scale_rewards:str='group', # Divide by the std of "group" or "batch"; "none": Dr. GRPO, 2503.20783
+                     # Divide by the std of "group" or "batch"; "none": Dr. GRPO, 2503.20783;
+                     # "mean": by the mean of the group, MaxRL, 2602.02710
+                     scale_rewards:str='group',
                      eps:float=1e-4, # Added to the std
                      weights=None, # K weights for the columns of (B, K); None: all 1
                      *, baseline:str='group', # Mean of "group" or "batch", "none", or "leave_one_out": RLOO, 2402.14740

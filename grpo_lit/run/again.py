@@ -14,8 +14,8 @@ from .logs import plain
 from .runs import Record, Run
 
 # %% ../../nbs/5_run/22_again.ipynb #2b350dff
-OURS = ('config.json', 'metrics.jsonl', 'summary.json', 'before.json', 'curves.png', 'policy', 'rollouts',
-        'checkpoint-[0-9]*', 'diverged-[0-9]*', 'abandoned-*')
+OURS = ('config.json', 'metrics.jsonl', 'events.jsonl', 'summary.json', 'before.json', 'curves.png', 'policy',
+        'rollouts', 'tokens', 'checkpoint-[0-9]*', 'diverged-[0-9]*', 'abandoned-*')
 
 def finished_steps(run:Run) -> int:
     "Steps that a run has recorded, here and in its second place"

@@ -9,7 +9,7 @@ __all__ = ['NOT_HERE', 'ask_rows', 'held_out', 'rows_asked_for', 'run_config_is_
            'with_quantization', 'Around', 'checkpoint_is_kept']
 
 # %% ../../nbs/5_run/55_around.ipynb #5b0d7846
-import contextlib, json
+import contextlib, importlib, json
 from dataclasses import replace
 from pathlib import Path
 from transformers import trainer_pt_utils
@@ -22,6 +22,7 @@ from .card import upload, write_card
 from .files import log
 from .graders import RewardNotes
 from .history import note_best
+from .knobs import turn
 from .logs import plain
 from .report import evaluation_metrics
 from .rows import Stream, evaluation_rows, loader
@@ -33,7 +34,7 @@ def ask_rows(collector, rows, args) -> list: # Of `Rollouts` with rewards
     n, G, parts = args.per_device_eval_batch_size, args.num_generations_eval or 1, []
     for begin in range(0, len(rows), n):
         some = [rows[i] for i in range(begin, min(begin+n, len(rows)))]
-        ro = collector.sample(some, G, seed_for(args.seed, 'eval', begin))
+        ro = collector.sample(some, G, seed_for(args.seed, 'eval', begin), temperature=args.temperature)
         parts.append(collector.score(ro))
     return parts
 
@@ -119,6 +120,7 @@ def with_quantization(args, # A `GRPOConfig`
 class Around:
     "What a trainer can be asked for besides training"
     callbacks:Callbacks
+    hand = None # Its `Control`, once there is one
 
     def add_callback(self, callback) -> None:
         "A function f(trainer, metrics), a `TrainerCallback`, or the class of one"
@@ -146,6 +148,18 @@ class Around:
                  'best_metric', 'best_global_step', 'best_model_checkpoint')
         text = json.dumps(plain({name: getattr(self.state, name) for name in names}), indent=2)
         Path(self.args.output_dir, 'trainer_state.json').write_text(text+'\n', encoding='utf-8')
+
+    @property
+    def events(self) -> list: return self.state.events # Turns of knobs so far: see `run.knobs`
+
+    def turn(self, **knobs) -> None: # beta, learning_rate, temperature
+        "Turn knobs, from a callback or between two steps: they act from the next step; raises `ValueError` for a value they cannot have"
+        turn(self.state, **knobs)
+
+    def control(self):
+        "Train in a thread of its own that can be paused, stepped, turned, asked and rewound: see `seeing.control`"
+        if self.hand is None: self.hand = importlib.import_module('grpo_lit.seeing.control').Control(self)
+        return self.hand
 
     def is_world_process_zero(self) -> bool: return True
     def is_local_process_zero(self) -> bool: return True

@@ -38,6 +38,10 @@ class RunState:
     update:int=0 # Updates done with it
     num_tokens:int=0 # Tokens seen
     beta:float=0. # Price of a nat, before its schedule
+    temperature:float|None=None # As it was turned; None: that of the settings
+    rate:list|None=None # A learning rate that was turned to, and the scheduled one at that step: see `run.knobs`
+    turns:list=field(default_factory=list) # Of knobs, that wait for their step
+    events:list=field(default_factory=list) # Turns that acted, with their step
     correct_mismatch:bool=False # Are tokens weighed because sampler and trainer disagree?
     memory_divisor:int=1 # Micro-batches are so many times smaller since memory ran out
     torn:bool=False # Did a step break off in the middle? Of such weights no checkpoint is written
@@ -71,7 +75,7 @@ class RunState:
 # %% ../../nbs/5_run/24_checkpoints.ipynb #b71c809a
 COUNTERS = ('step', 'rollout', 'update', 'num_tokens', 'beta', 'correct_mismatch', 'memory_divisor', 'max_rows',
             'nonfinite_updates', 'nonfinite_in_a_row', 'far_in_a_row', 'strayed', 'alarms', 'epoch',
-            'best_metric', 'best_global_step')
+            'best_metric', 'best_global_step', 'temperature', 'rate', 'turns', 'events')
 
 def counters(state:RunState) -> dict: # Plain values
     "The part of the state that is numbers"
@@ -236,6 +240,7 @@ def load_checkpoint(state:RunState, path:Path, fixed:dict):
     take_up(state, asked)
     if saved['scaler'] and state.scaler:
         state.scaler.load_state_dict(saved['scaler'])
+    state.temperature, state.rate, state.turns, state.events = None, None, [], [] # older versions had no knobs
     for name in COUNTERS:
         setattr(state, name, saved['counters'].get(name, getattr(state, name)))
     state.torn = False

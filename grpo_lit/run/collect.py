@@ -6,8 +6,8 @@ Docs: https://grpo-lit.github.io/grpo-lit/5_run/collect.html.md"""
 
 # %% auto #0
 __all__ = ['DataOrder', 'updates_per_rollout', 'prompts_of', 'planned_steps', 'with_length', 'token_weights',
-           'informative_groups', 'with_replacements', 'add_reference', 'add_weights', 'current_beta', 'kl_penalty',
-           'advantages_of', 'Collector', 'replace_dead_groups', 'collect']
+           'informative_groups', 'with_replacements', 'add_reference', 'add_weights', 'kl_penalty', 'advantages_of',
+           'Collector', 'replace_dead_groups', 'collect']
 
 # %% ../../nbs/5_run/41_collect.ipynb #e5524a34
 import math
@@ -17,11 +17,12 @@ from ..advantages import group_advantages
 from ..core import Rollouts
 from ..fast.batches import all_logps, trained_mask
 from ..fast.offpolicy import importance_weights
-from ..leash import kl_penalized_rewards, scheduled_beta
+from ..leash import kl_penalized_rewards
 from ..logprobs import high_entropy_mask
 from ..rewards.calls import RewardCaller
 from .checkpoints import RunState
 from .graders import RewardNotes
+from .knobs import current_beta, temperature_now
 from .playing import Play
 from .rows import Stream, one_reader
 from .sampler import Sampler, overlapped
@@ -114,12 +115,13 @@ def with_replacements(rollouts:Rollouts, extra:Rollouts) -> Rollouts:
     return chosen
 
 # %% ../../nbs/5_run/41_collect.ipynb #b3285585
-def add_reference(rollouts:Rollouts, state:RunState, args, accelerator):
+def add_reference(rollouts:Rollouts, state:RunState, args, accelerator, temperature:float|None=None): # None: that of the run
     "Fill in `ref_logps`, if the run has a reference"
     if state.reference is None: return
+    temperature = temperature or temperature_now(state, args)
     def read(batches):
         with state.reference() as reference, accelerator.autocast():
-            return all_logps(reference, rollouts, batches, args.temperature)
+            return all_logps(reference, rollouts, batches, temperature)
     rollouts.ref_logps = in_portions(read, state, rollouts, args)
 
 # %% ../../nbs/5_run/41_collect.ipynb #33fdf345
@@ -131,14 +133,9 @@ def add_weights(rollouts:Rollouts, state:RunState, args, accelerator):
     if not (weighed or too_coarse): return
     def read(batches):
         with accelerator.autocast():
-            return all_logps(state.model, rollouts, batches, args.temperature, return_entropy=True)
+            return all_logps(state.model, rollouts, batches, temperature_now(state, args), return_entropy=True)
     rollouts.old_logps, entropy = in_portions(read, state, rollouts, args)
     if weighed: rollouts.token_weights = token_weights(rollouts, entropy, args, mode)
-
-# %% ../../nbs/5_run/41_collect.ipynb #25a4111e
-def current_beta(state:RunState, args) -> float:
-    "Price of a nat now"
-    return scheduled_beta(state.beta, args.beta_schedule, state.step/state.total_steps)
 
 # %% ../../nbs/5_run/41_collect.ipynb #d5ca5995
 def kl_penalty(rollouts:Rollouts, beta:float) -> torch.Tensor: # (B,)

@@ -26,7 +26,8 @@ from .setup import adapter, asked, at_least_zero, default_rewards
 from .setup import in_the_file, on_device, suited, that_fit
 from .signals import say
 from .trainer import GRPOTrainer
-from .watch import ProgressLine, plot_run
+from .display import ProgressLine
+from .watch import plot_run
 from .datasets import load_task
 from ..tasks import addition_task
 from ..tensors import no_such

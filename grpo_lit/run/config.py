@@ -16,7 +16,7 @@ from ..advantages import group_advantages
 from ..tensors import no_such
 from ..leash import BETA_SCHEDULES
 from ..filters import split_generation
-from ..loss import LOSS_OPTIONS, check_loss
+from ..loss import FROM_THE_SAMPLER, LOSS_OPTIONS, check_loss
 from ..fast.offpolicy import IMPORTANCE_SAMPLING_MODES
 from .arguments import MASKED, Arguments, loading_options
 from .from_trl import FromTRL
@@ -96,7 +96,13 @@ LOSS_RULES = [ # (broken, why)
     (lambda c: c.loss_type=='vespo' and c.importance_sampling_mode,
      'vespo weighs whole answers by itself: leave importance_sampling_mode at None'),
     (lambda c: c.loss_type=='vespo' and c.importance_sampling_level!='token',
-     'vespo weighs whole answers by itself: leave importance_sampling_level at "token"')]
+     'vespo weighs whole answers by itself: leave importance_sampling_level at "token"'),
+    (lambda c: c.loss_type in FROM_THE_SAMPLER and c.importance_sampling_mode,
+     '{loss_type} measures from the sampler by itself: leave importance_sampling_mode at None'),
+    (lambda c: c.loss_type in FROM_THE_SAMPLER and c.importance_sampling_level!='token',
+     '{loss_type} asks tokens: leave importance_sampling_level at "token"'),
+    (lambda c: c.dppo_delta is not None and c.loss_type not in FROM_THE_SAMPLER,
+     'dppo_delta={dppo_delta} is of dppo_tv and dppo_kl, and loss_type is {loss_type}')]
 
 def highest_ratio(settings:AllSettings) -> float:
     "Where the clip above begins"
@@ -119,7 +125,9 @@ LEASH_RULES = [ # (broken, why)
      'kl_in_reward: in a group of equal rewards only the KL would be left, and dividing by its std '
      "makes it as loud as a reward. Use scale_rewards='none' or 'batch'"),
     (lambda c: c.kl_in_reward and c.multi_objective_aggregation=='normalize_then_sum',
-     'normalize_then_sum would normalize the KL away: pay it in the loss (kl_in_reward=False)')]
+     'normalize_then_sum would normalize the KL away: pay it in the loss (kl_in_reward=False)'),
+    (lambda c: c.kl_in_reward and c.scale_rewards=='mean',
+     "kl_in_reward: rewards less a KL may have a mean below 0, by which nothing can be divided. Use scale_rewards='none' or 'batch'")]
 
 # %% ../../nbs/5_run/13_config.ipynb #8758004a
 SIZE_RULES = [ # (broken, why): before one of the two is filled in

@@ -18,10 +18,10 @@ from .again import check_new, clear_run, with_changes
 from .alarms import troubles
 from .checkpoints import write_checkpoint
 from .collect import prompts_of
-from .display import showing
+from .display import Showing
 from .files import NotSaved, log
 from .hopeless import watch_evaluation
-from .phases import in_notebook, phase
+from .phases import in_notebook, phase, phases_are_shown
 from .resume import checkpoint_to_resume
 from .runs import Run, step_of
 from .signals import Stop, say, stoppable, uninterrupted
@@ -156,7 +156,8 @@ def keep_if_due(trainer, asked:bool|None=None # Is one asked for? None: by the s
 # %% ../../nbs/5_run/51_ending.ipynb #b616ff8a
 def log_evaluation(trainer, metrics:dict): # Of the step, added to
     "Evaluate, and record it with the step"
-    with phase('evaluating', trainer.args.disable_tqdm or in_notebook()):
+    alone = in_notebook() and not phases_are_shown() # an output of its own would be left in the cell
+    with phase('evaluating', trainer.args.disable_tqdm or alone):
         found = trainer.evaluate()
     with uninterrupted():
         metrics |= found
@@ -213,13 +214,15 @@ def start_run(trainer):
     run.start(with_changes(run, trainer.config, state.step), state.step, trainer.resumed)
 
 # %% ../../nbs/5_run/51_ending.ipynb #b32ea714
-def train_to_the_end(trainer, resume:bool|str|None) -> bool: # Was it stopped?
+def train_to_the_end(trainer, resume:bool|str|None,
+                     live:bool=True # Show the run while it trains
+                    ) -> bool: # Was it stopped?
     "Make all steps; see that what there is is saved, whatever ends it"
     with stoppable() as stop, trainer.lock:
         def work():
             if resume:
                 go_on(trainer, resume)
-            with showing(trainer) as show:
+            with Showing(trainer, live) as show:
                 for metrics in trainer.steps():
                     show(metrics)
                     stop.check()

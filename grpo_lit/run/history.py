@@ -13,7 +13,7 @@ from .checkpoints import RunState
 
 # %% ../../nbs/5_run/50_history.ipynb #9ece21bf
 LAST = { # Told as they are now; of all else the mean is told
-    'step', 'total', 'epoch', 'num_tokens', 'learning_rate', 'beta', 'grad_norm', 'nonfinite_updates'}
+    'step', 'total', 'epoch', 'num_tokens', 'learning_rate', 'beta', 'temperature', 'grad_norm', 'nonfinite_updates'}
 
 def _numbers(rows, name):
     "The values of a metric that are numbers"

@@ -82,13 +82,17 @@ class RewardSettings:
     gold_check:int=16 # Rows whose gold answer must earn the most before the run begins; 0: no check
     reward_clip:list[float]|None=None # Lowest and highest value of each single reward
     baseline:str='group' # Or "leave_one_out", "batch", "none"
-    scale_rewards:str='group' # Or "batch", "none"
+    scale_rewards:str='group' # Or "batch", "none"; "mean": MaxRL
     multi_objective_aggregation:str='sum_then_normalize' # Or "normalize_then_sum"
 
     def advantage_options(self) -> dict: # For `group_advantages`
         "The settings that it takes by these names"
         names = 'baseline', 'multi_objective_aggregation', 'reward_clip'
         return {n:getattr(self, n) for n in names}
+
+    def advantages_from(self) -> dict: # For `group_advantages`
+        "All that advantages depend on besides the rewards"
+        return dict(scale_rewards=self.scale_rewards, weights=self.reward_weights) | self.advantage_options()
 
 # %% ../../nbs/5_run/07_objective.ipynb #aa0743a4
 @dataclass
@@ -105,6 +109,7 @@ class LossSettings:
     vespo_lambda_pos:float=3. # Of "vespo", good answers
     vespo_k_neg:float=3. # Of "vespo", bad answers
     vespo_lambda_neg:float=2. # Of "vespo", bad answers
+    dppo_delta:float|None=None # Of "dppo_tv" and "dppo_kl": the largest divergence of a token; None: 0.15 and 0.05
     entropy_coef:float=0. # Reward of one nat of entropy
     # Price of one nat of surprise at what tools said: ECHO (arXiv 2605.24517);
     # 0: their text carries no gradient

@@ -25,6 +25,7 @@ COMMANDS = dict( # Name -> module of the package and function in it
     compare=('run.comparison', 'comparison'),
     sample=('run.looking', 'sample'),
     show=('run.looking', 'show'),
+    watch=('run.looking', 'follow'),
     plot=('run.commands', 'plot'),
     study=('studies.study', 'study_runs'))
 
@@ -135,12 +136,12 @@ GROUPS = dict( # Command -> title -> names of its options
     sample={'how it writes': 'num_generations temperature max_completion_length seed'})
 
 CHOICES = dict( # Setting -> its values
-    loss_type='grpo bnpo dapo dr_grpo luspo cispo sapo vespo',
+    loss_type='grpo bnpo dapo dr_grpo luspo cispo sapo vespo dppo_tv dppo_kl',
     kl='k1 k2 k3 k3_unbiased k1_unbiased',
     importance_sampling_level='token sequence',
     importance_sampling_mode='token_truncate token_mask sequence_truncate sequence_mask',
     baseline='group leave_one_out batch none',
-    scale_rewards='group batch none',
+    scale_rewards='group batch none mean',
     multi_objective_aggregation='sum_then_normalize normalize_then_sum',
     lr_scheduler_type='linear cosine cosine_with_restarts polynomial constant constant_with_warmup inverse_sqrt',
     beta_schedule='constant linear cosine',
@@ -156,7 +157,7 @@ CHOICES = dict( # Setting -> its values
 
 # %% ../../nbs/5_run/77_options.ipynb #c25eb3e5
 POSITIONAL = dict( # Without a flag
-    plot=('run',), show=('run',), study=('name',), sample=('model', 'prompt'), compare=('run', 'other'))
+    plot=('run',), show=('run',), watch=('run',), study=('name',), sample=('model', 'prompt'), compare=('run', 'other'))
 
 EXAMPLES = dict(
     demo=['grpo-lit demo', 'grpo-lit demo --task search', 'grpo-lit demo --steps 20 --seed 1 --out runs/try'],
@@ -168,6 +169,7 @@ EXAMPLES = dict(
           'grpo-lit eval --model Qwen/Qwen3-0.6B --data gsm8k math500 --num-generations 8'],
     sample=['grpo-lit sample runs/gsm8k "What is 12*13?"', 'grpo-lit sample tiny "47+85=?" --num-generations 4'],
     show=['grpo-lit show runs/gsm8k', 'grpo-lit show runs/gsm8k --step 40'],
+    watch=['grpo-lit watch runs/gsm8k', 'grpo-lit watch runs/gsm8k --no-wait'],
     plot=['grpo-lit plot runs/gsm8k'],
     compare=['grpo-lit compare runs/eval runs/eval-2'],
     study=['grpo-lit study beta', 'grpo-lit study groups --seeds 1 --steps 8 --out runs/try'])

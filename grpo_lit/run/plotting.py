@@ -11,7 +11,7 @@ __all__ = ['PLOTTED', 'SHARES', 'training_steps', 'values_of', 'moving_mean', 'r
 # %% ../../nbs/5_run/57b_plotting.ipynb #22490736
 import math
 from pathlib import Path
-from .display import accuracy_of
+from .lines import accuracy_of
 from .files import write_whole
 from .logs import step_in
 from .pictures import BLUE, GREY, literal, panels, picture_kind, save_figure

@@ -62,7 +62,7 @@ COUNTS = dict(
     torch_empty_cache_steps=Range(1, hint=': None is off'),
     per_device_eval_batch_size=Range(1),
     num_generations_eval=Range(1),
-    num_completions_to_print=Range(0),
+    num_completions_to_print=Range(0), log_tokens=Range(0, hint=': 0 keeps nothing of single tokens'),
     save_total_limit=Range(1, hint=': None keeps all'))
 
 # %% ../../nbs/5_run/11_ranges.ipynb #2cfddea6
@@ -86,6 +86,7 @@ MEASURES = dict(
     vespo_lambda_pos=Range(0),
     vespo_k_neg=Range(0),
     vespo_lambda_neg=Range(0),
+    dppo_delta=Range(0, hint=': None is what the paper recommends'),
     entropy_coef=Range(), observation_coef=Range(0, hint=': 0 is off'),
     top_entropy_quantile=Range(0, 1),
     importance_sampling_clip_max=Range(0, hint=': None is off', open='low'),

@@ -17,6 +17,7 @@ from ..fast.products import worth_packing
 from ..policy import has_adapter
 from ..rewards.limits import end_thread
 from .checkpoints import RunState
+from .knobs import temperature_now
 from .copies import can_be_merged, follow, follow_merged, half_copy, merged_copy, packed_copy, without_autocast
 from .playing import Play
 from .room import Room
@@ -71,20 +72,26 @@ class Sampler:
         "The policy in the precision of the training"
         with self.accelerator.autocast(): yield self.state.model
 
+    def how(self) -> dict: # For `sample_groups`
+        "The settings of sampling, as they are now"
+        return {name: getattr(self.args, name) for name in HOW} | dict(temperature=temperature_now(self.state, self.args))
+
     def most(self, G:int) -> int|None: # None: all of them
         "Completions to write at once: as set, and as memory turned out to allow"
         limits = [max(n, G) for n in (self.args.max_rows, self.state.max_rows) if n]
         return min(limits, default=None)
 
-    def __call__(self, rows:list, G:int, seed:int, on_group=None) -> Rollouts:
+    def __call__(self, rows:list, G:int, seed:int, on_group=None,
+                 **how # Settings to be others than those of the run: temperature, say
+                ) -> Rollouts:
         "G completions for each row"
         tell, room = on_group and once_each(on_group), Room(self.most(G))
-        ro = room.sample(lambda most: self.sample(rows, G, seed, tell, most), len(rows), G)
+        ro = room.sample(lambda most: self.sample(rows, G, seed, tell, most, how), len(rows), G)
         if room.rows != self.most(G): self.state.max_rows = room.rows
         return ro
 
-    def sample(self, rows, G, seed, on_group, most): # One attempt
-        how, columns = {name: getattr(self.args, name) for name in HOW}, columns_of_rows(rows)
+    def sample(self, rows, G, seed, on_group, most, how): # One attempt
+        how, columns = self.how() | how, columns_of_rows(rows)
         with self.model() as model:
             if self.play: return self.play.sample(model, rows, G, seed, columns, most, on_group, **how)
             return sample_groups(model, self.tokenizer, [r['prompt'] for r in rows], G, seed=seed,

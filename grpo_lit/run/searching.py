@@ -18,7 +18,7 @@ from .experiment import whole_run
 from .runs import new_directory
 from .signals import say
 from .trainer import GRPOTrainer
-from .watch import ProgressLine
+from .display import ProgressLine
 from ..scoring import columns_of_rows, score_completions
 
 # %% ../../nbs/5_run/75_searching.ipynb #c996838a

@@ -105,6 +105,8 @@ class LoggingSettings:
     project:str='huggingface' # Where a tracker puts the run
     trackio_space_id:str|None=None # A Space of the hub for Trackio; None: on this machine
     log_completions:bool=True # Keep every rollout as Parquet
+    # With them what each update found out about its tokens, so many of them, in whole groups; 0: nothing
+    log_tokens:int=16384
     num_completions_to_print:int|None=None # Completions in a tracker's table; None: those of one group
     log_unique_prompts:bool=False # ... one for each prompt
 

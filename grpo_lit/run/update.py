@@ -18,9 +18,11 @@ from ..logprobs import kl_estimate, token_logps
 from ..loss import average_terms, grpo_loss, loss_items
 from .checkpoints import RunState
 from .observing import asked_of_model, echo_loss, observed_items, observed_mask, observing_groups
-from .collect import add_reference, advantages_of, current_beta, updates_per_rollout
+from .collect import add_reference, advantages_of, updates_per_rollout
+from .knobs import current_beta, rates_in_force, scheduled_rate, temperature_now, turned_rate, turned_temperature
 from .shortage import portions_now, save_memory
 from .stepping import clipped, step_wholly
+from .tokens import TokenFigures
 from ..shortages import retried
 from ..tensors import masked_mean
 
@@ -54,12 +56,13 @@ def micro_batch_loss(model, part:Rollouts, args,
                      first:bool, # Is it the first update since these rows were sampled?
                      beta:float, # Price of a nat in the loss
                      num_items, # What the loss divides by
-                     observed_items=None # What the price of tool text divides by; needed if it has one
-                    ) -> tuple: # Loss, statistics, and the log-probs (B, Tc) without gradient
+                     observed_items=None, # What the price of tool text divides by; needed if it has one
+                     temperature:float|None=None # That sampled; None: of the settings
+                    ) -> tuple: # Loss, statistics; log-probs and entropy (B, Tc) without gradient
     "Loss of one micro-batch, with statistics as tensors"
     observed = observed_mask(part, args)
     asked = asked_of_model(part, observed)
-    logps, entropy = token_logps(model, asked, args.temperature, return_entropy=True)
+    logps, entropy = token_logps(model, asked, temperature or args.temperature, return_entropy=True)
     old = part.logps if part.old_logps is None else part.old_logps
     loss, stats = grpo_loss(logps, part.advantages, part.completion_mask, None if first else old,
                             part.ref_logps, beta=beta, num_items=num_items,
@@ -69,16 +72,16 @@ def micro_batch_loss(model, part:Rollouts, args,
     if observed is not None:
         echo = echo_loss(logps, observed, observed_items)
         loss, stats['echo_loss'] = loss+args.observation_coef*echo, echo.detach()
-    logps = logps.detach()
-    stats['entropy'] = masked_mean(entropy.detach(), part.completion_mask)
+    logps, entropy = logps.detach(), entropy.detach()
+    stats['entropy'] = masked_mean(entropy, part.completion_mask)
     if args.entropy_coef:
-        bonus = average_terms(entropy.detach(), part.completion_mask, args.loss_type, num_items, args.max_completion_length)
+        bonus = average_terms(entropy, part.completion_mask, args.loss_type, num_items, args.max_completion_length)
         stats['policy_loss'] = stats['policy_loss']+args.entropy_coef*bonus
     if part.token_weights is not None:
         stats['token_weight'] = masked_mean(part.token_weights, part.completion_mask)
     if part.ref_logps is not None and not beta:
         stats['kl'] = masked_mean(kl_estimate(logps, part.ref_logps), part.completion_mask)
-    return loss, stats, logps
+    return loss, stats, logps, entropy
 
 # %% ../../nbs/5_run/44_update.ipynb #14c96468
 def mismatch(logps:torch.Tensor, # (B, Tc), of the trainer
@@ -111,14 +114,15 @@ class Averages:
 # %% ../../nbs/5_run/44_update.ipynb #d9d3a18a
 def update_parts(rollouts:Rollouts, # The rows of an update
                  pulling:torch.Tensor, # (P,) bool, from `pulling_groups`
-                 state:RunState, args) -> list: # Of `Rollouts`
+                 state:RunState, args) -> list: # Pairs: row numbers, `Rollouts`
     "The micro-batches of the groups that pull, with the mask of what is trained"
     if not pulling.any():
         return []
+    numbers = pulling.repeat_interleave(rollouts.num_generations).nonzero()[:,0]
     rollouts = take_groups(rollouts, pulling)
     batches = portions_now(state, rollouts, args)
-    parts = [rollouts.take(rows) for rows in batches]
-    for part in parts:
+    parts = [(numbers[rows], rollouts.take(rows)) for rows in batches]
+    for _, part in parts:
         part.completion_mask = trained_mask(part, args.mask_truncated_completions)
     return parts
 
@@ -141,7 +145,9 @@ def terms_of_loss(args) -> list: # Names
     if args.observation_coef: return ['policy_loss', 'echo_loss']
     return ['policy_loss'] if args.entropy_coef else []
 
-def add_gradients(rollouts:Rollouts, first:bool, state:RunState, args, accelerator) -> dict: # Statistics
+def add_gradients(rollouts:Rollouts, first:bool, state:RunState, args, accelerator,
+                  figures:TokenFigures|None=None # Is told what is found out about each token
+                 ) -> dict: # Statistics
     "Add up the gradients of all micro-batches of an update"
     price = current_beta(state, args)
     beta = 0. if args.kl_in_reward else price
@@ -151,13 +157,16 @@ def add_gradients(rollouts:Rollouts, first:bool, state:RunState, args, accelerat
     pulling |= observing_groups(rollouts, args)
     items = update_items(rollouts, args, accelerator), observed_items(rollouts, args, accelerator)
     parts = update_parts(rollouts, pulling, state, args)
-    tokens = [int(p.completion_mask.sum()) for p in parts]
+    tokens = [int(p.completion_mask.sum()) for _, p in parts]
     total, bad, mean = 0., 0, Averages(sum(tokens))
     beside = dict.fromkeys(terms_of_loss(args), 0.)
-    for part, n in zip(parts, tokens):
+    if figures: figures.begin(beta=beta, num_items=items[0], first=first, **args.loss_options())
+    for (rows, part), n in zip(parts, tokens):
         with accelerator.autocast():
-            loss, stats, logps = micro_batch_loss(state.model, part, args, first, beta, *items)
+            heat = temperature_now(state, args)
+            loss, stats, logps, entropy = micro_batch_loss(state.model, part, args, first, beta, *items, heat)
         backward(loss, state.scaler)
+        if figures: figures.add(rows, logps, entropy)
         total += loss.item()
         beside = {name: value+float(stats.pop(name, 0.)) for name, value in beside.items()}
         bad += not loss.isfinite()
@@ -169,7 +178,7 @@ def add_gradients(rollouts:Rollouts, first:bool, state:RunState, args, accelerat
         found['nonfinite_parts'] = bad/len(parts)
     if args.entropy_coef:
         beside['entropy_coef'] = args.entropy_coef
-    return found | beside | (dict(beta=price) if args.beta else {})
+    return found | beside | (dict(beta=price) if args.beta else {}) | turned_temperature(state)
 
 # %% ../../nbs/5_run/44_update.ipynb #36e1c8d1
 def advance(state:RunState, args,
@@ -190,7 +199,7 @@ def advance(state:RunState, args,
 def objective(rollouts:Rollouts, # With rewards; advantages and log-probs of the reference are filled in
               state:RunState, args, accelerator) -> float:
     "The loss of answers under the policy that wrote them, without a bonus for entropy"
-    add_reference(rollouts, state, args, accelerator)
+    add_reference(rollouts, state, args, accelerator, args.temperature)
     rollouts.advantages = advantages_of(rollouts, state, args)
     beta = 0. if args.kl_in_reward else current_beta(state, args)
     options = args.loss_options() | dict(entropy_coef=0.)
@@ -204,13 +213,16 @@ class Updater:
     "Turns rollouts into gradients, and gradients into a step"
     def __init__(self, state:RunState, args, accelerator):
         self.state, self.args, self.accelerator = state, args, accelerator
+        self.figures = None # Of the tokens of the last update
 
     def gradients(self, rollouts:Rollouts, # The rows of this update
                   first:bool # Is it the first update since these rows were sampled?
                  ) -> dict: # Statistics, and whether there was anything to learn from (`signal_there`)
         "Gradients of an update; when memory runs out, try again with less"
-        def attempt(): return add_gradients(rollouts, first, self.state, self.args, self.accelerator)
-        return retried(attempt, lambda: save_memory(self.state, rollouts, self.args))
+        args = self.args
+        self.figures = TokenFigures(rollouts, args.log_tokens, args.mask_truncated_completions) if args.log_tokens else None
+        def attempt(): return add_gradients(rollouts, first, self.state, args, self.accelerator, self.figures)
+        return retried(attempt, lambda: save_memory(self.state, rollouts, args))
 
     def objective(self, rollouts:Rollouts) -> float: # With rewards
         "The loss of answers that are evaluated"
@@ -221,12 +233,12 @@ class Updater:
              ) -> dict: # grad_norm, learning_rate, skipped
         "Clip, step, and count; a step without signal, or with a gradient that is not finite, is skipped"
         state, args = self.state, self.args
-        rate, norm = state.schedule.get_last_lr()[0], 0.
+        rate, norm = turned_rate(state, scheduled_rate(state)), 0.
         if signal_there:
             norm = clipped(state, args.max_grad_norm or math.inf)
         finite = math.isfinite(norm)
         if signal_there and (finite or state.scaler is not None): # with fp16 the loss scaler decides
-            step_wholly(state)
+            with rates_in_force(state): step_wholly(state)
         state.optimizer.zero_grad()
         with warnings.catch_warnings():
             warnings.filterwarnings('ignore', 'Detected call of `lr_scheduler.step') # a skipped update is no mistake
