@@ -50,7 +50,7 @@ def run_events(path,
     lines = file.read_bytes().split(b'\n') if file.is_file() else []
     found = [step_in(line) for line in lines if line.strip()]
     last = math.inf if rows is None else rows[-1]['step']
-    return [e for e in found if e and 'event' in e and e.get('step', math.inf) <= last]
+    return [e for e in found if e and 'event' in e and 'step' in e and e['step'] <= last]
 
 def event_text(event:dict) -> str:
     "An event in a few characters"
