@@ -156,9 +156,9 @@ def caption_of(arms:list, metric:str, kinds:list # Of the bands that are drawn
               ) -> str: # A line for each thing that it says
     "What the picture of a metric shows"
     band = [f'band: {" or ".join(dict.fromkeys(kinds))}'] if kinds else []
-    tested = list(_differences_text(arms, metric))
-    holm_said = ['p-values corrected for their number (Holm)']*any('p ' in t for t in tested)
-    return '.\n'.join(['; '.join(band+_seeds_text(arms, metric)), *tested, *holm_said])+'.'
+    tested = sum(d.p_value is not None for d in comparisons(arms, metric).values())
+    holm_said = ['p-values corrected for their number (Holm)']*(tested > 1)
+    return '.\n'.join(['; '.join(band+_seeds_text(arms, metric)), *_differences_text(arms, metric), *holm_said])+'.'
 
 # %% ../../nbs/6_seeing/04b_compare.ipynb #31ae27a1
 def draw_arm(ax, arm:Arm, metric:str, color:str, dashes:str, smooth:int) -> str: # Kind of the band
