@@ -110,7 +110,7 @@ def group_kinds(columns:dict, # `group` and `reward` of a step
         mean = sum(rewards)/len(rewards)
         found['groups'] += 1
         if max(rewards) > min(rewards):
-            found['std'].append(math.sqrt(sum((r-mean)**2 for r in rewards)/(len(rewards)-1)))
+            found['std'].append(math.hypot(*(r-mean for r in rewards))/math.sqrt(len(rewards)-1))
         else: found['right' if mean >= best else 'wrong' if mean <= worst else 'equal'] += 1
     return found
 
