@@ -54,7 +54,8 @@ def add_option(group, option, command:str):
         group.add_argument(option.name, help=help_of(option, command))
         return
     flag = '--'+option.name.replace('_', '-')
-    group.add_argument(flag, dest=option.name, default=argparse.SUPPRESS, help=help_of(option, command), **reading_of(option))
+    flags = ['-o', flag] if option.name=='out' else [flag]
+    group.add_argument(*flags, dest=option.name, default=argparse.SUPPRESS, help=help_of(option, command), **reading_of(option))
     if {'bool','str'} <= set(kinds_of(option)): # not in the help: to take back what a file says
         group.add_argument('--no'+flag[1:], dest=option.name, action='store_false', default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 

@@ -94,7 +94,7 @@ def read_arm(name:str, paths:list) -> Arm:
         place, seed = run_at(path).path, _seed_of(path)
         again = sum(known == seed for known, _ in rows)
         rows[seed, again] = training_steps(place)
-        events += run_events(place)
+        events += run_events(place, rows[seed, again])
     return Arm(name, rows, events)
 
 # %% ../../nbs/6_seeing/04b_compare.ipynb #8ed8a995

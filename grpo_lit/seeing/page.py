@@ -12,11 +12,11 @@ import base64, hashlib, html, re
 from importlib.resources import files
 from pathlib import Path
 from .. import __version__
-from ..core import Rollouts
 from ..tensors import in_line, visible
 from ..run.files import write_whole
 from ..run.signals import say
 from .gathering import about_run, curves_of, events_of, run_path
+from .readings import readings
 from .shortening import fitted, steps_of
 
 # %% ../../nbs/6_seeing/02e_page.ipynb #d58b4fcc
@@ -39,12 +39,13 @@ def shell(title:str, about:str, data:str) -> str:
 # %% ../../nbs/6_seeing/02e_page.ipynb #89e03b1b
 def page_html(run_or_rollouts, # A run directory (path, `Run`, trainer), one or several `Rollouts`, or what `readings` has made of them
               max_bytes:int=1_000_000, # The page is no longer than this: what does not fit is left out, and named
-              title:str|None=None # Default: the name of the run
+              title:str|None=None, # Default: the name of the run
+              **options # For `readings` of `Rollouts`: `tokenizer`, and what `grpo_loss` takes
              ) -> str:
     "A run as a page"
     path = run_path(run_or_rollouts)
     title = visible(title or (f'Run {path.name}' if path else 'Completions'))
-    steps, about = steps_of(run_or_rollouts)
+    steps, about = steps_of(readings(run_or_rollouts, **options))
     about |= dict(curves=curves_of(path, steps), events=events_of(path), facts=about_run(path), made=f'Made by grpo_lit {__version__}.')
     room = max_bytes-len(shell(title, '', '').encode())-1000
     about_line = in_line(summary(steps, about), 300)
@@ -61,9 +62,9 @@ def summary(steps:list, about:dict) -> str:
 # %% ../../nbs/6_seeing/02e_page.ipynb #72740d04
 def write_page(run_or_rollouts, # As for `page_html`
                path, # Of the file
-               max_bytes:int=1_000_000, title:str|None=None) -> Path:
+               max_bytes:int=1_000_000, title:str|None=None, **options) -> Path:
     "Write a run as one self-contained HTML file"
-    text = page_html(run_or_rollouts, max_bytes, title)
+    text = page_html(run_or_rollouts, max_bytes, title, **options)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     return write_whole(path, lambda part: part.write_text(text, encoding='utf-8'))

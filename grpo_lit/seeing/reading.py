@@ -61,7 +61,7 @@ def advantages_of(self:Reading, rewards # B numbers, or (B, K) with the columns 
     return group_advantages(table, self.num_generations, weights=weights if table.ndim==2 else None, **options)
 
 # %% ../../nbs/6_seeing/01_reading.ipynb #12a09100
-def _advantages(r, changes):
+def _advantages_asked(r, changes):
     "Those that are asked for, or follow from the rewards that are asked for, or were there"
     given, rewards = changes.pop('advantages', None), changes.pop('rewards', None)
     if rewards is not None: given = r.advantages_of(rewards)
@@ -87,7 +87,7 @@ def called_again(r:Reading, changes:dict) -> tuple: # Log-probs, the arguments o
     if r.mask is None: raise ValueError(r.note or 'no figures of tokens were kept')
     if r.logps is None and r.new_logps is None: raise ValueError('no log-probs are known: these texts were not sampled')
     changes = dict(changes)
-    A, options = _advantages(r, changes), r.options | changes
+    A, options = _advantages_asked(r, changes), r.options | changes
     items = _items(r, changes, options)
     if options.get('beta') and r.ref_logps is None:
         raise ValueError('this run had no reference (its beta was 0), so there is no KL to pay for')
@@ -162,7 +162,7 @@ def values(self:Reading, kind:str # A name in `VALUES`
     return VALUES[kind](self).detach().float().masked_fill(self.mask == 0, torch.nan)
 
 # %% ../../nbs/6_seeing/01_reading.ipynb #349c5705
-def _reason(rows, advantages):
+def _why_dead(rows, advantages):
     "Why nothing is learned from these rows; '' where something is"
     judged = [row for row in rows if row['reward'] is not None]
     if not judged: return 'nothing could be judged'
@@ -180,4 +180,4 @@ def dead(self:Reading, i:int # Number of the group here
     "Why group `i` teaches nothing, in words"
     at = list(self.group_rows(i))
     advantages = [self.rows[b].get('advantage') or 0. for b in at]
-    return _reason([self.rows[b] for b in at], advantages)
+    return _why_dead([self.rows[b] for b in at], advantages)
