@@ -32,7 +32,7 @@ def recipe_run(settings, **where):
 def drawn_answers(run) -> float:
     "How many answers were sampled for training, in hundreds"
     rollouts = [m for m in run.metrics() if m.get('tokens_per_second')]
-    settings = run.read('config.json')
+    settings = run.read('config.json')['args']
     G = settings['num_generations']
     usual = settings['generation_batch_size']/G
     return sum(m.get('dynamic_sampling/prompts', usual)*G for m in rollouts)/100
