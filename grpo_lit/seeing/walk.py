@@ -20,10 +20,7 @@ from ..rewards.comparing import accuracy_reward
 from ..scoring import score_completions
 from ..tensors import in_line, patch, question_text, visible
 from ..run.sparks import BLOCKS
-<<<<<<< HEAD
 from .readings import Reading, readings
-=======
->>>>>>> 7df43470bce4adf6baf983827ccbff6c32720149
 from .shades import Shown, distance, legend, as_digits, plain_table, reach_of, safe_line, seen, seen_table, shade
 from .shades import shaded_text, token_kind
 
