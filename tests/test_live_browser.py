@@ -54,7 +54,8 @@ def until(page, what, seconds=120):
     while time.monotonic() < end:
         if what(): return
         page.wait_for_timeout(200)
-    raise AssertionError('it did not come')
+    picture(page, 'missing')
+    raise AssertionError('it did not come: '+page.inner_text('.jp-Notebook')[-2000:])
 
 def picture(page, name):
     if where := os.environ.get('GRPO_LIT_SHOTS'): page.screenshot(path=f'{where}/{name}.png')
