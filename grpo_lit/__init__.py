@@ -31,11 +31,16 @@ __getattr__, __dir__, __all__ = window(__name__, {
     '.run.datasets': 'load_task',
     '.run.config': 'GRPOConfig',
     '.run.trainer': 'GRPOTrainer',
-    '.run.watch': 'plot_run',
+    '.run.watch': 'plot_run watch',
     '.run.evaluate': 'pass_at_k',
     '.run.sft': 'fit_sft sft_loss',
     '.run.past': 'load_rollouts rescore',
     '.run.given': 'train_from_rollouts',
+    # what happened in it
+    '.seeing.readings': 'readings',
+    '.seeing.page': 'write_page',
+    '.seeing.inspector': 'inspect',
+    '.seeing.compare': 'compare_runs',
 })
 
 # modules that stood at the top before there were parts
@@ -50,6 +55,8 @@ sys.meta_path.append(Moved(__name__, {
     'offpolicy': 'fast.offpolicy',
     'speed': 'fast.speed',
     'retrieval': 'agents.retrieval',
+    'inspector': 'seeing.inspector',
+    'control': 'seeing.control',
     'benchmarks': 'run.benchmarks',
     'config': 'run.config',
     'runs': 'run.runs',

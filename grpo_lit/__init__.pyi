@@ -28,12 +28,17 @@ from .run.datasets import load_task as load_task
 from .run.config import GRPOConfig as GRPOConfig
 from .run.trainer import GRPOTrainer as GRPOTrainer
 from .run.watch import plot_run as plot_run
+from .run.watch import watch as watch
 from .run.evaluate import pass_at_k as pass_at_k
 from .run.sft import fit_sft as fit_sft
 from .run.sft import sft_loss as sft_loss
 from .run.past import load_rollouts as load_rollouts
 from .run.past import rescore as rescore
 from .run.given import train_from_rollouts as train_from_rollouts
+from .seeing.readings import readings as readings
+from .seeing.page import write_page as write_page
+from .seeing.inspector import inspect as inspect
+from .seeing.compare import compare_runs as compare_runs
 
 __all__ = [
     'Rollouts',
@@ -64,9 +69,14 @@ __all__ = [
     'GRPOConfig',
     'GRPOTrainer',
     'plot_run',
+    'watch',
     'pass_at_k',
     'fit_sft',
     'sft_loss',
     'load_rollouts',
     'rescore',
-    'train_from_rollouts']
+    'train_from_rollouts',
+    'readings',
+    'write_page',
+    'inspect',
+    'compare_runs']

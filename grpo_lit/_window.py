@@ -1,6 +1,7 @@
 "What a package shows at its door, loaded when it is first asked for; and modules that have moved."
 import sys
 from importlib import import_module
+from types import ModuleType
 
 def window(package, shown):
     "`__getattr__`, `__dir__` and `__all__` of a package: `shown` is relative module -> names"
@@ -16,6 +17,11 @@ def window(package, shown):
 
     return load, names, list(home)
 
+class OneOfItsName(ModuleType):
+    "A module with a function of its own name, `watch.watch`: who calls the one means the other"
+    def __call__(self, *args, **kwargs):
+        return getattr(self, self.__name__.rpartition('.')[2])(*args, **kwargs)
+
 class Moved:
     "Finder and loader that make an old module name lead to the module as it is now"
     def __init__(self, package, now):
@@ -29,6 +35,9 @@ class Moved:
     def create_module(self, spec):
         module = import_module(spec.origin)
         self.spec = module.__spec__
+        name = spec.name.rpartition('.')[2]
+        if callable(getattr(module, name, None)):
+            module.__class__ = OneOfItsName
         return module
 
     def exec_module(self, module):

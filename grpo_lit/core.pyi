@@ -11,7 +11,7 @@ import torch
 
 from .showing import html_table, text_table
 
-from .tensors import below, pad, patch, piece_size, question_text, some_rows
+from .tensors import below, masked_mean, pad, patch, piece_size, question_text, some_rows
 
 TOKEN_FIELDS = ('completion_ids', 'completion_mask', 'observation_mask', 'logps', 'ref_logps', 'old_logps', 'token_weights')
 

@@ -30,9 +30,9 @@ class Average(NamedTuple):
 _total = lambda x, mask: x.sum(1)
 _mean = lambda x, mask: masked_mean(x, mask, 1)
 
-_answers = lambda mask, longest: mask.new_tensor(len(mask))
+_answers = lambda mask, longest: torch.tensor(len(mask), device=mask.device)
 _tokens = lambda mask, longest: mask.sum()
-_budget = lambda mask, longest: mask.new_tensor(len(mask)*longest)
+_budget = lambda mask, longest: torch.tensor(len(mask)*longest, device=mask.device)
 
 MEAN_OF_ANSWERS = Average('each answer by its tokens, then by the answers', _mean, _answers)
 MEAN_OF_TOKENS = Average('the tokens', _total, _tokens)

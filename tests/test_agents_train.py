@@ -3,7 +3,7 @@ import asyncio, os, random, signal, threading, time
 import pytest, torch
 from scripted import one_thread, scripted, tool, undecided # the first is a fixture
 from grpo_lit import GRPOConfig, GRPOTrainer
-from grpo_lit.run.display import progress_text
+from grpo_lit.run.lines import progress_text
 from grpo_lit.run.evaluate import evaluate
 from grpo_lit.run.looking import show
 from grpo_lit.run.past import load_rollouts, rescore

@@ -8,10 +8,11 @@ from grpo_lit.policy import load_policy, tiny_tokenizer
 from grpo_lit.rewards.audit import Audit, audit_reward, check_gold
 from grpo_lit.rewards.calls import RewardCaller, call_rewards, reward_arguments
 from grpo_lit.run.config import GRPOConfig
+from grpo_lit.run.figures import Curve
 from grpo_lit.run.runs import Run, read_table, rollout_rows, write_table
 from grpo_lit.run.signals import say
 from grpo_lit.run.trainer import GRPOTrainer
-from grpo_lit.run.watch import spark
+from grpo_lit.run.sparks import spark
 from grpo_lit.scoring import check_rewards, score_completions
 from grpo_lit.tensors import no_such, visible
 
@@ -150,7 +151,8 @@ def test_what_is_said():
     assert safe(out.getvalue()) and out.getvalue().startswith('reward \\x1b[2J')
 
 def test_curves():
-    assert safe(spark([1., 2.], evil)) and '<b onclick' not in spark([1.], evil)
+    drawn = spark(Curve(evil, [(1, 1.), (2, 2.)], (2.,), '.2f'), 1, 2)
+    assert safe(drawn) and '<b onclick' not in drawn
 
 def test_pictures():
     from grpo_lit.run.pictures import bars, curves, panels

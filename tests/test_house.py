@@ -107,7 +107,7 @@ CONTRACTS = {
     'evaluate': 'evaluate pass_at_k',
     'policy': 'load_policy',
     'tasks': 'addition_task',
-    'watch': 'plot_run progress_text',
+    'watch': 'plot_run watch METRICS',
 }
 
 @pytest.mark.parametrize('module', CONTRACTS)

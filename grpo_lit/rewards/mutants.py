@@ -170,12 +170,24 @@ class SuiteVerdict:
     killed:int # Mutants that it found out
     mutants:int # There were
     failing:float=0. # Share of its tests that fail on the reference
+    found:tuple=() # Of each test the set of mutants, by number, that it finds out
 
     @property
     def score(self) -> float: # The mutation score, 0 for a suite with a flaw
         return self.killed/self.mutants if self.mutants and not self.flaw else 0.
 
 # %% ../../nbs/2_rewards/22_mutants.ipynb #7327d1ca
+def _found(verdicts:dict) -> tuple: # Number of a mutant -> the `Verdict` that refutes it
+    "Of each test the mutants that it finds out"
+    def finders(v):
+        failed = [i for i, ok in enumerate(v.outcomes) if ok is False]
+        ended = [i for i, ok in enumerate(v.outcomes) if ok is None][:1]
+        return failed if failed else ended
+    tests = max((len(v.outcomes) for v in verdicts.values()), default=0)
+    finds = {m: finders(v) for m, v in verdicts.items()}
+    return tuple(frozenset(m for m, found in finds.items() if i in found) for i in range(tests))
+
+# %% ../../nbs/2_rewards/22_mutants.ipynb #196d89ab
 def judge_tests(suite:str, # Tests, as Python
                 program:str, # The reference solution
                 faulty, # Of `Mutant`
@@ -200,7 +212,9 @@ def judge_tests(suite:str, # Tests, as Python
         flaw = 'flaky' if any(passed) else 'fails on the reference'
         return SuiteVerdict(flaw, 0, n, failing=1-min(v.passed/max(v.total, 1) for v in own))
     if any(v.how=='left' for v in got): return SuiteVerdict('leaves', 0, n)
-    return SuiteVerdict('', sum(m is not None and v.how=='refuted' for m, v in zip(runs, got)), n)
+    places = {id(m): i for i, m in enumerate(faulty)}
+    killed = {places[id(m)]: v for m, v in zip(runs, got) if m is not None and v.how=='refuted'}
+    return SuiteVerdict('', len(killed), n, found=_found(killed))
 
 # %% ../../nbs/2_rewards/22_mutants.ipynb #b3cce605
 def _suite_worth(text, program, gold, n_mutants, reference_runs, penalty, timeout) -> float|None:

@@ -31,6 +31,7 @@ class Verdict:
                    # "nobody" (another user), "capabilities" (none of root's rights)
     reason:str='' # Why the tests cannot judge it, where they cannot
     how:str='' # "refuted": a test failed as tests do, or a call never came back; "left": the tests ended before their end
+    outcomes:tuple=() # Of each test: did it pass? None where it was not run to its end
 
     @property
     def correct(self) -> bool: # Did every test pass?
@@ -152,6 +153,11 @@ def _how(said, unloaded, status) -> str:
     if 'failed' in hows or status=='timeout' and 'hung' in notes: return 'refuted'
     return ''
 
+def _outcomes(reports, total) -> tuple:
+    "Of each test: did it pass? Of more tests than are reported, those behind the last are left out"
+    most = min(total, max(reports, default=-1)+2)
+    return tuple(reports.get(i, {}).get('ok') for i in range(most))
+
 def _judgement(said, unloaded, end) -> Verdict:
     "What the reports come to"
     total, reports, last, notes = said
@@ -165,8 +171,9 @@ def _judgement(said, unloaded, end) -> Verdict:
     doubtful = sum(ok is None and 'ok' in r for ok, r in zip(oks, reports.values()))
     reason = notes.get('unjudged') or (whys[0] if doubtful and passed+doubtful==total else '')
     if reason and status in ('ok','error') and not unloaded: status = 'unjudged'
+    outcomes = () if 'broken' in notes else _outcomes(reports, total)
     return Verdict(status, passed, total, stderr=failed[1][:1000], exit_code=end['exit'],
-                   reason=reason if status=='unjudged' else '', how=_how(said, unloaded, status))
+                   reason=reason if status=='unjudged' else '', how=_how(said, unloaded, status), outcomes=outcomes)
 
 # %% ../../nbs/2_rewards/19_sandbox.ipynb #021b4d9e
 @again_if_lost

@@ -51,10 +51,12 @@ def help_of(option, command:str) -> str:
 def add_option(group, option, command:str):
     "One option, spelt with hyphens; left out, it is absent, so that the function's default holds"
     if option.name in POSITIONAL.get(command, ()):
-        group.add_argument(option.name, help=help_of(option, command))
+        several = dict(nargs='+') if takes_several(option) else {}
+        group.add_argument(option.name, help=help_of(option, command), **several)
         return
     flag = '--'+option.name.replace('_', '-')
-    group.add_argument(flag, dest=option.name, default=argparse.SUPPRESS, help=help_of(option, command), **reading_of(option))
+    flags = ['-o', flag] if option.name=='out' else [flag]
+    group.add_argument(*flags, dest=option.name, default=argparse.SUPPRESS, help=help_of(option, command), **reading_of(option))
     if {'bool','str'} <= set(kinds_of(option)): # not in the help: to take back what a file says
         group.add_argument('--no'+flag[1:], dest=option.name, action='store_false', default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 

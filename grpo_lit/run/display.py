@@ -12,7 +12,7 @@ __all__ = ['OTHERS', 'steps_of', 'evaluation_planned', 'figures_of', 'View', 'Li
 import contextlib, functools, sys, threading
 from .figures import Figures, group_of
 from .files import log
-from .livepage import NotebookScreen, Pace
+from .livepage import NotebookScreen, RedrawPace
 from .phases import in_notebook, phases_go_to
 from .screen import screen_for
 from ..tensors import in_line
@@ -46,7 +46,7 @@ class View:
 
     def begin(self, trainer=None):
         "Before the first step: a screen of its own"
-        self.screen, self.trainer, self.pace = None, trainer, Pace(self.hz)
+        self.screen, self.trainer, self.pace = None, trainer, RedrawPace(self.hz)
         if trainer is None or trainer.args.disable_tqdm: return
         self.state = 'running'
         screen = self.new_screen()
@@ -137,7 +137,7 @@ class Showing:
     def __exit__(self, kind, error, trace):
         self.quiet.__exit__(kind, error, trace)
         for view in self.views:
-            view.state = how_it_ended(self.trainer, error)
+            if isinstance(view, View): view.state = how_it_ended(self.trainer, error)
             tried(view.end, self.trainer)
 
 # %% ../../nbs/5_run/49_display.ipynb #a3b223f4

@@ -26,7 +26,8 @@ COMMANDS = dict( # Name -> module of the package and function in it
     sample=('run.looking', 'sample'),
     show=('run.looking', 'show'),
     watch=('run.looking', 'follow'),
-    plot=('run.commands', 'plot'),
+    plot=('seeing.drawing', 'plot'),
+    inspect=('seeing.page', 'inspect_run'),
     study=('studies.study', 'study_runs'))
 
 @cache
@@ -157,7 +158,7 @@ CHOICES = dict( # Setting -> its values
 
 # %% ../../nbs/5_run/77_options.ipynb #c25eb3e5
 POSITIONAL = dict( # Without a flag
-    plot=('run',), show=('run',), watch=('run',), study=('name',), sample=('model', 'prompt'), compare=('run', 'other'))
+    plot=('run',), inspect=('run',), show=('run',), watch=('run',), study=('name',), sample=('model', 'prompt'), compare=('run', 'other'))
 
 EXAMPLES = dict(
     demo=['grpo-lit demo', 'grpo-lit demo --task search', 'grpo-lit demo --steps 20 --seed 1 --out runs/try'],
@@ -170,7 +171,9 @@ EXAMPLES = dict(
     sample=['grpo-lit sample runs/gsm8k "What is 12*13?"', 'grpo-lit sample tiny "47+85=?" --num-generations 4'],
     show=['grpo-lit show runs/gsm8k', 'grpo-lit show runs/gsm8k --step 40'],
     watch=['grpo-lit watch runs/gsm8k', 'grpo-lit watch runs/gsm8k --no-wait'],
-    plot=['grpo-lit plot runs/gsm8k'],
+    plot=['grpo-lit plot runs/gsm8k', 'grpo-lit plot runs/gsm8k --kind ridges -o ridges.svg',
+          'grpo-lit plot runs/a runs/b runs/c -o compared.pdf'],
+    inspect=['grpo-lit inspect runs/gsm8k -o page.html'],
     compare=['grpo-lit compare runs/eval runs/eval-2'],
     study=['grpo-lit study beta', 'grpo-lit study groups --seeds 1 --steps 8 --out runs/try'])
 

@@ -11,7 +11,7 @@ __all__ = ['PLOTTED', 'SHARES', 'training_steps', 'values_of', 'moving_mean', 'r
 # %% ../../nbs/5_run/57b_plotting.ipynb #22490736
 import math
 from pathlib import Path
-from .display import accuracy_of
+from .lines import accuracy_of
 from .files import write_whole
 from .logs import step_in
 from .pictures import BLUE, GREY, literal, panels, picture_kind, save_figure
@@ -42,12 +42,15 @@ def moving_mean(values:list, n:int) -> list:
     return [sum(w)/len(w) for w in windows]
 
 # %% ../../nbs/5_run/57b_plotting.ipynb #d8ce3768
-def run_events(path) -> list: # Dicts: step, event, value, before
+def run_events(path,
+               rows:list|None=None # The steps of the run: what is planned for later ones has not happened yet
+              ) -> list: # Dicts: step, event, value, before
     "What was changed during a run, without lines that are damaged"
     file = Path(path)/'events.jsonl'
     lines = file.read_bytes().split(b'\n') if file.is_file() else []
     found = [step_in(line) for line in lines if line.strip()]
-    return [e for e in found if e and 'step' in e and 'event' in e]
+    last = math.inf if rows is None else rows[-1]['step']
+    return [e for e in found if e and 'event' in e and 'step' in e and e['step'] <= last]
 
 def event_text(event:dict) -> str:
     "An event in a few characters"
@@ -96,7 +99,8 @@ def plot_run(path, # A run directory
             ): # A matplotlib figure
     "Reward, accuracy, length, KL, entropy and dead groups of a run; raises `ValueError` if there is none"
     if save: picture_kind(save)
-    rows, events = training_steps(path), run_events(path)
+    rows = training_steps(path)
+    events = run_events(path, rows)
     found = [(name, title, values_of(rows, name)) for name, title in PLOTTED]
     found = [f for f in found if f[2]]
     if not found: raise ValueError(f'{str(path)!r} holds no number that is finite: there is nothing to draw')

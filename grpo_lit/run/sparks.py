@@ -12,8 +12,8 @@ __all__ = ['LINE', 'EVENT', 'FAINT', 'WIDTH', 'HEIGHT', 'EDGE', 'PHASE_COLORS', 
 # %% ../../nbs/5_run/48c_sparks.ipynb #a2cd25b9
 import html, math
 from urllib.parse import quote
-from .figures import Curve, Figures, event_text
-from ..tensors import visible
+from .figures import Curve, Figures, event_words
+from ..tensors import in_line, visible
 
 # %% ../../nbs/5_run/48c_sparks.ipynb #4a5c0b05
 LINE, EVENT, FAINT = '#4a90d9', '#e69f00', '#888888' # Readable on white and on black
@@ -86,10 +86,11 @@ def words_for(curve:Curve) -> str:
 
 def spark(curve:Curve, first:float, last:float, events:list=()) -> str: # HTML
     "A small curve with its name and its newest value"
-    name, value = html.escape(visible(curve.title)[:40]), html.escape(curve.text())
-    caption = f'<div style="font-size:11px;white-space:nowrap;overflow:hidden">{name} <b>{value}</b></div>'
+    value = curve.text()
+    name = html.escape(in_line(curve.title, max(30-len(value), 9)))
+    caption = f'<div style="font-size:11px;white-space:nowrap;overflow:hidden">{name} <b>{html.escape(value)}</b></div>'
     picture = as_image(spark_svg(curve, first, last, events), words_for(curve))
-    return f'<div style="display:inline-block;margin:2px 10px 4px 0">{caption}{picture}</div>'
+    return f'<div style="display:inline-block;width:{WIDTH}px;margin:2px 10px 4px 0">{caption}{picture}</div>'
 
 def sparks(figures:Figures) -> str: # HTML
     "All curves of a run"
@@ -120,7 +121,7 @@ def strip(phases:dict) -> str: # HTML
 def events_html(events:list, most:int=6) -> str:
     "The newest events"
     if not events: return ''
-    told = [html.escape(event_text(e)) for e in events[-most:]]
+    told = [html.escape(event_words(e)) for e in events[-most:]]
     mark = f'<span style="color:{EVENT}">┆</span>'
     return f'<div style="font-size:11px">{mark} changed at step {"; ".join(told)}</div>'
 

@@ -23,6 +23,8 @@ def as_asked(prompt, # A string, or a list of chat messages
     if isinstance(prompt, list) and prompt: return prompt
     if not isinstance(prompt, str) or not prompt:
         raise ValueError(f'a prompt is a text or a list of messages, not {prompt!r:.60}')
+    if not prompt.isprintable() and any('\ud800' <= c <= '\udfff' for c in prompt):
+        raise ValueError('the prompt holds halves of characters (lone surrogates), which no tokenizer reads')
     if not isinstance(example, list): return prompt
     system = [m for m in example[:1] if m.get('role') == 'system']
     return [*system, dict(role='user', content=prompt)]

@@ -94,7 +94,7 @@ class Background(Owner):
 # %% ../../nbs/6_seeing/06c_control.ipynb #59c40a84
 class Control(Background):
     "A run in the background, and what can be done with it; in a notebook it shows itself as a panel"
-    panel = None # Once it was shown
+    desk = None # Its buttons, once it was shown
 
     def set(self, **knobs) -> None: # beta, learning_rate, temperature
         "Turn knobs: they act from the next step, the temperature from the next rollout; raises `ValueError` for a value they cannot have"
@@ -138,4 +138,4 @@ class Control(Background):
         return sorted(map(step_of, run.elsewhere().checkpoints()+run.checkpoints())) if run else []
 
     def _repr_mimebundle_(self, **kwargs):
-        return importlib.import_module('grpo_lit.seeing.panel').shown(self, **kwargs)
+        return importlib.import_module('grpo_lit.seeing.desk').shown(self, **kwargs)

@@ -6,9 +6,9 @@ Docs: https://grpo-lit.github.io/grpo-lit/6_seeing/shades.html.md"""
 
 # %% auto #0
 __all__ = ['BLUE_INK', 'ORANGE_INK', 'SKY_INK', 'VERMILLION_INK', 'GREEN_INK', 'PURPLE_INK', 'TOKEN_KINDS', 'DARKEST', 'IGNORED',
-           'MARKS', 'STYLE', 'TokenKind', 'token_kind', 'distance', 'reach_of', 'shade', 'number', 'safe', 'safe_line',
-           'piece', 'Shown', 'seen', 'shown_token', 'shaded_text', 'end_of_scale', 'swatch', 'legend', 'cell_text',
-           'seen_table', 'plain_table']
+           'TOKEN_MARKS', 'STYLE', 'TokenKind', 'token_kind', 'distance', 'reach_of', 'shade', 'as_digits', 'safe',
+           'safe_line', 'piece', 'Shown', 'seen', 'shown_token', 'shaded_text', 'end_of_scale', 'swatch', 'legend',
+           'seen_cell', 'seen_table', 'plain_table']
 
 # %% ../../nbs/6_seeing/03_shades.ipynb #9044c327
 import html, math
@@ -70,7 +70,7 @@ def shade(name:str, value:float, reach:float) -> str: # A CSS colour, '' for non
     return f'rgba({token_kind(name).inks[far > 0]},{opacity:.2f})' if opacity >= .01 else ''
 
 # %% ../../nbs/6_seeing/03_shades.ipynb #51478528
-def number(value, digits:int=4) -> str:
+def as_digits(value, digits:int=4) -> str:
     "A number in so many digits, or a dash where there is no value"
     if value is None or isinstance(value, float) and math.isnan(value): return '–'
     if isinstance(value, bool): return 'yes' if value else 'no'
@@ -100,9 +100,9 @@ class Shown(NamedTuple):
     text:str
     color:str='' # Behind it, as CSS
     note:str='' # On hover and focus
-    mark:str='' # Names from `MARKS`, with spaces between
+    mark:str='' # Names from `TOKEN_MARKS`, with spaces between
 
-MARKS = { # Class -> (style, meaning)
+TOKEN_MARKS = { # Class -> (style, meaning)
     'picked': ('outline:2px solid currentColor;outline-offset:1px', 'the picked token'),
     'cut': ('text-decoration:underline wavy;text-decoration-thickness:1px', 'clipped: no gradient from the advantage'),
     'other': ('font-style:italic;opacity:.6', 'not written by the policy'),
@@ -111,7 +111,7 @@ MARKS = { # Class -> (style, meaning)
 }
 
 # %% ../../nbs/6_seeing/03_shades.ipynb #9108c3f8
-STYLE = ''.join(f'.seen .{name}{{{style}}}' for name, (style, _) in MARKS.items()) + (
+STYLE = ''.join(f'.seen .{name}{{{style}}}' for name, (style, _) in TOKEN_MARKS.items()) + (
     '.seen{line-height:1.9;max-width:72em}.seen .text{white-space:pre-wrap;overflow-wrap:anywhere;max-height:26em;overflow:auto;'
     'font-family:ui-monospace,monospace;unicode-bidi:isolate;direction:ltr}'
     '.seen [tabindex]{position:relative;border-radius:3px;padding:1px 0}'
@@ -152,22 +152,22 @@ def swatch(color:str) -> str: # HTML
 
 def legend(name:str, # A kind
            reach:float, # Where the scale ends
-           marks=() # Names in `MARKS` that occur
+           marks=() # Names in `TOKEN_MARKS` that occur
           ) -> str: # HTML
     "What the colours mean"
     kind = token_kind(name)
     sides = [(word, sign*reach) for word, sign in ((kind.below, -1), (kind.above, 1)) if word]
     def side(word, far):
         value = end_of_scale(name, far)
-        return f'{swatch(shade(name, value, reach))} {word}: {number(value)} and beyond'
+        return f'{swatch(shade(name, value, reach))} {word}: {as_digits(value)} and beyond'
     colors = ' &nbsp; '.join(side(*s) for s in sides) if reach else 'the same for every token'
-    also = ''.join(f' &nbsp; <span class="{m}">abc</span> {MARKS[m][1]}' for m in MARKS if m in marks)
+    also = ''.join(f' &nbsp; <span class="{m}">abc</span> {TOKEN_MARKS[m][1]}' for m in TOKEN_MARKS if m in marks)
     return f'<p><small>behind the text: <b>{kind.title}</b> &nbsp; {colors}{also}</small></p>'
 
 # %% ../../nbs/6_seeing/03_shades.ipynb #294097fc
-def cell_text(value, width:int=60) -> str: # HTML
+def seen_cell(value, width:int=60) -> str: # HTML
     "What stands in a cell"
-    if isinstance(value, (int, float, type(None))): return number(value)
+    if isinstance(value, (int, float, type(None))): return as_digits(value)
     return safe_line(value, width)
 
 def seen_table(rows:list, # Dicts with the same keys
@@ -181,7 +181,7 @@ def seen_table(rows:list, # Dicts with the same keys
     side = {n: ' class="left"' if n in (names[0], *left) else '' for n in names}
     head = ''.join(f'<th{side[n]}>{safe_line(n, width)}</th>' for n in names)
     def line(i, row):
-        cells = ''.join(f'<td{side[n]}>{cell_text(row[n], width)}</td>' for n in names)
+        cells = ''.join(f'<td{side[n]}>{seen_cell(row[n], width)}</td>' for n in names)
         return f'<tr{" class=here" if i == here else ""}>{cells}</tr>'
     body = ''.join(line(i, row) for i, row in enumerate(rows))
     return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
@@ -192,7 +192,7 @@ def plain_table(rows:list, # Dicts with the same keys
     "The same as plain text; the picked row has a mark in front"
     if not rows: return ''
     names = list(rows[0])
-    def written(v): return number(v) if isinstance(v, (int, float, type(None))) else in_line(str(v), width)
+    def written(v): return as_digits(v) if isinstance(v, (int, float, type(None))) else in_line(str(v), width)
     cells = [[in_line(str(n), width) for n in names], *([written(r[n]) for n in names] for r in rows)]
     wide = [max(len(line[j]) for line in cells) for j in range(len(names))]
     def line(i, texts):

@@ -6,7 +6,7 @@ Docs: https://grpo-lit.github.io/grpo-lit/7_studies/beta.html.md"""
 
 # %% auto #0
 __all__ = ['BETAS', 'REWARDS_OF_ARM', 'BETA_STUDY', 'gold_occurs_reward', 'shows_steps_reward', 'leash_run', 'answers_after',
-           'shapeless_share', 'repeats_itself', 'repeating_share', 'paid_at_the_end']
+           'shapeless_share', 'fooled_share', 'repeats_itself', 'repeating_share', 'paid_at_the_end']
 
 # %% ../../nbs/7_studies/02_beta.ipynb #49994c67
 from ..core import completion_text
@@ -45,6 +45,13 @@ def shapeless_share(run) -> float:
     fits = tag_format('think', 'answer')(completions=answers_after(run))
     return 1-sum(fits)/len(fits)
 
+def fooled_share(run) -> float:
+    "Answers in which the gold occurs, and which are wrong"
+    rows = run.read('after.json')['rows']
+    found = [str(row['answer']) in text and score != 1 for row in rows
+             for text, score in zip(row['completions'], row['scores'])]
+    return sum(found)/len(found)
+
 def repeats_itself(text:str) -> bool:
     "Does a step, from one semicolon or tag to the next, occur twice?"
     for mark in '<>': text = text.replace(mark, ';')
@@ -65,8 +72,9 @@ def paid_at_the_end(run) -> float:
 BETA_STUDY = Study(
     name='beta',
     title='What does a leash of beta hold back, when the reward has holes?',
-    arms={f'beta {b:g}': dict(beta=float(b), reward='weak') for b in BETAS} | {'beta 0, sound reward': dict(beta=0., reward='sound')},
+    arms={f'beta {b:g}': dict(beta=float(b), reward='weak') for b in BETAS}
+        | {f'beta {b:g}, sound reward': dict(beta=float(b), reward='sound') for b in (0, .04)},
     steps=48,
     run=leash_run,
     measures=dict(paid=paid_at_the_end, accuracy='accuracy_after', KL='kl', length='mean_length_after',
-                  shapeless=shapeless_share, repeating=repeating_share))
+                  fooled=fooled_share, shapeless=shapeless_share, repeating=repeating_share))

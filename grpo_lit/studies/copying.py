@@ -6,7 +6,8 @@ Docs: https://grpo-lit.github.io/grpo-lit/7_studies/copying.html.md"""
 
 # %% auto #0
 __all__ = ['FORWARD', 'TRAIN', 'WAYS', 'COPYING_ARMS', 'COPYING_STUDY', 'tokens_read', 'passes_of', 'tokens_of', 'updates_for',
-           'answer_only', 'worked', 'Learner', 'sft', 'rejection', 'task_of', 'grpo_run', 'budget_of', 'copying_run']
+           'answer_only', 'worked', 'Learner', 'sft', 'rejection', 'task_of', 'ask_usual', 'usual', 'grpo_run',
+           'budget_of', 'copying_run']
 
 # %% ../../nbs/7_studies/11_copying.ipynb #2040d0a9
 import shutil
@@ -124,12 +125,25 @@ def task_of(settings:dict, seed:int):
     digits = settings.get('digits')
     return addition_task(seed=seed, digits=(digits,)) if digits else addition_task(seed=seed)
 
-def grpo_run(settings:dict, seed:int, steps:int, out, **more) -> dict:
+def ask_usual(run:Run, settings:dict, model, tokenizer, held_out:int|None):
+    "Where the sums were hard, write down what the policy can still do of those that it could"
+    if not settings.get('digits'): return
+    found = evaluate(model, tokenizer, addition_task(1), 4, limit=held_out or 128)
+    run.write('usual.json', dict(accuracy=found.accuracy))
+
+def usual(run:Run) -> float: # Share
+    "Right answers to the usual sums"
+    hard = (run.path/'usual.json').exists()
+    return run.read('usual.json')['accuracy'] if hard else run.read('summary.json')['accuracy_after']
+
+def grpo_run(settings:dict, seed:int, steps:int, out, held_out:int|None=None) -> dict:
     "GRPO with accuracy alone or, for the way `hint`, with 0.2 for a `<think>` block"
     hint = settings['way']=='hint'
     rewards = [accuracy_reward, think_format_reward] if hint else [accuracy_reward]
     given = {} if hint else dict(reward_weights=[1])
-    return adding_run(given, seed=seed, steps=steps, out=out, rewards=rewards, task=task_of(settings, seed), **more)
+    def after(trainer): ask_usual(trainer.run, settings, trainer.model, trainer.tokenizer, held_out)
+    return adding_run(given, seed=seed, steps=steps, out=out, rewards=rewards, task=task_of(settings, seed),
+                      held_out=held_out, after=after)
 
 # %% ../../nbs/7_studies/11_copying.ipynb #828cf733
 def budget_of(settings:dict, seed:int, steps:int, out, # The run directory of a run that copies
@@ -155,10 +169,11 @@ def copying_run(settings:dict, seed:int, steps:int, out, # As of `adding_run`
     after = evaluate(model, tokenizer, task, 4, reference=home, limit=held_out)
     summary = dict(seed=seed, steps=len(run.rows), passes=budget, accuracy_after=after.accuracy, kl=after.kl,
                    interval_after=after.interval, mean_length_after=after.mean_length)
+    ask_usual(run, settings, model, tokenizer, held_out)
     run.write('after.json', vars(after))
     run.write('summary.json', summary)
     return summary
 
 COPYING_STUDY = Study(
     'copying', 'Copy, or be rewarded, at equal compute?', COPYING_ARMS, 36, copying_run,
-    dict(accuracy='accuracy_after', KL='kl', length='mean_length_after'))
+    dict(accuracy='accuracy_after', usual=usual, KL='kl', length='mean_length_after'))

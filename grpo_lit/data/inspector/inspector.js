@@ -41,6 +41,7 @@ const group = () => step().groups[at.g]
 const row = () => group().rows[at.r]
 const has = name => name in arrays
 const piece = i => run.vocab[arrays.piece[i]]
+const shown = i => piece(i).replaceAll('\n', '⏎\n') || '·' // A token in the middle of a character has no text of its own
 const trained = i => arrays.flags[i] & 1
 const textOf = r => r.text ?? Array.from({ length: r.n }, (_, k) => k).filter(k => !(arrays.flags[r.at + k] & 8)).map(k => piece(r.at + k)).join('')
 
@@ -94,14 +95,13 @@ function limit(kind) { // The 99th percentile of the run, so that steps can be c
   }
   return limits[kind]
 }
+const mixed = (colour, share) => `color-mix(in srgb, ${colour} calc(${share.toFixed(3)} * var(--most)), transparent)`
 function shade(kind, x) {
   const { of, rgb, both, root } = KINDS[kind]
   const v = of(x) / limit(kind)
   if (!Number.isFinite(v) || v === 0) return ''
-  const share = Math.min(1, Math.abs(v))
-  const alpha = .72 * (root ? Math.sqrt(share) : share)
-  const colour = both ? (v > 0 ? '0,114,178' : '213,94,0') : rgb
-  return alpha < .015 ? '' : `rgba(${colour},${alpha.toFixed(3)})`
+  const size = Math.min(1, Math.abs(v)), share = root ? Math.sqrt(size) : size
+  return share < .02 ? '' : mixed(both ? (v > 0 ? 'var(--up)' : 'var(--down)') : `rgb(${rgb})`, share)
 }
 
 // ---- curves
@@ -114,15 +114,15 @@ function drawCurves() {
     const ys = points.map(p => p[1])
     const low = Math.min(...ys), high = Math.max(...ys)
     const px = x => highX > lowX ? 2 + 196 * (x - lowX) / (highX - lowX) : 100
-    const py = y => high > low ? 50 - 44 * (y - low) / (high - low) : 28
+    const py = y => high > low ? 50 - 44 * (y - low) / (high - low) : y ? 28 : 50
     const path = points.map(([x, y], k) => `${k ? 'L' : 'M'}${px(x).toFixed(1)} ${py(y).toFixed(1)}`).join('')
     const now = draw('line', { class: 'cursor', y1: 0, y2: 54 })
-    const shown = make('b')
+    const reading = make('b')
     const events = run.events.map(e => draw('line', { class: 'event', x1: px(e.step), x2: px(e.step), y1: 0, y2: 54 }, draw('title', {}, `step ${e.step}: ${e.text}`)))
     const picture = draw('svg', { viewBox: '0 0 200 54', preserveAspectRatio: 'none', role: 'img',
       'aria-label': `${curve.title}: from ${short(ys[0])} to ${short(ys.at(-1))}, between ${short(low)} and ${short(high)}` },
       draw('line', { class: 'ground', x1: 0, x2: 200, y1: 53, y2: 53 }), ...events, draw('path', { class: 'path', d: path }), now)
-    const figure = make('figure', { class: 'curve', title: curve.hint }, make('figcaption', {}, make('span', {}, curve.title), shown), picture)
+    const figure = make('figure', { class: 'curve', title: curve.hint }, make('figcaption', {}, make('span', {}, curve.title), reading), picture)
     figure.addEventListener('click', e => {
       const box = picture.getBoundingClientRect()
       const x = lowX + (highX - lowX) * ((e.clientX - box.left) / box.width * 200 - 2) / 196
@@ -132,7 +132,7 @@ function drawCurves() {
       const x = step().step
       now.setAttribute('x1', px(x)); now.setAttribute('x2', px(x))
       const k = curve.x.indexOf(x)
-      shown.textContent = k < 0 ? '' : short(curve.y[k])
+      reading.textContent = k < 0 ? '' : short(curve.y[k])
     }
     return figure
   })
@@ -221,7 +221,7 @@ function tokens(r, most, kind, chosen) {
   const found = marks(r)
   for (let k = 0; k < Math.min(r.n, most); k++) {
     const i = r.at + k
-    const t = make('span', { class: 't' }, piece(i))
+    const t = make('span', { class: 't' }, shown(i))
     t.i = i
     if (!trained(i)) t.classList.add('foreign')
     if (found.has(k)) t.style.boxShadow = 'inset 0 -3px #e69f00'
@@ -252,12 +252,13 @@ function gauge(advantage) {
   return make('span', { class: 'gauge', 'aria-hidden': 'true' }, bar)
 }
 function headOf(r, k, g) {
-  const parts = r.rewards.map((x, j) => `${run.rewards[j]} ${x === null ? '–' : short(x)}`).join(' · ')
-  const reward = r.reward === null || r.reward === undefined ? null : make('span', {}, parts && r.rewards.length > 1 ? `${parts} → ` : '', 'reward ', make('b', {}, short(r.reward)))
+  const parts = r.rewards.map((x, j) => `${run.rewards[j].replace(/_reward$/, '')} ${short(x)}`).join(' · ')
+  const reward = r.reward === null && !parts ? null
+    : make('span', { title: run.rewards.join(', ') }, parts && r.rewards.length > 1 ? `${parts} → ` : 'reward ', make('b', {}, short(r.reward)))
   const advantage = r.advantage === null || r.advantage === undefined ? null
     : make('span', { class: 'adv' }, 'advantage ', make('b', {}, signed(r.advantage)), gauge(r.advantage))
   return [make('button', { type: 'button', class: 'pick', 'aria-label': `Completion ${k + 1} of ${g.rows.length}` }, make('b', {}, `#${k + 1}`)), advantage, reward,
-    make('span', {}, `${r.tokens} tokens`), make('span', {}, r.why)]
+    make('span', {}, `${r.tokens} tokens`), make('span', { title: r.why }, r.why.replace(/ with \S+$/, ''))]
 }
 function drawGroup() {
   const g = group()
@@ -293,7 +294,7 @@ function drawRow(r, k, g, beside) {
 function referenceOf(r, most) {
   const body = make('div', { class: 'body', dir: 'ltr' })
   for (let k = 0; k < Math.min(r.n, most); k++) {
-    const t = make('span', { class: 't' }, piece(r.at + k))
+    const t = make('span', { class: 't' }, shown(r.at + k))
     t.i = r.at + k
     if (trained(t.i)) t.style.backgroundColor = shade('logp', arrays.ref[t.i])
     else t.classList.add('foreign')
@@ -325,7 +326,7 @@ function drawBeside() {
 
 function drawKinds() {
   const kinds = Object.keys(KINDS).filter(has)
-  at.kind = kinds.includes('logp') ? 'logp' : kinds[0] || 'none'
+  at.kind = kinds.includes('gradient') ? 'gradient' : kinds[0] || 'none'
   const radio = kind => {
     const input = make('input', { type: 'radio', name: 'kind', value: kind })
     input.checked = kind === at.kind
@@ -349,47 +350,51 @@ function repaint() {
 }
 function drawLegend() {
   const kind = KINDS[at.kind], box = $('legend')
-  if (!kind) return box.replaceChildren(has('gradient') ? '' : run.plain)
+  if (!kind) return box.replaceChildren(step().missing)
   const most = limit(at.kind)
   const bar = make('span', { class: 'bar', 'aria-hidden': 'true' })
-  bar.style.background = kind.both ? 'linear-gradient(90deg, rgba(213,94,0,.72), transparent, rgba(0,114,178,.72))' : `linear-gradient(90deg, transparent, rgba(${kind.rgb},.72))`
+  bar.style.background = kind.both ? `linear-gradient(90deg, ${mixed('var(--down)', 1)}, transparent, ${mixed('var(--up)', 1)})` : `linear-gradient(90deg, transparent, ${mixed(`rgb(${kind.rgb})`, 1)})`
   const ends = at.kind === 'logp' ? ['0', short(-most)] : at.kind === 'ratio' ? [short(Math.exp(-most)), short(Math.exp(most))]
     : at.kind === 'gradient' ? [short(most), short(-most)] : ['0', short(most)]
   const words = [`${kind.low} ${ends[0]}`, bar, `${ends[1]} ${kind.high}`]
   const signs = []
-  if (row().at >= 0) signs.push(make('span', {}, make('span', { class: 't clip' }, 'clipped')))
-  if (changed()) signs.push(make('span', {}, make('span', { class: 't other' }, 'another gradient than recorded')))
+  if (group().rows.some(r => r.at >= 0 && Array.from({ length: r.n }, (_, k) => flagsOf(r.at + k)).some(f => f & 6))) signs.push(make('span', {}, make('span', { class: 't clip' }, 'clipped')))
+  if (changed()) signs.push(make('span', {}, make('span', { class: 't other' }, 'changed')))
+  if (row().at < 0 && step().missing) signs.push(make('span', {}, step().missing))
   box.replaceChildren(...words, ...signs)
 }
 
 // ---- one token: the loss as the sum that it is
 
 const listOf = i => [
-  ['log π', 'logp'], ['log π of the sampler', 'old'], ['log π of the reference', 'ref'], ['ratio ρ', 'ratio'], ['KL', 'kl'], ['entropy', 'entropy'], ['gradient', 'gradient'],
+  ['log π', 'logp'], ['log π when sampled', 'old'], ['log π of the reference', 'ref'], ['ratio ρ', 'ratio'], ['KL', 'kl'], ['entropy', 'entropy'], ['gradient', 'gradient'],
 ].filter(([, kind]) => has(kind)).map(([name, kind]) => [name, kind, number(value(kind, i))])
 
 function drawToken() {
   const box = $('token'), r = row(), i = r.at + at.t
   box.classList.toggle('picked', at.t >= 0 && r.at >= 0)
-  if (r.at < 0) return box.replaceChildren(make('h2', {}, 'A token'), make('p', { class: 'quiet' }, run.figures ? 'This completion is here as text only.' : run.plain))
+  if (r.at < 0) return box.replaceChildren(make('h2', {}, 'A token'), make('p', { class: 'quiet' }, step().missing || 'This completion is here as text only.'))
   if (at.t < 0) return box.replaceChildren(make('h2', {}, 'A token'), make('p', { class: 'quiet' }, 'Point at a token for its numbers. Pick one, and the loss stands here term by term.'))
   const terms = run.formula, policy = variant('policy')[i], kl = has('kl') ? arrays.kl[i] : null
   const total = has('kl') && beta() ? policy + beta() * kl : policy
-  const term = (label, x) => make('span', { class: 'term' }, make('em', {}, label), make('b', {}, number(x)))
-  const sign = text => make('span', { class: 'sign' }, text)
-  const sum = [term('loss of it', changed() ? total : arrays.loss[i]), sign('='), term(at.loss !== null ? run.types[at.loss].policy : terms.policy, policy)]
-  if (has('kl')) sum.push(sign('+'), term('β', beta()), sign('×'), term('KL', kl))
-  if (step().entropy_coef) sum.push(sign('−'), term('c', step().entropy_coef), sign('×'), term('H', arrays.entropy[i]))
+  const term = (sign, label, x, hint) => make('span', { class: 'signed' }, sign ? make('span', { class: 'sign' }, sign) : '',
+    make('span', { class: 'term', title: hint }, make('em', {}, label), make('b', {}, number(x))))
+  const type = run.types[at.loss ?? run.recorded.loss_type]
+  const sum = [term('', 'loss of it', changed() ? total : arrays.loss[i], 'what this token adds to the sum'), term('=', type.policy, policy, 'the policy term')]
+  if (has('kl')) sum.push(term('+', 'β', beta(), 'price of a nat of KL'), term('×', 'KL', kl, `${terms.kl}, d = log π_ref − log π`))
+  if (step().entropy_coef) sum.push(term('−', 'c', step().entropy_coef, 'reward of a nat of entropy'), term('×', 'H', arrays.entropy[i], 'entropy'))
   const g = gradient(i), flags = flagsOf(i)
-  const lines = [['advantage A', signed(r.advantage ?? NaN)], ...listOf(i).filter(o => o[1] !== 'kl' && o[1] !== 'gradient').map(o => [o[0], o[2]])]
+  const lines = [['advantage A', signed(has('advantage') ? arrays.advantage[i] : r.advantage ?? NaN)], ...listOf(i).filter(o => o[1] !== 'kl' && o[1] !== 'gradient').map(o => [o[0], o[2]])]
   if (step().items) lines.push(['divided by', `${short(step().items)} (${terms.average})`])
   lines.push(['∂ loss / ∂ log π', number(g)])
-  const push = flags & 6 && !beta() ? 'Clipped: no gradient comes from here.' : g < 0 ? '▲ this step makes the token likelier' : g > 0 ? '▼ this step makes the token less likely' : 'No gradient: nothing pulls at this token.'
+  const push = flags & 6 && !beta() ? 'Clipped: no gradient comes from here.' : Math.abs(g) < 1e-4 * limit('gradient') ? 'Next to nothing pulls at this token.' : g < 0 ? '▲ this step makes the token likelier' : '▼ this step makes the token less likely'
   const clip = flags & 6 ? make('p', {}, `Clipped: the ratio left the ${flags & 2 ? 'lower' : 'upper'} bound in the direction of its advantage.`) : ''
-  box.replaceChildren(make('h2', {}, `Token ${at.t + 1} of ${r.n}, completion #${at.r + 1}`), make('span', { class: 'piece', dir: 'ltr' }, piece(i)),
+  const close = make('button', { type: 'button', class: 'close', 'aria-label': 'Close' }, '×')
+  close.addEventListener('click', () => pick(at.r, -1))
+  box.replaceChildren(close, make('h2', {}, `Token ${at.t + 1} of ${r.n}, completion #${at.r + 1}`), make('span', { class: 'piece', dir: 'ltr' }, shown(i)),
     make('div', { class: 'sum' }, sum), clip,
     make('table', { class: 'parts' }, make('tbody', {}, lines.map(([name, x]) => make('tr', {}, make('th', { scope: 'row' }, name), make('td', {}, x))))),
-    make('p', { class: g < 0 ? 'push up' : g > 0 ? 'push down' : 'push' }, push))
+    make('p', { class: push[0] === '▲' ? 'push up' : push[0] === '▼' ? 'push down' : 'push' }, push))
 }
 
 // ---- other rules
@@ -484,9 +489,9 @@ function pick(r, t) {
   if (r !== at.r) go({ r })
   const all = row()
   if (all.at < 0) return
-  at.t = Math.max(0, Math.min(all.n - 1, t))
+  at.t = Math.max(-1, Math.min(all.n - 1, t))
   const list = document.querySelectorAll('.row.chosen > .body > .t')
-  list.forEach((span, k) => { span.classList.toggle('here', k === at.t); span.tabIndex = k === at.t ? 0 : -1 })
+  list.forEach((span, k) => { span.classList.toggle('here', k === at.t); span.tabIndex = k === Math.max(0, at.t) ? 0 : -1 })
   drawToken()
   list[at.t]?.focus({ preventScroll: true })
   list[at.t]?.scrollIntoView({ block: 'nearest' })
@@ -529,6 +534,7 @@ function listen() {
   addEventListener('keydown', e => {
     if (e.ctrlKey || e.metaKey || e.altKey || $('help').open) return
     const typing = e.target.matches('input[type=search], select') || (e.target.matches('input') && /^(Arrow|Home|End)/.test(e.key))
+    if (e.key === 'Escape') { $('tip').hidden = true; if (at.t >= 0) pick(at.r, -1) }
     if (e.key === 'Escape' && e.target === $('query')) { $('query').value = at.query = ''; search(); $('query').blur() }
     else if (!typing && keys[e.key]) { e.preventDefault(); keys[e.key]() }
   })
@@ -545,7 +551,7 @@ function listen() {
   const show = e => {
     const t = e.target
     if (t.i === undefined || !trained(t.i)) { tip.hidden = true; return }
-    tip.replaceChildren(make('span', { class: 'piece', dir: 'ltr' }, piece(t.i)), make('table', {}, make('tbody', {},
+    tip.replaceChildren(make('span', { class: 'piece', dir: 'ltr' }, shown(t.i)), make('table', {}, make('tbody', {},
       listOf(t.i).map(([name, kind, x]) => make('tr', { class: kind === at.kind ? 'on' : null }, make('th', {}, name), make('td', {}, x))))))
     tip.hidden = false
     const box = t.getBoundingClientRect(), size = tip.getBoundingClientRect()
@@ -554,7 +560,7 @@ function listen() {
   }
   $('rows').addEventListener('pointerover', e => { if (e.pointerType !== 'touch') show(e) })
   $('rows').addEventListener('pointerleave', () => { tip.hidden = true })
-  $('rows').addEventListener('focusin', e => { if (e.target.matches?.(':focus-visible')) show(e) })
+  $('rows').addEventListener('focusin', e => { if (e.target.matches?.(':focus-visible') && innerWidth > 720) show(e) })
   $('rows').addEventListener('focusout', () => { tip.hidden = true })
   addEventListener('scroll', () => { tip.hidden = true }, { passive: true, capture: true })
 }

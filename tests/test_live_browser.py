@@ -1,0 +1,104 @@
+"The live run in JupyterLab, seen by Chromium: while it trains, at the end, in a notebook that is not trusted, from a thread, from another process"
+import json, os, time
+from pathlib import Path
+import pytest
+
+pytestmark = pytest.mark.browser
+lab = pytest.importorskip('lab')
+pytest.importorskip('playwright')
+if not lab.CHROMIUM: pytest.skip('there is no Chromium', allow_module_level=True)
+
+SETUP = '''
+import threading, time, warnings
+warnings.filterwarnings('ignore')
+import torch
+torch.set_num_threads(1)
+from grpo_lit import GRPOConfig, GRPOTrainer, load_policy
+from grpo_lit.run.watch import watch
+from grpo_lit.tasks import addition_task
+def short(completions, **kw): return [-float(len(c)) for c in completions]
+def formula(completions, **kw): return [float(i%2) for i, c in enumerate(completions)]
+def slow(trainer, m): time.sleep(.3)
+def make(name, steps, callbacks=(slow,)):
+    model, tokenizer = load_policy('tiny', device='cpu')
+    args = GRPOConfig(name, max_steps=steps, per_device_train_batch_size=8, num_generations=4, max_completion_length=16,
+                      use_cpu=True, gold_check=0, learning_rate=1e-3, overwrite_output_dir=True)
+    return GRPOTrainer(model, [short, formula], args, addition_task(64, 8).train, processing_class=tokenizer, callbacks=list(callbacks))
+'''
+CELLS = [SETUP, "_ = make('first', 12).train()", # 1
+         '''threaded = make('second', 12)
+thread = threading.Thread(target=threaded.train)
+thread.start()''', # 2
+         "print('another cell')\nthread.join()", # 3
+         "watch('first')", # 4
+         '''def breaks(trainer, m):
+    if m['step'] == 3: raise KeyError('<i>mine</i>')
+_ = make('third', 5, [breaks]).train()'''] # 5
+
+def outputs(page, cell):
+    "The texts of a cell's outputs"
+    return page.evaluate(f"[...document.querySelectorAll('.jp-Notebook .jp-Cell')[{cell}].querySelectorAll('.jp-OutputArea-child')].map(e => e.innerText)")
+
+def images(page, cell):
+    "Widths of the pictures of a cell, as they were decoded"
+    return page.evaluate(f"[...document.querySelectorAll('.jp-Notebook .jp-Cell')[{cell}].querySelectorAll('img')].map(e => e.naturalWidth)")
+
+def start_all(page):
+    "Run all cells; returns at once"
+    page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells') }")
+
+def until(page, what, seconds=120):
+    end = time.monotonic()+seconds
+    while time.monotonic() < end:
+        if what(): return
+        page.wait_for_timeout(200)
+    raise AssertionError('it did not come')
+
+def picture(page, name):
+    if where := os.environ.get('GRPO_LIT_SHOTS'): page.screenshot(path=f'{where}/{name}.png')
+
+def all_in(folder, dark=False):
+    "Run the notebook cell by cell, looking while it trains"
+    lab.write_notebook(folder/'live.ipynb', *CELLS)
+    with lab.server(folder) as address, lab.chromium(color_scheme='dark' if dark else 'light') as page:
+        lab.open_notebook(page, address, 'live.ipynb')
+        start_all(page)
+        until(page, lambda: any('step 5/12' in t for t in outputs(page, 1)))
+        picture(page, 'mid')
+        middle = outputs(page, 1)
+        until(page, lambda: any('done' in t for t in outputs(page, 1)))
+        assert len(middle) == len(outputs(page, 1)) == 1 and 'running' in middle[0] and 'ETA' in middle[0]
+        assert len(images(page, 1)) >= 8 and set(images(page, 1)) == {168}
+        picture(page, 'end')
+        until(page, lambda: any('done' in t for t in outputs(page, 2)))
+        assert 'another cell' in ''.join(outputs(page, 3)) and 'step' not in ''.join(outputs(page, 3))
+        assert len(outputs(page, 2)) == 1
+        until(page, lambda: any('failed: KeyError' in t for t in outputs(page, 5)))
+        assert 'step 12/12' in outputs(page, 4)[0]
+        start_all(page)                                     # once more: displays of their own
+        until(page, lambda: any('running' in t for t in outputs(page, 1)))
+        until(page, lambda: any('done' in t for t in outputs(page, 1)))
+        assert len(outputs(page, 1)) == 1
+        page.evaluate("window.jupyterapp.commands.execute('docmanager:save')")
+        until(page, lambda: 'step 12/12' in (folder/'live.ipynb').read_text())
+        page.wait_for_timeout(1000)
+        return page.errors
+
+def test_live(tmp_path):
+    errors = all_in(tmp_path)
+    saved = (tmp_path/'live.ipynb').read_text()
+    assert errors == [] and len(saved) < 300_000 and '<script' not in saved and 'application/vnd.jupyter.widget' not in saved
+    kept = json.loads(saved)['cells'][1]['outputs']
+    assert len(kept) == 1 and 'done' in ''.join(kept[0]['data']['text/plain'])
+    there = tmp_path/'elsewhere'
+    there.mkdir()
+    cells = json.loads(saved)
+    for c in cells['cells']: c['metadata'].pop('trusted', None)
+    (there/'untrusted.ipynb').write_text(json.dumps(cells))
+    with lab.server(there) as address, lab.chromium(color_scheme='dark') as page: # who has not run it does not trust it
+        lab.open_notebook(page, address, 'untrusted.ipynb')
+        until(page, lambda: len(images(page, 1)) >= 8)
+        assert set(images(page, 1)) == {168} and 'step 12/12' in outputs(page, 1)[0] and 'a step:' in outputs(page, 1)[0]
+        wide = page.evaluate("document.querySelectorAll('.jp-Notebook .jp-Cell')[1].querySelector('div[style*=\"height:10px\"], div[style*=\"height: 10px\"]')?.offsetWidth || 0")
+        assert wide > 10 # the strip of phases has kept its sizes
+        picture(page, 'untrusted')
