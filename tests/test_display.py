@@ -121,6 +121,7 @@ def test_a_callback_that_shows_takes_the_place(callback, terminal, notebook):
 
 def test_a_view_that_fails_ends_no_run(monkeypatch):
     class Broken:
+        __slots__ = ()
         shows_progress = True
         def begin(self, trainer): raise OSError('no display')
         def __call__(self, trainer, m): raise OSError('no display')

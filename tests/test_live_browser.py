@@ -43,10 +43,9 @@ def images(page, cell):
     "Widths of the pictures of a cell, as they were decoded"
     return page.evaluate(f"[...document.querySelectorAll('.jp-Notebook .jp-Cell')[{cell}].querySelectorAll('img')].map(e => e.naturalWidth)")
 
-def run_cell(page, n):
-    page.evaluate(f"""() => {{ const w = window.jupyterapp.shell.currentWidget.content
-        w.activeCellIndex = {n}; w.deselectAll() }}""")
-    page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-cell') }")
+def start_all(page):
+    "Run all cells; returns at once"
+    page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells') }")
 
 def until(page, what, seconds=120):
     end = time.monotonic()+seconds
@@ -63,8 +62,7 @@ def all_in(folder, dark=False):
     lab.write_notebook(folder/'live.ipynb', *CELLS)
     with lab.server(folder) as address, lab.chromium(color_scheme='dark' if dark else 'light') as page:
         lab.open_notebook(page, address, 'live.ipynb')
-        run_cell(page, 0)
-        run_cell(page, 1)
+        start_all(page)
         until(page, lambda: any('step 5/12' in t for t in outputs(page, 1)))
         picture(page, 'mid')
         middle = outputs(page, 1)
@@ -72,16 +70,13 @@ def all_in(folder, dark=False):
         assert len(middle) == len(outputs(page, 1)) == 1 and 'running' in middle[0] and 'ETA' in middle[0]
         assert len(images(page, 1)) >= 8 and set(images(page, 1)) == {168}
         picture(page, 'end')
-        run_cell(page, 2)
-        run_cell(page, 3)
         until(page, lambda: any('done' in t for t in outputs(page, 2)))
         assert 'another cell' in ''.join(outputs(page, 3)) and 'step' not in ''.join(outputs(page, 3))
         assert len(outputs(page, 2)) == 1
-        for n in (4, 5): run_cell(page, n)
         until(page, lambda: any('failed: KeyError' in t for t in outputs(page, 5)))
         assert 'step 12/12' in outputs(page, 4)[0]
-        run_cell(page, 1)                                   # once more: a display of its own
-        until(page, lambda: any('step 3/12' in t for t in outputs(page, 1)))
+        start_all(page)                                     # once more: displays of their own
+        until(page, lambda: any('running' in t for t in outputs(page, 1)))
         until(page, lambda: any('done' in t for t in outputs(page, 1)))
         assert len(outputs(page, 1)) == 1
         page.evaluate("window.jupyterapp.commands.execute('docmanager:save')")

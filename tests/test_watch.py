@@ -231,7 +231,7 @@ def test_an_interrupt_ends_the_watching(tmp_path, monkeypatch):
         def close(self, figures): closed.append(figures)
     monkeypatch.setattr(watching, 'screen_for', Screen)
     with pytest.raises(KeyboardInterrupt): watch(run.path, stream=io.StringIO())
-    assert closed
+    assert closed[0].note == 'no longer watched'
 
 def test_the_command(tmp_path, capsys):
     assert cli.main(['watch', str(written(tmp_path, 6).path)]) == 0

@@ -51,7 +51,8 @@ def help_of(option, command:str) -> str:
 def add_option(group, option, command:str):
     "One option, spelt with hyphens; left out, it is absent, so that the function's default holds"
     if option.name in POSITIONAL.get(command, ()):
-        group.add_argument(option.name, help=help_of(option, command))
+        several = dict(nargs='+') if takes_several(option) else {}
+        group.add_argument(option.name, help=help_of(option, command), **several)
         return
     flag = '--'+option.name.replace('_', '-')
     flags = ['-o', flag] if option.name=='out' else [flag]

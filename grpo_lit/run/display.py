@@ -137,7 +137,7 @@ class Showing:
     def __exit__(self, kind, error, trace):
         self.quiet.__exit__(kind, error, trace)
         for view in self.views:
-            view.state = how_it_ended(self.trainer, error)
+            if isinstance(view, View): view.state = how_it_ended(self.trainer, error)
             tried(view.end, self.trainer)
 
 # %% ../../nbs/5_run/49_display.ipynb #a3b223f4

@@ -128,7 +128,8 @@ class Holder:
 def standing(run:Record, owner:Holder, done:int, total:int) -> str:
     "How a run stands, in words"
     if owner.at_work: return 'running'
-    if card := owner.card: return f"gone: process {card['pid']} on {card['host']} was killed or has died, after step {done} of {total}"
+    if card := owner.card:
+        return f"gone: process {card['pid']} on {card['host']} was killed or has died, after step {done} of {total}"
     if (run.path/'summary.json').exists() or 0 < total <= done: return 'done'
     begun = done or (run.path/'config.json').exists()
     return 'stopped' if begun else 'waiting: the run has not begun'

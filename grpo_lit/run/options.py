@@ -26,7 +26,7 @@ COMMANDS = dict( # Name -> module of the package and function in it
     sample=('run.looking', 'sample'),
     show=('run.looking', 'show'),
     watch=('run.looking', 'follow'),
-    plot=('run.commands', 'plot'),
+    plot=('seeing.drawing', 'plot'),
     inspect=('seeing.page', 'inspect_run'),
     study=('studies.study', 'study_runs'))
 
@@ -171,7 +171,8 @@ EXAMPLES = dict(
     sample=['grpo-lit sample runs/gsm8k "What is 12*13?"', 'grpo-lit sample tiny "47+85=?" --num-generations 4'],
     show=['grpo-lit show runs/gsm8k', 'grpo-lit show runs/gsm8k --step 40'],
     watch=['grpo-lit watch runs/gsm8k', 'grpo-lit watch runs/gsm8k --no-wait'],
-    plot=['grpo-lit plot runs/gsm8k'],
+    plot=['grpo-lit plot runs/gsm8k', 'grpo-lit plot runs/gsm8k --kind ridges -o ridges.svg',
+          'grpo-lit plot runs/a runs/b runs/c -o compared.pdf'],
     inspect=['grpo-lit inspect runs/gsm8k -o page.html'],
     compare=['grpo-lit compare runs/eval runs/eval-2'],
     study=['grpo-lit study beta', 'grpo-lit study groups --seeds 1 --steps 8 --out runs/try'])

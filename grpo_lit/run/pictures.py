@@ -77,7 +77,7 @@ def literal(name, # Anything
            ) -> str:
     "A name as a label in a picture, shown as what it is"
     text = in_line(str(name), width).replace('$', r'\$')
-    return f' {text}' if text.startswith('_') else text
+    return text if text and text[0] != '_' else f' {text}'
 
 # %% ../../nbs/5_run/57_pictures.ipynb #52c14551
 def panels(n:int=1, # Pictures side by side

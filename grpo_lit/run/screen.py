@@ -118,8 +118,8 @@ def group_texts(group, room:int) -> list:
     if group is None: return []
     def figure(r, name): return f'{r[name]:7.2f}' if isinstance(r.get(name), float) else ' '*7
     def text(completion): return ' '.join(p.text for p in completion) if isinstance(completion, list) else completion
-    rows = [f"{figure(r, 'reward')}{figure(r, 'advantage')}  {in_line(text(r['completion']), max(room-17, 20))}" for r in group.rows]
-    return [f'{group.title}: {in_line(group.prompt, max(room-len(group.title)-2, 20))}', *rows]
+    def row(r): return f"{figure(r, 'reward')}{figure(r, 'advantage')}  {in_line(text(r['completion']), max(room-17, 20))}"
+    return [f'{group.title}: {in_line(group.prompt, max(room-len(group.title)-2, 20))}', *map(row, group.rows)]
 
 # %% ../../nbs/5_run/48f_screen.ipynb #efdf2c8c
 def rich_page(figures:Figures, width:int, height:int): # For a console of `rich`

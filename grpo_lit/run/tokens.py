@@ -118,7 +118,8 @@ def _padded(column, fill):
     import torch.nn.functional as F
     column = column.combine_chunks()
     lengths = column.value_lengths().to_pylist()
-    rows = torch.from_numpy(column.flatten().to_numpy(zero_copy_only=False).copy()).split(lengths)
+    values = torch.from_numpy(column.flatten().to_numpy(zero_copy_only=False).copy())
+    rows = (values if values.is_floating_point() else values.long()).split(lengths)
     return torch.stack([F.pad(r, (0, max(lengths)-len(r)), value=fill) for r in rows])
 
 def read_tokens(path:Path) -> tuple: # Name -> a list, or a tensor (B, T) of figures; and what holds for all rows

@@ -132,8 +132,8 @@ def watch(run_dir:str|Path, # The directory of a run, which may not be there yet
     screen = NotebookScreen() if in_notebook() and stream is None else screen_for(stream or sys.stdout)
     began, pace, now = time.monotonic(), RedrawPace(1/max(poll, .01)), followed.figures()
     screen.open(now)
+    drawn, over = None, False
     try:
-        drawn = None
         while True:
             if pace.due():
                 with pace.drawing():
@@ -145,4 +145,5 @@ def watch(run_dir:str|Path, # The directory of a run, which may not be there yet
             time.sleep(poll)
             now = followed.figures()
     finally:
+        if wait and not over: now.note = 'no longer watched'
         screen.close(now)

@@ -22,6 +22,13 @@ DRAWN = dict( # Kind -> (how one run is drawn, name of the file in its directory
     ridges=(ridges, 'ridges.png'),
     spread=(group_spread, 'spread.png'))
 
+def _run_in(place):
+    "The run of a path; of a directory that is none, what is drawn says what is missing"
+    try: return run_at(place).path
+    except ValueError:
+        if place.is_dir(): return place
+        raise
+
 def plot(run:list, # Run directories: one is drawn by itself, several are compared; or a directory of runs
          # The picture: .png, .svg or .pdf; default: in the run directory, for a comparison compared.png
          out:str='',
@@ -40,7 +47,7 @@ def plot(run:list, # Run directories: one is drawn by itself, several are compar
         compare_runs(places, list(metric) or None, save)
     else:
         draw, name = DRAWN[kind]
-        place = run_at(places[0]).path
+        place = _run_in(places[0])
         save = Path(out) if out else place/name
         draw(place, save)
     say(save)

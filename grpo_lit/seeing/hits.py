@@ -12,7 +12,7 @@ import html, re
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from itertools import accumulate
-from ..run.looking import curve_line
+from ..run.sparks import curve_line
 from ..run.past import SIDES, side
 from ..tensors import in_line, patch, question_text
 from .shades import plain_table, safe, seen, seen_table

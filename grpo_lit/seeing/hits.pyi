@@ -11,7 +11,7 @@ from collections import Counter
 
 from itertools import accumulate
 
-from ..run.looking import curve_line
+from ..run.sparks import curve_line
 
 from ..run.past import SIDES, side
 

@@ -1,19 +1,37 @@
 # made by tools/stubs.py: edit the source, then run it
 from typing import Any
 
-__all__ = ['NOTED', 'rows_of_group', 'check_row', 'completion_line', 'spread_line', 'StepView', 'GroupView', 'kept_tokens', 'known_values', 'token_note', 'TokensView', 'asked_at', 'same_prompt', 'BesideSteps', 'BesideReference']
+__all__ = ['NOTED', 'four_figures', 'rows_of_group', 'check_row', 'completion_line', 'spread_line', 'StepView', 'GroupView', 'kept_tokens', 'known_values', 'token_note', 'TokensView', 'asked_at', 'same_prompt', 'BesideSteps', 'BesideReference']
 
 import math
 
+from dataclasses import replace
+
 import torch
+
+from ..advantages import group_advantages
+
+from ..core import four_answers
+
+from ..logprobs import token_logps
+
+from ..rewards.comparing import accuracy_reward
+
+from ..scoring import score_completions
 
 from ..tensors import in_line, patch, question_text, visible
 
 from ..run.sparks import BLOCKS
 
+from .readings import Reading, readings
+
 from .shades import Shown, distance, legend, as_digits, plain_table, reach_of, safe_line, seen, seen_table, shade
 
 from .shades import shaded_text, token_kind
+
+def four_figures(model, tokenizer, moved: float=0.25) -> Reading:
+    """The running example as an update sees it"""
+    ...
 
 def rows_of_group(reading, i: int) -> range:
     """Numbers of the completions of prompt `i`; raises `ValueError` if there is no such prompt"""

@@ -1,4 +1,4 @@
-"""x
+"""Many small groups or few large ones, at the same number of answers: 2, 4, 8 and 16 to a question
 
 Docs: https://grpo-lit.github.io/grpo-lit/7_studies/groups.html.md"""
 
