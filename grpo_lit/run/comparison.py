@@ -18,7 +18,7 @@ from .experiment import json_writer, keep_all
 from .kept import read_answers
 from .logs import plain
 from .pairs import Paired, holm, paired
-from .pictures import BLUE, GREY, panels, save_figure
+from .pictures import BLUE, GREY, literal, panels, save_figure
 from .runs import Run, new_directory
 from .signals import say
 from ..tensors import visible
@@ -166,7 +166,7 @@ def plot_comparison(found:list # Of `Comparison`
         ax.errorbar([d], [i], xerr=[[d-low], [high-d]], fmt='o', ms=4, capsize=2, color=BLUE)
     ax.axvline(0, color=GREY, lw=1)
     ax.set(xlabel='difference (second less first)', ylim=(len(found)-.5, -.5))
-    ax.set_yticks(range(len(found)), [f'{visible(c.benchmark)} {c.share} ({c.grader})' for c in found])
+    ax.set_yticks(range(len(found)), [literal(f'{c.benchmark} {c.share} ({c.grader})') for c in found])
     return ax.figure
 
 # %% ../../nbs/5_run/70_comparison.ipynb #23e4ffd6

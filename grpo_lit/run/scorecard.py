@@ -9,7 +9,7 @@ __all__ = ['COLORS', 'shares_of', 'columns_of', 'scores_of', 'score_table', 'fig
 
 # %% ../../nbs/5_run/69_scorecard.ipynb #06390b6a
 from .evaluate import EvalResult
-from .pictures import BLUE, GREEN, GREY, panels
+from .pictures import BLUE, GREEN, GREY, literal, panels
 from ..tensors import visible
 
 # %% ../../nbs/5_run/69_scorecard.ipynb #e0d05a3c
@@ -98,10 +98,10 @@ def plot_scores(results:dict, # Name of a benchmark -> `EvalResult`
     for ax, (name, shares) in zip(axes, scores.items()):
         for c in dict.fromkeys(c for found in shares.values() for c in found):
             _points(ax, shares, c)
-        ax.set(title=visible(name), xlim=(-.02,1.02), xlabel='share of questions', ylim=(len(shares)-.5, -.5))
-        ax.set_yticks(range(len(shares)), list(shares))
-        ax.grid(axis='x', color=GREY, alpha=.25)
-        if len(shares and next(iter(shares.values()))) > 1: ax.legend(frameon=False, fontsize=8)
+        ax.set(title=literal(name), xlim=(-.02,1.02), xlabel='share of questions', ylim=(len(shares)-.5, -.5))
+        ax.set_yticks(range(len(shares)), list(map(literal, shares)))
+        ax.grid(True, axis='x')
+        if len(shares and next(iter(shares.values()))) > 1: ax.legend()
     return axes[0].figure
 
 # %% ../../nbs/5_run/69_scorecard.ipynb #a27bcf56

@@ -6,7 +6,7 @@ Docs: https://grpo-lit.github.io/grpo-lit/6_seeing/compare.html.md"""
 
 # %% auto #0
 __all__ = ['LAST', 'place_of', 'runs_below', 'short_names', 'arms_of', 'Arm', 'read_arm', 'metrics_asked', 'ends_and_means',
-           'comparisons', 'caption_of', 'draw_arm', 'draw_metric', 'compare_runs']
+           'comparisons', 'caption_of', 'draw_arm', 'draw_metric', 'write_below', 'compare_runs']
 
 # %% ../../nbs/6_seeing/04b_compare.ipynb #b9f9e8bc
 import contextlib, json, re, textwrap
@@ -124,11 +124,11 @@ def ends_and_means(arms:list, metric:str) -> tuple: # Last step, and for each ar
 
 # %% ../../nbs/6_seeing/04b_compare.ipynb #875b6f2f
 def comparisons(arms:list, metric:str) -> dict: # (arm, "end" or "mean") -> `SeedDifference`
-    "Every arm but the first, less the first"
+    "Every arm but the first, less the first; of more than three arms only the ends"
     _, numbers = ends_and_means(arms, metric)
     found = {}
     for i, arm in enumerate(arms[1:], 1):
-        for k, kind in enumerate(('end', 'mean')):
+        for k, kind in enumerate(('end', 'mean')[:1 if len(arms) > 3 else 2]):
             found[arm.name, kind] = seed_difference(numbers[0][k], numbers[i][k])
     tested = {key: d for key, d in found.items() if d.p_value is not None}
     for d, p in zip(tested.values(), holm([d.p_value for d in tested.values()])): d.p_value = p
@@ -147,19 +147,18 @@ def _seeds_text(arms, metric):
 def _differences_text(arms, metric):
     last, _ = ends_and_means(arms, metric)
     found = comparisons(arms, metric)
-    for arm in arms[1:]:
-        end, mean = found[arm.name, 'end'], found[arm.name, 'mean']
-        name = f'{literal(arm.name)} less {literal(arms[0].name)}'
-        if end.p_value is None: yield f'{name}: {end}'
-        else: yield f'{name}, mean of the last {LAST} steps up to {last}: {end}; of all steps: {mean}'
+    what, said = f'mean of the last {LAST} steps up to {last}', {name: str(found[name, 'end']) for name, kind in found}
+    for name, kind in found:
+        if kind == 'mean' and found[name, kind].interval: said[name] += f'; of all steps: {found[name, kind]}'
+    for name, text in said.items(): yield f'{literal(name)} less {literal(arms[0].name)}, {what}: {text}'
 
 def caption_of(arms:list, metric:str, kinds:list # Of the bands that are drawn
-              ) -> str:
+              ) -> str: # A line for each thing that it says
     "What the picture of a metric shows"
     band = [f'band: {" or ".join(dict.fromkeys(kinds))}'] if kinds else []
-    tested = list(_differences_text(arms, metric))
-    holm_said = ['p-values corrected for their number (Holm)']*any('p ' in t for t in tested)
-    return '. '.join(['; '.join(band+_seeds_text(arms, metric)), *tested, *holm_said])+'.'
+    tested = sum(d.p_value is not None for d in comparisons(arms, metric).values())
+    holm_said = ['p-values corrected for their number (Holm)']*(tested > 1)
+    return '.\n'.join(['; '.join(band+_seeds_text(arms, metric)), *_differences_text(arms, metric), *holm_said])+'.'
 
 # %% ../../nbs/6_seeing/04b_compare.ipynb #31ae27a1
 def draw_arm(ax, arm:Arm, metric:str, color:str, dashes:str, smooth:int) -> str: # Kind of the band
@@ -184,6 +183,14 @@ def draw_metric(ax, arms:list, metric:str, smooth:int) -> str: # The caption
     if metric in SHARES: ax.set_ylim(0, 1)
     return caption_of(arms, metric, list(filter(None, kinds)))
 
+
+def write_below(figure, text:str):
+    "A caption; the figure grows by its lines"
+    width, height = figure.get_size_inches()
+    lines = [part for line in text.splitlines() for part in textwrap.wrap(line, int(16*width))]
+    figure.set_size_inches(width, height+.13*len(lines))
+    with in_style(): figure.supxlabel('\n'.join(lines), fontsize=7, x=.01, ha='left')
+
 # %% ../../nbs/6_seeing/04b_compare.ipynb #314dda88
 def compare_runs(runs, # {name: directory of a run, or those of several seeds}, or a list of directories
                  metric=None, # A name in the log, or several; None: accuracy where all count it, else reward
@@ -194,12 +201,10 @@ def compare_runs(runs, # {name: directory of a run, or those of several seeds}, 
     if save: picture_kind(save)
     arms = [read_arm(name, paths) for name, paths in arms_of(runs).items()]
     names = metrics_asked(arms, metric)
-    axes = panels(len(names), height=3.2, width=6.5 if len(names) == 1 else None, per_row=3)
+    axes = panels(len(names), height=3.2, width=max(6.5, min(3.5*len(names), 10)), per_row=3)
     said = [draw_metric(ax, arms, name, smooth) for ax, name in zip(axes, names)]
-    name_lines(axes[-1])
-    figure = axes[0].figure
+    name_lines(max(axes, key=lambda ax: len(ax.get_legend_handles_labels()[1])))
     if len(names) > 1: said = [f'{literal(name)}: {text}' for name, text in zip(names, said)]
-    width = int(17*figure.get_figwidth())
-    with_breaks = '\n'.join(line for text in said for line in textwrap.wrap(text, width))
-    with in_style(): figure.supxlabel(with_breaks, fontsize=7, x=.01, ha='left')
+    write_below(axes[0].figure, '\n'.join(said))
+    figure = axes[0].figure
     return finished(figure, save)

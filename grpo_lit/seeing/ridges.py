@@ -72,7 +72,7 @@ def draw_ridges(ax, steps:dict, # Step -> numbers
     if low == high: low, high = low-.5, high+.5
     edges = [low+(high-low)*i/BINS for i in range(BINS+1)]
     found = {step: shares_in(values, low, high) for step, values in steps.items()}
-    scale = 1.6/max(max(shares) for shares in found.values())
+    scale = .92/max(max(shares) for shares in found.values())
     for i, shares in enumerate(found.values()):
         ax.stairs([-i+scale*s for s in shares], edges, baseline=-i, fill=True, color=color, alpha=.45, zorder=i+2)
         ax.stairs([-i+scale*s for s in shares], edges, baseline=-i, color=color, lw=1, zorder=i+2)

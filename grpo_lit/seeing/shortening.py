@@ -11,7 +11,7 @@ __all__ = ['MOST_STEPS', 'LENGTHS', 'steps_of', 'about_steps', 'rows_at', 'in_a_
 # %% ../../nbs/6_seeing/02d_shortening.ipynb #a3fbc555
 import numpy as np
 from ..tensors import visible
-from .gathering import evenly, has_figures, step_for_page
+from .gathering import evenly, has_figures, shown_text, step_for_page
 from .packing import packed
 from .stops import KL_SYMBOLS, base_of, loss_texts, stops_of
 
@@ -56,10 +56,10 @@ def rows_at(rows:list, # Of a group
         n = min(len(row['pieces']), most)
         kept = {k: v for k, v in row.items() if k not in ('pieces','behind')}
         left = len(row['pieces'])-n
-        if n and left: kept['cut'] = f'{left:,} more tokens are not on this page'
         if n: used.append(np.arange(begin, begin+n))
-        if row['text'] is None and not (n and left==0):
-            kept['text'] = ''.join(row['pieces'][:len(row['pieces'])-row['behind']])
+        if row['text'] is None and left:
+            kept['text'], kept['cut'] = shown_text(''.join(row['pieces'][:len(row['pieces'])-row['behind']]))
+        if n and left: kept['cut'] = f'{left:,} more tokens are not on this page'
         found.append(kept | dict(at=offset if n else -1, n=n))
         offset, begin = offset+n, begin+len(row['pieces'])
     return found, np.concatenate(used) if used else np.zeros(0, np.int64)

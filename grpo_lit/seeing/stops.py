@@ -20,7 +20,9 @@ from .packing import rounded
 LOSS_SYMBOLS = dict.fromkeys(('grpo', 'bnpo', 'dapo', 'dr_grpo', 'luspo'), '−min(ρA, clip(ρ, 1−ε, 1+ε)A)') | dict(
     cispo='−min(ρ, cap) A log π',
     sapo='−(4/τ) σ(τ(ρ−1)) A',
-    vespo='−Wᵏ exp(λ(1−W)) A log π')
+    vespo='−Wᵏ exp(λ(1−W)) A log π',
+    dppo_tv='−ρA, let go where TV > δ',
+    dppo_kl='−ρA, let go where KL > δ')
 
 KL_SYMBOLS = dict( # d = log reference - log policy
     k1='(log π − log π_ref)',

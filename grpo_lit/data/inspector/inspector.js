@@ -95,14 +95,13 @@ function limit(kind) { // The 99th percentile of the run, so that steps can be c
   }
   return limits[kind]
 }
+const mixed = (colour, share) => `color-mix(in srgb, ${colour} calc(${share.toFixed(3)} * var(--most)), transparent)`
 function shade(kind, x) {
   const { of, rgb, both, root } = KINDS[kind]
   const v = of(x) / limit(kind)
   if (!Number.isFinite(v) || v === 0) return ''
-  const share = Math.min(1, Math.abs(v))
-  const alpha = .72 * (root ? Math.sqrt(share) : share)
-  const colour = both ? (v > 0 ? '0,114,178' : '213,94,0') : rgb
-  return alpha < .015 ? '' : `rgba(${colour},${alpha.toFixed(3)})`
+  const size = Math.min(1, Math.abs(v)), share = root ? Math.sqrt(size) : size
+  return share < .02 ? '' : mixed(both ? (v > 0 ? 'var(--up)' : 'var(--down)') : `rgb(${rgb})`, share)
 }
 
 // ---- curves
@@ -115,7 +114,7 @@ function drawCurves() {
     const ys = points.map(p => p[1])
     const low = Math.min(...ys), high = Math.max(...ys)
     const px = x => highX > lowX ? 2 + 196 * (x - lowX) / (highX - lowX) : 100
-    const py = y => high > low ? 50 - 44 * (y - low) / (high - low) : 28
+    const py = y => high > low ? 50 - 44 * (y - low) / (high - low) : y ? 28 : 50
     const path = points.map(([x, y], k) => `${k ? 'L' : 'M'}${px(x).toFixed(1)} ${py(y).toFixed(1)}`).join('')
     const now = draw('line', { class: 'cursor', y1: 0, y2: 54 })
     const reading = make('b')
@@ -259,7 +258,7 @@ function headOf(r, k, g) {
   const advantage = r.advantage === null || r.advantage === undefined ? null
     : make('span', { class: 'adv' }, 'advantage ', make('b', {}, signed(r.advantage)), gauge(r.advantage))
   return [make('button', { type: 'button', class: 'pick', 'aria-label': `Completion ${k + 1} of ${g.rows.length}` }, make('b', {}, `#${k + 1}`)), advantage, reward,
-    make('span', {}, `${r.tokens} tokens`), make('span', {}, r.why)]
+    make('span', {}, `${r.tokens} tokens`), make('span', { title: r.why }, r.why.replace(/ with \S+$/, ''))]
 }
 function drawGroup() {
   const g = group()
@@ -354,7 +353,7 @@ function drawLegend() {
   if (!kind) return box.replaceChildren(step().missing)
   const most = limit(at.kind)
   const bar = make('span', { class: 'bar', 'aria-hidden': 'true' })
-  bar.style.background = kind.both ? 'linear-gradient(90deg, rgba(213,94,0,.72), transparent, rgba(0,114,178,.72))' : `linear-gradient(90deg, transparent, rgba(${kind.rgb},.72))`
+  bar.style.background = kind.both ? `linear-gradient(90deg, ${mixed('var(--down)', 1)}, transparent, ${mixed('var(--up)', 1)})` : `linear-gradient(90deg, transparent, ${mixed(`rgb(${kind.rgb})`, 1)})`
   const ends = at.kind === 'logp' ? ['0', short(-most)] : at.kind === 'ratio' ? [short(Math.exp(-most)), short(Math.exp(most))]
     : at.kind === 'gradient' ? [short(most), short(-most)] : ['0', short(most)]
   const words = [`${kind.low} ${ends[0]}`, bar, `${ends[1]} ${kind.high}`]
