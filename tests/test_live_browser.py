@@ -9,7 +9,7 @@ pytest.importorskip('playwright')
 if not lab.CHROMIUM: pytest.skip('there is no Chromium', allow_module_level=True)
 
 SETUP = '''
-import threading, time, warnings
+import contextvars, threading, time, warnings
 warnings.filterwarnings('ignore')
 import torch
 torch.set_num_threads(1)
@@ -27,7 +27,7 @@ def make(name, steps, callbacks=(slow,)):
 '''
 CELLS = [SETUP, "_ = make('first', 12).train()", # 1
          '''threaded = make('second', 12)
-thread = threading.Thread(target=threaded.train)
+thread = threading.Thread(target=contextvars.copy_context().run, args=(threaded.train,))
 thread.start()''', # 2
          "print('another cell')\nthread.join()", # 3
          "watch('first')", # 4
@@ -46,7 +46,9 @@ def images(page, cell):
     return page.evaluate(f"[...document.querySelectorAll('.jp-Notebook .jp-Cell')[{cell}]?.querySelectorAll('img') ?? []].map(e => e.naturalWidth)")
 
 def start_all(page):
-    "Run all cells; returns at once"
+    "Run all cells, once there is a kernel (without one JupyterLab asks for it); returns at once"
+    page.wait_for_function("window.jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.connectionStatus === 'connected'", timeout=90_000)
+    page.evaluate("async () => { await window.jupyterapp.shell.currentWidget.sessionContext.ready }")
     page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells') }")
 
 def until(page, what, seconds=120):
