@@ -65,7 +65,7 @@ def open_notebook(page, address, name):
 
 def run_all(page):
     "Run the notebook's cells; returns when none is waiting"
-    page.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells')")
+    page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells') }")
     page.wait_for_function("""() => {
         const marks = [...document.querySelectorAll('.jp-Notebook .jp-CodeCell .jp-InputPrompt')].map(e => e.textContent)
         return marks.length && marks.every(m => /\\[\\d+\\]/.test(m)) }""", timeout=180_000)

@@ -13,7 +13,7 @@ import html, inspect, math, re
 from typing import NamedTuple
 import torch
 from ..loss import LOSSES, grpo_loss
-from ..terms import capped_term, clipped_term, gamma_term, gated_term
+from ..terms import capped_term, clipped_term, gamma_term, gated_term, kl_term, tv_term
 from ..tensors import patch
 from .reading import called_again
 from .shades import BLUE_INK, PURPLE_INK, SKY_INK
@@ -71,7 +71,13 @@ def _gated(v, o):
 def _weighed(v, o):
     return '−w·A·log π', f"−{six(v.get('answer_weight'))}·{six(v['A'])}·{six(v['logp'])}"
 
-WRITTEN_TERMS = {clipped_term: _clipped, capped_term: _capped, gated_term: _gated, gamma_term: _weighed}
+def _let_go_of(v, o):
+    ratio, r = ('r', six(v['r'])) if o.get('delta') is None else ('min(r, δ)', f"min({six(v['r'])}, {six(o['delta'])})")
+    held = not (v.get('clip_low') or v.get('clip_high'))
+    stays = 'D ≤ δ_D or back towards the sampler' if held else 'D > δ_D, away from the sampler'
+    return f'−[{stays}]·{ratio}·A', f"−{int(held)}·{r}·{six(v['A'])}"
+
+WRITTEN_TERMS = {tv_term: _let_go_of, kl_term: _let_go_of,clipped_term: _clipped, capped_term: _capped, gated_term: _gated, gamma_term: _weighed}
 
 def policy_formula(v:dict, # The numbers of a token: r, A, logp
                    options:dict # Of `grpo_loss`

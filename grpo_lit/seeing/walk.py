@@ -1,4 +1,4 @@
-"""A step, a group, a completion, as what a notebook and a terminal show; the same question at two steps; the policy beside the reference
+"""A step, a group, a completion, as what a notebook and a terminal show
 
 Docs: https://grpo-lit.github.io/grpo-lit/6_seeing/walk.html.md"""
 
@@ -6,8 +6,7 @@ Docs: https://grpo-lit.github.io/grpo-lit/6_seeing/walk.html.md"""
 
 # %% auto #0
 __all__ = ['NOTED', 'four_figures', 'rows_of_group', 'check_row', 'completion_line', 'spread_line', 'StepView', 'GroupView',
-           'kept_tokens', 'known_values', 'token_note', 'TokensView', 'asked_at', 'same_prompt', 'BesideSteps',
-           'BesideReference']
+           'kept_tokens', 'known_values', 'token_note', 'TokensView']
 
 # %% ../../nbs/6_seeing/03b_walk.ipynb #34e0611b
 import math
@@ -21,7 +20,7 @@ from ..scoring import score_completions
 from ..tensors import in_line, patch, question_text, visible
 from ..run.sparks import BLOCKS
 from .readings import Reading, readings
-from .shades import Shown, distance, legend, as_digits, plain_table, reach_of, safe_line, seen, seen_table, shade
+from .shades import Shown, as_digits, distance, legend, plain_table, reach_of, safe_line, seen, seen_table, shade
 from .shades import shaded_text, token_kind
 
 # %% ../../nbs/6_seeing/03b_walk.ipynb #1d0e2db8
@@ -188,67 +187,3 @@ def _repr_html_(self:TokensView):
     marks = {m for t in tokens for m in t.mark.split()}
     below = f'<p><small>{self.missing()}</small></p>' if self.missing() else legend(self.color, self.reach, marks)
     return seen(shaded_text(tokens, self.at or 0), below)
-
-# %% ../../nbs/6_seeing/03b_walk.ipynb #29d597b8
-def asked_at(readings, prompt) -> list: # (step, i)
-    "Where a question was asked"
-    def of(step):
-        return [(step, i) for i, p in enumerate(readings.at(step).prompts) if p == prompt]
-    return [place for step in readings.steps for place in of(step)]
-
-def same_prompt(readings, reading, i:int, step:int) -> int: # Number of the prompt at the other step
-    "The prompt's place at another step; raises `ValueError` if it was not asked there"
-    prompt = reading.prompts[i]
-    there = [k for s, k in asked_at(readings, prompt) if s == step]
-    if there: return there[0]
-    steps = sorted({s for s, _ in asked_at(readings, prompt)})
-    known = ', '.join(map(str, steps[:12]))+(' ...' if steps[12:] else '')
-    raise ValueError(f'this question was not asked at step {step}; it was at {known}')
-
-class BesideSteps:
-    "A question at two steps"
-    def __init__(self, first:GroupView, second:GroupView): self.views = first, second
-
-    def rows(self) -> list: # Dicts
-        "What became of the group"
-        lines = [dict(step=v.reading.step) | spread_line(v.reading, v.i) for v in self.views]
-        return [{n: x for n, x in line.items() if n != 'prompt'} for line in lines]
-
-    def __repr__(self): return '\n\n'.join([plain_table(self.rows()), *map(repr, self.views)])
-    def _repr_html_(self):
-        halves = ''.join(f'<div style="flex:1 1 24em;min-width:0">{v._repr_html_()}</div>' for v in self.views)
-        return seen(seen_table(self.rows(), left=('dead',)), f'<div style="display:flex;flex-wrap:wrap;gap:1em">{halves}</div>')
-
-# %% ../../nbs/6_seeing/03b_walk.ipynb #cdf44fc3
-class BesideReference:
-    "A completion under the policy and under the reference"
-    def __init__(self, reading, row:int):
-        if reading.ref_logps is None or reading.new_logps is None:
-            raise ValueError('the log-probs of the reference were not kept: a run has them with beta above 0 and log_tokens')
-        check_row(reading, row)
-        self.reading, self.row = reading, row
-        self.gap = (reading.new_logps-reading.ref_logps)[row]
-
-    def rows(self, most:int=12) -> list: # Dicts, the largest differences first
-        "Tokens whose log-prob has moved furthest"
-        tokens, mask = kept_tokens(self.reading, self.row), self.reading.mask[self.row]
-        order = self.gap.nan_to_num().abs().argsort(descending=True).tolist()
-        some = [t for t in order if t < len(tokens) and mask[t]][:most]
-        def line(t):
-            policy, ref = (x[self.row,t].item() for x in (self.reading.new_logps, self.reading.ref_logps))
-            return dict(token=tokens[t], at=t, policy=policy, reference=ref, difference=policy-ref)
-        return [line(t) for t in some]
-
-    def tokens(self) -> list: # Of `Shown`
-        "More likely than at home, or less"
-        reach, mask = reach_of('ratio', self.gap.exp()), self.reading.mask[self.row]
-        def shown(t, text):
-            if not mask[t]: return Shown(text, mark='other')
-            d = self.gap[t].item()
-            return Shown(text, shade('ratio', math.exp(min(d, 700.)), reach), f'log-prob {as_digits(d)} from the reference')
-        return [shown(*o) for o in enumerate(kept_tokens(self.reading, self.row))]
-
-    def __repr__(self): return f'step {self.reading.step}, completion {self.row}, policy beside reference\n{plain_table(self.rows())}'
-    def _repr_html_(self):
-        reach = reach_of('ratio', self.gap.exp())
-        return seen(shaded_text(self.tokens()), legend('ratio', reach), seen_table(self.rows()))
