@@ -35,13 +35,15 @@ thread.start()''', # 2
     if m['step'] == 3: raise KeyError('<i>mine</i>')
 _ = make('third', 5, [breaks]).train()'''] # 5
 
+TALL = dict(width=1280, height=3600) # JupyterLab leaves out the cells that are not seen
+
 def outputs(page, cell):
-    "The texts of a cell's outputs"
-    return page.evaluate(f"[...document.querySelectorAll('.jp-Notebook .jp-Cell')[{cell}].querySelectorAll('.jp-OutputArea-child')].map(e => e.innerText)")
+    "The texts of a cell's outputs; a cell that is far below the window is not in the page"
+    return page.evaluate(f"[...document.querySelectorAll('.jp-Notebook .jp-Cell')[{cell}]?.querySelectorAll('.jp-OutputArea-child') ?? []].map(e => e.innerText)")
 
 def images(page, cell):
     "Widths of the pictures of a cell, as they were decoded"
-    return page.evaluate(f"[...document.querySelectorAll('.jp-Notebook .jp-Cell')[{cell}].querySelectorAll('img')].map(e => e.naturalWidth)")
+    return page.evaluate(f"[...document.querySelectorAll('.jp-Notebook .jp-Cell')[{cell}]?.querySelectorAll('img') ?? []].map(e => e.naturalWidth)")
 
 def start_all(page):
     "Run all cells; returns at once"
@@ -52,7 +54,8 @@ def until(page, what, seconds=120):
     while time.monotonic() < end:
         if what(): return
         page.wait_for_timeout(200)
-    raise AssertionError('it did not come')
+    picture(page, 'missing')
+    raise AssertionError('it did not come: '+page.inner_text('.jp-Notebook')[-2000:])
 
 def picture(page, name):
     if where := os.environ.get('GRPO_LIT_SHOTS'): page.screenshot(path=f'{where}/{name}.png')
@@ -60,7 +63,7 @@ def picture(page, name):
 def all_in(folder, dark=False):
     "Run the notebook cell by cell, looking while it trains"
     lab.write_notebook(folder/'live.ipynb', *CELLS)
-    with lab.server(folder) as address, lab.chromium(color_scheme='dark' if dark else 'light') as page:
+    with lab.server(folder) as address, lab.chromium(viewport=TALL, color_scheme='dark' if dark else 'light') as page:
         lab.open_notebook(page, address, 'live.ipynb')
         start_all(page)
         until(page, lambda: any('step 5/12' in t for t in outputs(page, 1)))
@@ -95,7 +98,7 @@ def test_live(tmp_path):
     cells = json.loads(saved)
     for c in cells['cells']: c['metadata'].pop('trusted', None)
     (there/'untrusted.ipynb').write_text(json.dumps(cells))
-    with lab.server(there) as address, lab.chromium(color_scheme='dark') as page: # who has not run it does not trust it
+    with lab.server(there) as address, lab.chromium(viewport=TALL, color_scheme='dark') as page: # who has not run it does not trust it
         lab.open_notebook(page, address, 'untrusted.ipynb')
         until(page, lambda: len(images(page, 1)) >= 8)
         assert set(images(page, 1)) == {168} and 'step 12/12' in outputs(page, 1)[0] and 'a step:' in outputs(page, 1)[0]
