@@ -79,7 +79,7 @@ def test_a_tighter_clip_frees_tokens_and_says_how_many(look, first):
     assert change.counts()['tokens'] == first.mask.sum() and 'epsilon=0.01' in repr(change)
 
 def test_another_advantage_and_another_reward(look, first):
-    turned = look.rules(1, row=1, advantage=-first.rows[1]['advantage'], beta=0.)
+    turned = look.rules(1, row=1, advantage=-first.rows[1]['advantage'], base=dict(beta=0.))
     assert turned.moved[1].any() and not turned.moved[[0, 2, 3]].any()
     raised = look.rules(1, row=1, reward=1., beta=0.) # three of four are right now
     assert raised.moved[3].any() and look.token(1, 2, step=1, reward=1.).values['A'] > 0

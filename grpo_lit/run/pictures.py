@@ -100,10 +100,11 @@ def panels(n:int=1, # Pictures side by side
     return list(axes.flat[:n])
 
 # %% ../../nbs/5_run/57_pictures.ipynb #23d063ae
-def name_lines(ax):
+def name_lines(ax): # The legend
     "A legend, in the picture or beside it"
-    many = len(ax.get_legend_handles_labels()[1]) > len(PALETTE)
-    ax.legend(**dict(loc='center left', bbox_to_anchor=(1, .5)) if many else {})
+    lines, names = ax.get_legend_handles_labels()
+    if len(names) <= len(PALETTE): return ax.legend()
+    with in_style(): return ax.figure.legend(lines, names, loc='outside right center')
 
 # %% ../../nbs/5_run/57_pictures.ipynb #e2ff36af
 def curves(lines:dict, # Name -> values

@@ -149,7 +149,7 @@ class RichScreen:
     def open(self, figures:Figures):
         from rich.console import Console
         from rich.live import Live
-        console = Console(file=self.stream, highlight=False, markup=False, emoji=False)
+        console = Console(file=self.stream, highlight=False, markup=False, emoji=False, force_jupyter=False)
         self.live = Live(console=console, auto_refresh=False, vertical_overflow='crop')
         RichScreen.is_open = True
         self.live.start()
@@ -175,7 +175,7 @@ def can_draw(stream) -> bool:
     "Is there a terminal that can go back up, with room, and `rich`?"
     if RichScreen.is_open or find_spec('rich') is None or shutil.get_terminal_size().columns < 40: return False
     from rich.console import Console
-    return printable('█▁■', stream) == '█▁■' and not Console(file=stream).is_dumb_terminal
+    return printable('█▁■', stream) == '█▁■' and not Console(file=stream, force_jupyter=False).is_dumb_terminal
 
 def screen_for(stream): # A screen
     "What suits a stream"

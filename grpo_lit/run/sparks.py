@@ -6,8 +6,8 @@ Docs: https://grpo-lit.github.io/grpo-lit/5_run/sparks.html.md"""
 
 # %% auto #0
 __all__ = ['LINE', 'EVENT', 'FAINT', 'WIDTH', 'HEIGHT', 'EDGE', 'PHASE_COLORS', 'BLOCKS', 'scale_of', 'places', 'outline',
-           'band_svg', 'line_svg', 'events_svg', 'ends_svg', 'spark_svg', 'as_image', 'words_for', 'spark', 'sparks',
-           'seconds_text', 'strip', 'events_html', 'shortened', 'curve_line']
+           'band_svg', 'line_svg', 'events_svg', 'unsigned_zero', 'ends_svg', 'spark_svg', 'as_image', 'words_for',
+           'spark', 'sparks', 'seconds_text', 'strip', 'events_html', 'shortened', 'curve_line']
 
 # %% ../../nbs/5_run/48c_sparks.ipynb #a2cd25b9
 import html, math
@@ -55,9 +55,11 @@ def events_svg(events:list, first:float, last:float, x) -> str:
     shown = [x(e.get('step', 0)) for e in events if first <= e.get('step', 0) <= last]
     return ''.join(f'<path d="M{a:.1f} 0V{HEIGHT}" stroke="{EVENT}" stroke-dasharray="3 2"/>' for a in shown)
 
+def unsigned_zero(text:str) -> str: return text if text.strip('-0.%') else text.lstrip('-')
+
 def ends_svg(points, form) -> str:
     "The ends of the vertical scale"
-    low, high = (format(v, form) for v in scale_of(points))
+    low, high = (unsigned_zero(format(v, form)) for v in scale_of(points))
     common = f'x="{WIDTH-1}" text-anchor="end" font-size="9" font-family="sans-serif" fill="{FAINT}"'
     return f'<text {common} y="9">{high}</text><text {common} y="{HEIGHT-2}">{low}</text>'
 

@@ -128,6 +128,8 @@ def read_tokens(path:Path) -> tuple: # Name -> a list, or a tensor (B, T) of fig
     try:
         table = pq.ParquetFile(path).read()
         about = json.loads(table.schema.metadata[b'grpo_lit'])
+        if not (len(table) and {'row', 'tokens', 'mask'} <= set(table.column_names) and about['options'] and about['kept']['lengths']):
+            raise ValueError('it has no rows')
         found = {name: table.column(name) for name in table.column_names}
         numbers = [name for name in found if pa.types.is_list(found[name].type) and name != 'tokens']
         fills = {name: 0 if pa.types.is_integer(found[name].type.value_type) else torch.nan for name in numbers}

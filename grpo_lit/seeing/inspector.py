@@ -93,12 +93,14 @@ def token(self:Inspector, row:int|None=None, # Of the step; None: where it stand
 # %% ../../nbs/6_seeing/03f_inspector.ipynb #7846586a
 @patch
 def rules(self:Inspector, step:int|None=None, row:int|None=None, # The completion whose advantage or reward is changed
-          advantage:float|None=None, reward:float|None=None, **changes): # Options of `grpo_loss`
+          advantage:float|None=None, reward:float|None=None,
+          base:dict|None=None, # What it is compared with, as changes too; None: the run's own rule
+          **changes): # Options of `grpo_loss`
     "The step's tokens under another rule"
     reading = self.at(step)
     row = self.row if row is None else row
     check_row(reading, row)
-    return RuleChange(reading, changes | row_changes(reading, row, advantage, reward))
+    return RuleChange(reading, changes | row_changes(reading, row, advantage, reward), base)
 
 @patch
 def rule_counts(self:Inspector, **changes) -> list: # Dicts

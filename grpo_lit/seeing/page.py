@@ -15,9 +15,9 @@ from .. import __version__
 from ..tensors import in_line, visible
 from ..run.files import write_whole
 from ..run.signals import say
-from .gathering import about_run, curves_of, events_of, run_path
+from .gathering import about_run, page_curves, events_of, run_path
 from .readings import readings
-from .shortening import fitted, steps_of
+from .shortening import page_data, page_steps
 
 # %% ../../nbs/6_seeing/02e_page.ipynb #d58b4fcc
 def asset(name:str) -> str:
@@ -45,11 +45,11 @@ def page_html(run_or_rollouts, # A run directory (path, `Run`, trainer), one or 
     "A run as a page"
     path = run_path(run_or_rollouts)
     title = visible(title or (f'Run {path.name}' if path else 'Completions'))
-    steps, about = steps_of(readings(run_or_rollouts, **options))
-    about |= dict(curves=curves_of(path, steps), events=events_of(path), facts=about_run(path), made=f'Made by grpo_lit {__version__}.')
+    steps, about = page_steps(readings(run_or_rollouts, **options))
+    about |= dict(curves=page_curves(path, steps), events=events_of(path), facts=about_run(path), made=f'Made by grpo_lit {__version__}.')
     room = max_bytes-len(shell(title, '', '').encode())-1000
     about_line = in_line(summary(steps, about), 300)
-    return shell(title, about_line, fitted(steps, about, room))
+    return shell(title, about_line, page_data(steps, about, room))
 
 def summary(steps:list, about:dict) -> str:
     "What the page is about, in a line"

@@ -99,8 +99,9 @@ class OfRun:
         return with_figures(reading, kept, about)
 
     def without_figures(self, step, why):
-        rows, trouble = self.texts(step)
-        if rows is None: raise ValueError(trouble)
+        sampled = [s for s in map(step_of, self.record.rollout_files()) if s <= step] # it used the newest of these
+        rows, trouble = self.texts(max(sampled, default=step))
+        if rows is None: raise ValueError(f'{trouble}; {why}')
         G, options = max(map(rows['group'].count, set(rows['group']))), self.advantage_options()
         judge = judge_of_run(rows, slice(None), G, options)
         return replace(text_reading(step, list(rows), 0, G, advantage_options=options, judge=judge), note=why)
@@ -122,6 +123,7 @@ class OfRollouts:
         self.several, self.figures, self.skip_truncated = several, figures, mask_truncated_completions
         self.pieces = tokenizer if isinstance(tokenizer, Pieces) or tokenizer is None else Pieces(tokenizer)
         self.of_advantages = {name: options.pop(name, usual) for name, usual in OF_ADVANTAGES.items()}
+        self.first = options.pop('first', True) # See `Reading`
         self.options = GRPOConfig().loss_options() | options
 
     @property
@@ -135,7 +137,7 @@ class OfRollouts:
         reading = text_reading(step, rows, 0, ro.num_generations, advantage_options=options, judge=judge_of_rollouts(ro, options))
         beta = 0. if ro.ref_logps is None else GRPOConfig.beta
         note = '' if self.pieces else 'give tokenizer= to see the texts of tokens'
-        return replace(reading, options=dict(beta=beta) | self.options, note=note, **self.known(ro))
+        return replace(reading, options=dict(beta=beta) | self.options, first=self.first, note=note, **self.known(ro))
 
     def known(self, ro) -> dict: # Of the fields of a reading
         mask = trained_mask(ro, self.skip_truncated).cpu()

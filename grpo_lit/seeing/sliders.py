@@ -50,8 +50,9 @@ def rule_controls(options:dict # Of the run
                  ) -> dict: # Name -> widget
     "What can be changed; they begin where the run was"
     high = options.get('epsilon_high')
-    return dict(epsilon=_slider('epsilon', 0, 1, .01, options['epsilon']),
-                epsilon_high=_slider('ε high', 0, 10, .01, options['epsilon'] if high is None else high),
+    top = options['epsilon'] if high is None else high
+    return dict(epsilon=_slider('epsilon', 0, max(1., options['epsilon']), .01, options['epsilon']),
+                epsilon_high=_slider('ε high', 0, max(10., top), .01, top),
                 alike=W.Checkbox(value=high is None, description='upper as lower (cispo: 5)', indent=False, layout=NARROW),
                 beta=_slider('beta', 0, max(1., options['beta']), .001, options['beta']),
                 loss_type=_choice('loss', LOSSES, options['loss_type']),
@@ -103,6 +104,7 @@ def to_step(self:Sliders):
     "The controls follow the step"
     look = self.inspector
     reading = look.at()
+    if list(self.step.options) != look.steps: self.set(self.step, options=look.steps, value=look.step) # a run that goes on
     def named(i):
         dead = reading.dead(i)
         return in_line(question_text(reading.prompts[i]), 60)+(f'  [dead: {dead}]' if dead else '')

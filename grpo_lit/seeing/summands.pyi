@@ -11,7 +11,7 @@ import torch
 
 from ..loss import LOSSES, grpo_loss
 
-from ..terms import capped_term, clipped_term, gamma_term, gated_term
+from ..terms import capped_term, clipped_term, gamma_term, gated_term, kl_term, tv_term
 
 from ..tensors import patch
 
@@ -36,7 +36,7 @@ def six(value) -> str:
     """Six digits, in brackets where there is a sign in front"""
     ...
 
-WRITTEN_TERMS = {clipped_term: _clipped, capped_term: _capped, gated_term: _gated, gamma_term: _weighed}
+WRITTEN_TERMS = {tv_term: _let_go_of, kl_term: _let_go_of, clipped_term: _clipped, capped_term: _capped, gated_term: _gated, gamma_term: _weighed}
 
 def policy_formula(v: dict, options: dict) -> tuple:
     """The term that the advantage is in"""
