@@ -80,6 +80,8 @@ def all_in(folder, dark=False):
         assert len(outputs(page, 2)) == 1
         until(page, lambda: any('failed: KeyError' in t for t in outputs(page, 5)))
         assert 'step 12/12' in outputs(page, 4)[0]
+        until(page, lambda: any('Cell In' in t for t in outputs(page, 5)))
+        page.wait_for_timeout(3000)                         # what is asked for while an error is on its way is left out
         start_all(page)                                     # once more: displays of their own
         until(page, lambda: any('running' in t for t in outputs(page, 1)))
         until(page, lambda: any('done' in t for t in outputs(page, 1)))
