@@ -97,7 +97,7 @@ print(rescore(kept, length_reward, scale_rewards='none'))
 train_from_rollouts('tiny', 'runs/x', args)
 
 names: list = [R.as_numbers, R.answer_parts, R.extract_choice, R.choice_reward, R.word_f1, R.word_match('f1')]
-names += [R.passed_tests_reward, R.program_reward(partial=True), R.unit_tests(n_mutants=3)]
+names += [R.passed_tests_reward, R.program_reward(partial=True), R.unit_tests(n_mutants=3), R.marginal_tests(price=.02)]
 names += [R.countdown_reward, R.knights_reward, R.gym_reward, R.tag_format('think', 'answer'), R.tag_count('think')]
 names += [R.cosine_length(accuracy_reward, 256), R.group_length(accuracy_reward), R.soft_overlong(256, 64)]
 names += [R.repetition(), R.one_script('Latin'), R.model_reward('name'), R.pairwise_judge('name', concurrency=4)]
