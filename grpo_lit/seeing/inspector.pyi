@@ -67,7 +67,7 @@ class Inspector:
         """One token's way into the loss, under the run's rule or another"""
         ...
 
-    def rules(self, step: int | None=None, row: int | None=None, advantage: float | None=None, reward: float | None=None, **changes):
+    def rules(self, step: int | None=None, row: int | None=None, advantage: float | None=None, reward: float | None=None, base: dict | None=None, **changes):
         """The step's tokens under another rule"""
         ...
 

@@ -8,7 +8,7 @@ Docs: https://grpo-lit.github.io/grpo-lit/6_seeing/owner.html.md"""
 __all__ = ['Message', 'Worker', 'Owner', 'said', 'is_unsaved', 'BrokenOff', 'break_off', 'leave_all']
 
 # %% ../../nbs/6_seeing/06b_owner.ipynb #8cc3d4f3
-import ctypes, math, os, threading, time, weakref
+import contextlib, ctypes, math, os, threading, time, weakref
 from concurrent.futures import Future
 from ..run.callbacks import training_ends
 from ..run.ending import newest_saved, save_broken, settle, sum_up
@@ -177,6 +177,12 @@ def leave(self:Owner):
             if is_unsaved(self.trainer): say(f'the process ends after step {self.trainer.state.step}: saved {self.trainer.save_checkpoint()}')
     except Exception as e: log.warning('the run could not be saved: %s', said(e))
     if thread: break_off(thread)
+    self.become('stopped') # also where a reward has swallowed the exception, and the step came to its end
+
+@patch
+def work(self:Owner):
+    "The thread, which may be broken off anywhere"
+    with contextlib.suppress(BrokenOff): Worker.work(self)
 
 @patch
 def is_watched(self:Owner):
