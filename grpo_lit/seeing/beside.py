@@ -40,14 +40,16 @@ class BesideSteps:
     def __repr__(self): return '\n\n'.join([plain_table(self.rows()), *map(repr, self.views)])
     def _repr_html_(self):
         halves = ''.join(f'<div style="flex:1 1 24em;min-width:0">{v._repr_html_()}</div>' for v in self.views)
-        return seen(seen_table(self.rows(), left=('dead',)), f'<div style="display:flex;flex-wrap:wrap;gap:1em">{halves}</div>')
+        both = f'<div style="display:flex;flex-wrap:wrap;gap:1em">{halves}</div>'
+        return seen(seen_table(self.rows(), left=('dead',)), both)
 
 # %% ../../nbs/6_seeing/03ba_beside.ipynb #ef41ada1
 class BesideReference:
     "A completion under the policy and under the reference"
     def __init__(self, reading, row:int):
         if reading.ref_logps is None or reading.new_logps is None:
-            raise ValueError('the log-probs of the reference were not kept: a run has them with beta above 0 and log_tokens')
+            raise ValueError('the log-probs of the reference were not kept: '
+                             'a run has them with beta above 0 and log_tokens')
         check_row(reading, row)
         self.reading, self.row = reading, row
         self.gap = (reading.new_logps-reading.ref_logps)[row]
@@ -68,10 +70,14 @@ class BesideReference:
         def shown(t, text):
             if not mask[t]: return Shown(text, mark='other')
             d = self.gap[t].item()
-            return Shown(text, shade('ratio', math.exp(min(d, 700.)), reach), f'log-prob {as_digits(d)} from the reference')
+            color = shade('ratio', math.exp(min(d, 700.)), reach)
+            return Shown(text, color, f'log-prob {as_digits(d)} from the reference')
         return [shown(*o) for o in enumerate(kept_tokens(self.reading, self.row))]
 
-    def __repr__(self): return f'step {self.reading.step}, completion {self.row}, policy beside reference\n{plain_table(self.rows())}'
+    def __repr__(self):
+        place = f'step {self.reading.step}, completion {self.row}'
+        return f'{place}, policy beside reference\n{plain_table(self.rows())}'
+
     def _repr_html_(self):
         reach = reach_of('ratio', self.gap.exp())
         return seen(shaded_text(self.tokens()), legend('ratio', reach), seen_table(self.rows()))

@@ -62,7 +62,10 @@ class Hits:
     def by_step(self) -> list: # Dicts
         "How many completions have it, step by step"
         n = Counter(step for step, _ in {(h['step'], h['row']) for h in self.found})
-        return [dict(step=step, completions=n[step], of=size, share=n[step]/size if size else None) for step, size in self.sizes.items()]
+        def line(step, size):
+            share = n[step]/size if size else None
+            return dict(step=step, completions=n[step], of=size, share=share)
+        return [line(*o) for o in self.sizes.items()]
 
     def rows(self, most:int=20) -> list: # Dicts
         "The first hits"
@@ -70,8 +73,10 @@ class Hits:
         return [line(h) for h in self.found[:most]]
 
     def title(self) -> str:
-        n, steps = len({(h['step'], h['row']) for h in self.found}), len({h['step'] for h in self.found})
-        return f'{in_line(self.text, 60)!r}: {n} completions of {sum(self.sizes.values())}, in {steps} of {len(self.sizes)} steps'
+        n = len({(h['step'], h['row']) for h in self.found})
+        steps, all_rows = len({h['step'] for h in self.found}), sum(self.sizes.values())
+        what = repr(in_line(self.text, 60))
+        return f'{what}: {n} completions of {all_rows}, in {steps} of {len(self.sizes)} steps'
 
 # %% ../../nbs/6_seeing/03e_hits.ipynb #0deb0354
 def share_curve(rows:list) -> str:
@@ -81,7 +86,8 @@ def share_curve(rows:list) -> str:
 @patch
 def __repr__(self:Hits):
     more = [f'… {len(self)-20} more'] if len(self) > 20 else []
-    return '\n'.join([self.title(), 'by step: '+share_curve(self.by_step()), plain_table(self.rows(), 80, left=('text',)), *more]).strip()
+    curve, table = share_curve(self.by_step()), plain_table(self.rows(), 80, left=('text',))
+    return '\n'.join([self.title(), f'by step: {curve}', table, *more]).strip()
 
 @patch
 def _repr_html_(self:Hits):
@@ -111,10 +117,11 @@ class Crossings:
             self.counts[sides] += 1
             if sides[0] == sides[1]: continue
             crossed += 1
-            self.moved.append(dict(step=old.step, row=b, text=was['text'], old_reward=was['reward'], new_reward=now['reward'],
-                                   old_side=sides[0], new_side=sides[1]))
+            self.moved.append(dict(step=old.step, row=b, text=was['text'], old_reward=was['reward'],
+                                   new_reward=now['reward'], old_side=sides[0], new_side=sides[1]))
         dead = [sum(bool(r.dead(i)) for i in range(len(r.prompts))) for r in (old, new)]
-        self.lines.append(dict(step=old.step, completions=len(old.rows), crossed=crossed, dead_before=dead[0], dead_after=dead[1]))
+        self.lines.append(dict(step=old.step, completions=len(old.rows), crossed=crossed,
+                               dead_before=dead[0], dead_after=dead[1]))
 
     def __len__(self): return len(self.moved)
 
@@ -130,11 +137,14 @@ class Crossings:
 
     def rows(self, most:int=12) -> list: # Dicts
         "Some of the completions that change sides"
-        def line(m): return dict(completion=m['text'], step=m['step'], row=m['row'], old=m['old_reward'], new=m['new_reward'],
-                                 was=m['old_side'], **{'is': m['new_side']})
+        def line(m):
+            found = dict(completion=m['text'], step=m['step'], row=m['row'])
+            found |= dict(old=m['old_reward'], new=m['new_reward'])
+            return found | {'was': m['old_side'], 'is': m['new_side']}
         return [line(m) for m in self.moved[:most]]
 
     def __repr__(self): return '\n'.join([self.title(), plain_table(self.sides()), plain_table(self.rows())]).strip()
     def _repr_html_(self):
         steps = f'<details><summary>by step</summary>{seen_table(self.lines)}</details>'
-        return seen(f'<p><b>{html.escape(self.title())}</b></p>', seen_table(self.sides()), seen_table(self.rows()), steps)
+        head = f'<p><b>{html.escape(self.title())}</b></p>'
+        return seen(head, seen_table(self.sides()), seen_table(self.rows()), steps)

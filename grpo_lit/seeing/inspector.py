@@ -15,9 +15,8 @@ from ..rewards.calls import reward_name
 from ..tensors import no_such, patch
 from .beside import BesideReference, BesideSteps, same_prompt
 from .hits import Crossings, Hits
-from .readings import Readings, readings
+from .readings import readings
 from .rules import RuleChange
-from .shades import plain_table, seen, seen_table
 from .summands import TokenSum
 from .walk import GroupView, StepView, TokensView, check_row, known_values, rows_of_group
 
@@ -37,7 +36,7 @@ def row_changes(reading, row:int, advantage:float|None=None, reward:float|None=N
 class Inspector:
     "A run, to be asked"
     def __init__(self, run_or_rollouts, **options): # As `readings` takes them
-        self.readings = run_or_rollouts if isinstance(run_or_rollouts, Readings) else readings(run_or_rollouts, **options)
+        self.readings = readings(run_or_rollouts, **options)
         if not self.steps: raise ValueError('there is nothing to inspect: no step has been recorded')
         self.source, self.step, self.row, self.t = run_or_rollouts, self.steps[-1], 0, 0
         self._kept, self._panel = {}, None # Step -> reading and its values
@@ -48,7 +47,8 @@ class Inspector:
     def at(self, step:int|None=None): # A `Reading`; None: where it stands
         step = self.step if step is None else step
         if step not in self.steps:
-            raise ValueError(f'no step {step} was recorded; there are {self.steps[0]} to {self.steps[-1]}, {len(self.steps)} of them')
+            known = f'{self.steps[0]} to {self.steps[-1]}, {len(self.steps)} of them'
+            raise ValueError(f'no step {step} was recorded; there are {known}')
         return self._known(step)[0]
 
     def _known(self, step):
@@ -62,7 +62,8 @@ class Inspector:
     def group(self) -> int: return self.row//self.at().num_generations
 
     def __repr__(self):
-        return f'{len(self.steps)} steps ({self.steps[0]} to {self.steps[-1]}), {len(self.at().rows)} completions at step {self.step}'
+        steps, rows = self.steps, len(self.at().rows)
+        return f'{len(steps)} steps ({steps[0]} to {steps[-1]}), {rows} completions at step {self.step}'
 
 # %% ../../nbs/6_seeing/03f_inspector.ipynb #25f14c5f
 @patch
@@ -75,14 +76,16 @@ def show(self:Inspector, step:int|None=None, # None: where it stands
     if group is None and completion is None: return StepView(reading)
     numbers = rows_of_group(reading, self.group if group is None else group)
     if completion is None: return GroupView(reading, numbers[0]//len(numbers))
-    if not 0 <= completion < len(numbers): raise ValueError(f'a group has the completions 0 to {len(numbers)-1}, and no {completion}')
+    if not 0 <= completion < len(numbers):
+        raise ValueError(f'a group has the completions 0 to {len(numbers)-1}, and no {completion}')
     return TokensView(reading, numbers[completion], color, values=self._known(reading.step)[1])
 
 # %% ../../nbs/6_seeing/03f_inspector.ipynb #9ba98289
 @patch
 def token(self:Inspector, row:int|None=None, # Of the step; None: where it stands
           t:int|None=None, # From 0
-          step:int|None=None, advantage:float|None=None, reward:float|None=None, # Of this completion, instead of its own
+          step:int|None=None,
+          advantage:float|None=None, reward:float|None=None, # Of this completion, instead of its own
           **changes): # Options of `grpo_loss`
     "One token's way into the loss, under the run's rule or another"
     reading = self.at(step)
@@ -132,7 +135,9 @@ def beside(self:Inspector, what, # A step, or "reference"
     "The same question at another step, or a completion under policy and reference"
     reading = self.at(step)
     if what == 'reference': return BesideReference(reading, self.row if row is None else row)
-    if not isinstance(what, int): raise ValueError(no_such('thing to look at beside', what, ['reference', *map(str, self.steps)]))
+    if not isinstance(what, int):
+        known = ['reference', *map(str, self.steps)]
+        raise ValueError(no_such('thing to look at beside', what, known))
     i, there = self.group if group is None else group, self.at(what)
     return BesideSteps(GroupView(reading, i), GroupView(there, same_prompt(self.readings, reading, i, what)))
 

@@ -10,7 +10,8 @@ __all__ = ['FATES', 'fates', 'RuleChange', 'changes_told', 'moved_text', 'most_m
 # %% ../../nbs/6_seeing/03d_rules.ipynb #e9ad3c12
 import torch
 from ..tensors import patch
-from .shades import Shown, as_digits, legend, plain_table, reach_of, safe_line, seen, seen_table, shade, shaded_text
+from .shades import Shown, as_digits, legend, plain_table, reach_of
+from .shades import safe_line, seen, seen_table, shade, shaded_text
 from .walk import kept_tokens
 
 # %% ../../nbs/6_seeing/03d_rules.ipynb #8006b969
@@ -106,5 +107,6 @@ def most_moved(change:RuleChange, most:int=3) -> list: # Rows
 @patch
 def _repr_html_(self:RuleChange):
     rows = [f'<p>completion {b}</p>{moved_text(self, b)}' for b in most_moved(self)]
-    head = f'<p><b>step {self.reading.step}: {safe_line(changes_told(self.changes), 200)}</b></p><p>{self.fate_words()}</p>'
-    return seen(head, seen_table(self.rows()), *rows)
+    what = safe_line(changes_told(self.changes), 200)
+    head = f'<p><b>step {self.reading.step}: {what}</b></p>'
+    return seen(head, f'<p>{self.fate_words()}</p>', seen_table(self.rows()), *rows)

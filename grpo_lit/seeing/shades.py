@@ -17,7 +17,8 @@ import torch
 from ..tensors import in_line, no_such, visible
 
 # %% ../../nbs/6_seeing/03_shades.ipynb #f997eb06
-BLUE_INK, ORANGE_INK, SKY_INK = '0,114,178', '230,159,0', '86,180,233' # Okabe and Ito's colours, which everybody can tell apart
+# The colours of Okabe and Ito, which everybody can tell apart
+BLUE_INK, ORANGE_INK, SKY_INK = '0,114,178', '230,159,0', '86,180,233'
 VERMILLION_INK, GREEN_INK, PURPLE_INK = '213,94,0', '0,158,115', '204,121,167'
 
 class TokenKind(NamedTuple):
@@ -112,12 +113,15 @@ TOKEN_MARKS = { # Class -> (style, meaning)
 
 # %% ../../nbs/6_seeing/03_shades.ipynb #9108c3f8
 STYLE = ''.join(f'.seen .{name}{{{style}}}' for name, (style, _) in TOKEN_MARKS.items()) + (
-    '.seen{line-height:1.9;max-width:72em}.seen .text{white-space:pre-wrap;overflow-wrap:anywhere;max-height:26em;overflow:auto;'
+    '.seen{line-height:1.9;max-width:72em}'
+    '.seen .text{white-space:pre-wrap;overflow-wrap:anywhere;max-height:26em;overflow:auto;'
     'font-family:ui-monospace,monospace;unicode-bidi:isolate;direction:ltr}'
     '.seen [tabindex]{position:relative;border-radius:3px;padding:1px 0}'
-    '.seen .text [tabindex]:focus::after{content:attr(title);position:absolute;left:0;top:1.7em;z-index:9;white-space:pre;'
+    '.seen .text [tabindex]:focus::after{content:attr(title);'
+    'position:absolute;left:0;top:1.7em;z-index:9;white-space:pre;'
     'background:#222;color:#fff;padding:3px 8px;border-radius:4px;font-size:12px;line-height:1.5;pointer-events:none}'
-    '.seen table{border-collapse:collapse;margin:.4em 0}.seen td,.seen th{padding:1px 9px;text-align:right;vertical-align:top}'
+    '.seen table{border-collapse:collapse;margin:.4em 0}'
+    '.seen td,.seen th{padding:1px 9px;text-align:right;vertical-align:top}'
     '.seen .left{text-align:left}.seen tr.here{background:rgba(86,180,233,.22)}.seen p{margin:.4em 0}'
     '.seen .wide{overflow-x:auto}.seen small{opacity:.75}')
 

@@ -30,21 +30,24 @@ def answered(f, *args) -> str: # HTML
 NARROW = W.Layout(width='16em')
 
 def _slider(name, low, high, step, value, form='.3f'):
-    return W.FloatSlider(value=value, min=low, max=high, step=step, description=name, readout_format=form, continuous_update=False,
-                         layout=W.Layout(width='22em'))
+    return W.FloatSlider(value=value, min=low, max=high, step=step, description=name, readout_format=form,
+                         continuous_update=False, layout=W.Layout(width='22em'))
 
-def _choice(name, options, value): return W.Dropdown(options=list(options), value=value, description=name, layout=NARROW)
+def _choice(name, options, value):
+    return W.Dropdown(options=list(options), value=value, description=name, layout=NARROW)
 
 def place_controls(inspector) -> dict: # Name -> widget
     "Where to look"
     steps = inspector.steps
-    return dict(step=W.SelectionSlider(options=steps, value=inspector.step, description='step', layout=W.Layout(width='24em')),
+    colors = [(k.title, name) for name, k in TOKEN_KINDS.items()]
+    return dict(step=W.SelectionSlider(options=steps, value=inspector.step, description='step',
+                                       layout=W.Layout(width='24em')),
                 prompt=W.Dropdown(options=[('', 0)], description='prompt', layout=W.Layout(width='30em')),
                 completion=W.IntSlider(0, 0, 1, description='completion', continuous_update=False),
                 token=W.IntSlider(0, 0, 1, description='token', layout=W.Layout(width='28em')),
                 back=W.Button(description='◀', layout=W.Layout(width='3em'), tooltip='the token before'),
                 forth=W.Button(description='▶', layout=W.Layout(width='3em'), tooltip='the next token'),
-                color=W.ToggleButtons(options=[(k.title, name) for name, k in TOKEN_KINDS.items()], style={'button_width': '6em'}))
+                color=W.ToggleButtons(options=colors, style={'button_width': '6em'}))
 
 def rule_controls(options:dict # Of the run
                  ) -> dict: # Name -> widget
@@ -53,7 +56,8 @@ def rule_controls(options:dict # Of the run
     top = options['epsilon'] if high is None else high
     return dict(epsilon=_slider('epsilon', 0, max(1., options['epsilon']), .01, options['epsilon']),
                 epsilon_high=_slider('ε high', 0, max(10., top), .01, top),
-                alike=W.Checkbox(value=high is None, description='upper as lower (cispo: 5)', indent=False, layout=NARROW),
+                alike=W.Checkbox(value=high is None, description='upper as lower (cispo: 5)', indent=False,
+                                 layout=NARROW),
                 beta=_slider('beta', 0, max(1., options['beta']), .001, options['beta']),
                 loss_type=_choice('loss', LOSSES, options['loss_type']),
                 kl=_choice('KL', KL_TERMS, options['kl']),
@@ -67,8 +71,8 @@ def other_controls(inspector) -> dict: # Name -> widget
     beside = [('nothing', None), ('reference', 'reference'), *((f'step {s}', s) for s in inspector.steps)]
     return dict(beside=W.Dropdown(options=beside, description='beside', layout=NARROW),
                 search=W.Text(description='search', placeholder='wait, or a number', continuous_update=False),
-                scorer=W.Text(description='reward', placeholder='accuracy_reward, or FILE.py:FUNCTION', continuous_update=False,
-                              layout=W.Layout(width='30em')))
+                scorer=W.Text(description='reward', placeholder='accuracy_reward, or FILE.py:FUNCTION',
+                              continuous_update=False, layout=W.Layout(width='30em')))
 
 # %% ../../nbs/6_seeing/03g_sliders.ipynb #f9b66eea
 PAGES = 'formula and rules', 'step', 'beside', 'search', 'another reward'
@@ -77,7 +81,8 @@ class Sliders:
     "Controls over an inspector; `html` holds what they show, by name"
     def __init__(self, inspector:Inspector):
         self.inspector, self.quiet = inspector, False
-        self.controls = place_controls(inspector) | rule_controls(LOSS_DEFAULTS | inspector.at().options) | other_controls(inspector)
+        options = LOSS_DEFAULTS | inspector.at().options
+        self.controls = place_controls(inspector) | rule_controls(options) | other_controls(inspector)
         self.html = {name: W.HTML() for name in ('group', *PAGES)}
         self.to_step()
         self.to_row()
@@ -85,8 +90,9 @@ class Sliders:
         self.redraw()
 
     def __getattr__(self, name):
-        if name in self.__dict__.get('controls', {}): return self.controls[name]
-        raise AttributeError(f'there is no control {name!r}; its controls are {", ".join(self.__dict__.get("controls", {}))}')
+        known = self.__dict__.get('controls', {})
+        if name in known: return known[name]
+        raise AttributeError(f'there is no control {name!r}; there are {", ".join(known)}')
 
     def __repr__(self): return f'Sliders({self.inspector!r})'
 
@@ -104,7 +110,8 @@ def to_step(self:Sliders):
     "The controls follow the step"
     look = self.inspector
     reading = look.at()
-    if list(self.step.options) != look.steps: self.set(self.step, options=look.steps, value=look.step) # a run that goes on
+    if list(self.step.options) != look.steps: # a run that goes on
+        self.set(self.step, options=look.steps, value=look.step)
     def named(i):
         dead = reading.dead(i)
         return in_line(question_text(reading.prompts[i]), 60)+(f'  [dead: {dead}]' if dead else '')
@@ -131,10 +138,12 @@ def changes(self:Sliders) -> dict: # For `Inspector.rules`
     "What is not as the run was"
     was, row = LOSS_DEFAULTS | self.inspector.at().options, self.inspector.at().rows[self.inspector.row]
     now = dict(epsilon=self.epsilon.value, epsilon_high=None if self.alike.value else self.epsilon_high.value,
-               beta=self.beta.value, loss_type=self.loss_type.value, kl=self.kl.value, importance_sampling_level=self.level.value)
+               beta=self.beta.value, loss_type=self.loss_type.value, kl=self.kl.value,
+               importance_sampling_level=self.level.value)
     found = {name: value for name, value in now.items() if value != was.get(name)}
     own = dict(advantage=row['advantage'] or 0., reward=row['reward'])
-    return found | {name: self.controls[name].value for name, v in own.items() if v is not None and self.controls[name].value != v}
+    turned = {name: self.controls[name].value for name, v in own.items() if v is not None}
+    return found | {name: v for name, v in turned.items() if v != own[name]}
 
 # %% ../../nbs/6_seeing/03g_sliders.ipynb #5ab9edc8
 @patch
@@ -152,7 +161,8 @@ def draw_rules(self:Sliders):
     look, changes = self.inspector, self.changes()
     change = look.rules(**changes)
     token = look.token(**changes)
-    return token._repr_html_()+change._repr_html_()+seen(f'<p>this completion:</p>{moved_text(change, look.row, look.t)}')
+    mine = seen(f'<p>this completion:</p>{moved_text(change, look.row, look.t)}')
+    return token._repr_html_()+change._repr_html_()+mine
 
 @patch
 def draw_beside(self:Sliders):
@@ -224,9 +234,11 @@ def as_it_was(self:Sliders):
 @patch
 def page_boxes(self:Sliders) -> dict: # Page -> widget
     "Each page with its own controls"
-    c, row = self.controls, lambda *names: W.HBox([self.controls[n] for n in names], layout=W.Layout(flex_flow='row wrap'))
-    own = [[row('back', 'token', 'forth'), row('epsilon', 'epsilon_high', 'alike', 'beta'),
-            row('loss_type', 'kl', 'level'), row('advantage', 'reward', 'reset')], [], [c['beside']], [c['search']], [c['scorer']]]
+    c, wrap = self.controls, W.Layout(flex_flow='row wrap')
+    def row(*names): return W.HBox([c[n] for n in names], layout=wrap)
+    rules = [row('back', 'token', 'forth'), row('epsilon', 'epsilon_high', 'alike', 'beta'),
+             row('loss_type', 'kl', 'level'), row('advantage', 'reward', 'reset')]
+    own = [rules, [], [c['beside']], [c['search']], [c['scorer']]]
     return {name: W.VBox([*controls, self.html[name]]) for name, controls in zip(PAGES, own)}
 
 @patch

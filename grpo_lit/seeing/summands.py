@@ -17,6 +17,7 @@ from ..terms import capped_term, clipped_term, gamma_term, gated_term, kl_term, 
 from ..tensors import patch
 from .reading import called_again
 from .shades import BLUE_INK, PURPLE_INK, SKY_INK
+from .walk import check_row, kept_tokens
 from .shades import as_digits, plain_table, safe_line, seen
 
 # %% ../../nbs/6_seeing/03c_summands.ipynb #6c6fe877
@@ -72,12 +73,15 @@ def _weighed(v, o):
     return '−w·A·log π', f"−{six(v.get('answer_weight'))}·{six(v['A'])}·{six(v['logp'])}"
 
 def _let_go_of(v, o):
-    ratio, r = ('r', six(v['r'])) if o.get('delta') is None else ('min(r, δ)', f"min({six(v['r'])}, {six(o['delta'])})")
+    ratio, r = 'r', six(v['r'])
+    if o.get('delta') is not None: ratio, r = 'min(r, δ)', f"min({r}, {six(o['delta'])})"
     held = not (v.get('clip_low') or v.get('clip_high'))
     stays = 'D ≤ δ_D or back towards the sampler' if held else 'D > δ_D, away from the sampler'
     return f'−[{stays}]·{ratio}·A', f"−{int(held)}·{r}·{six(v['A'])}"
 
-WRITTEN_TERMS = {tv_term: _let_go_of, kl_term: _let_go_of,clipped_term: _clipped, capped_term: _capped, gated_term: _gated, gamma_term: _weighed}
+WRITTEN_TERMS = {
+    clipped_term: _clipped, capped_term: _capped, gated_term: _gated,
+    gamma_term: _weighed, tv_term: _let_go_of, kl_term: _let_go_of}
 
 def policy_formula(v:dict, # The numbers of a token: r, A, logp
                    options:dict # Of `grpo_loss`
@@ -118,13 +122,14 @@ def _at(x, b, t):
 
 def check_token(reading, b:int, t:int):
     "Raise `ValueError` unless this token has a term in the loss"
-    if not 0 <= b < len(reading): raise ValueError(f'step {reading.step} has the completions 0 to {len(reading)-1}, and no {b}')
-    kept = reading.tokens[b] if reading.tokens else []
+    check_row(reading, b)
+    kept = kept_tokens(reading, b)
     if not kept: raise ValueError(reading.note or f'the tokens of completion {b} were not kept')
     if not 0 <= t < len(kept): raise ValueError(f'completion {b} has the tokens 0 to {len(kept)-1}, and no {t}')
     if not reading.mask[b,t]: raise ValueError(f'token {t} of completion {b} does not count in the loss: its mask is 0')
 
-LOSS_DEFAULTS = {name: p.default for name, p in inspect.signature(grpo_loss).parameters.items() if p.default is not p.empty}
+_OF_LOSS = inspect.signature(grpo_loss).parameters
+LOSS_DEFAULTS = {name: p.default for name, p in _OF_LOSS.items() if p.default is not p.empty}
 
 def token_numbers(reading, b:int, t:int, changes:dict) -> tuple: # Letter -> as_digits, and the options of `grpo_loss`
     "What goes into a token's terms, by the letters of the formulas"
@@ -132,13 +137,15 @@ def token_numbers(reading, b:int, t:int, changes:dict) -> tuple: # Letter -> as_
     logp, ref = _at(logps, b, t), _at(given.get('ref_logps'), b, t)
     terms = {name: _at(x, b, t) for name, x in reading.terms(**changes).items()}
     v = dict(logp=logp, ref=ref, d=None if ref is None else logp-ref, A=_at(given['advantages'], b, t))
-    v |= dict(weight=_at(given.get('token_weights'), b, t), r=terms['ratio'], share=reading.shares(**changes)[b,t].item())
-    return v | terms | dict(gradient=reading.gradients(**changes)[b,t].item()), LOSS_DEFAULTS | given
+    v |= dict(weight=_at(given.get('token_weights'), b, t), r=terms['ratio'])
+    v |= dict(share=_at(reading.shares(**changes), b, t), gradient=_at(reading.gradients(**changes), b, t))
+    return v | terms, LOSS_DEFAULTS | given
 
 # %% ../../nbs/6_seeing/03c_summands.ipynb #5da18c34
 def _ratio_line(v, options):
     if options.get('importance_sampling_level') == 'sequence':
-        return Summand('ratio r of the answer', 'exp(mean(log π − log π_old))', f"exp({six(math.log(v['r']))})", v['r'])
+        figures = f"exp({six(math.log(v['r']))})"
+        return Summand('ratio r of the answer', 'exp(mean(log π − log π_old))', figures, v['r'])
     old = v['logp']-math.log(v['r']) # What the ratio was taken against
     return Summand('ratio r', 'exp(log π − log π_old)', f"exp({six(v['logp'])} − {six(old)})", v['r'])
 
@@ -158,7 +165,8 @@ def summands(v:dict, # From `token_numbers`
         formula, figures = kl_formula(v, options['kl'])
         lines.append(Summand('leash', f'β·({formula})', f'{six(beta)}·({figures})', beta*v['kl'], PURPLE_INK))
     if price:
-        lines.append(Summand('entropy', '−c·H', f"−{six(price)}·{six(v['entropy'])}", -price*v['entropy'], SKY_INK))
+        figures = f"−{six(price)}·{six(v['entropy'])}"
+        lines.append(Summand('entropy', '−c·H', figures, -price*v['entropy'], SKY_INK))
     return lines
 
 # %% ../../nbs/6_seeing/03c_summands.ipynb #2ec0c9f7
@@ -184,7 +192,9 @@ class TokenSum:
                          numbers=' + '.join(six(s.value) for s in parts), value=self.loss))
         rows.append(dict(term='its share of the loss', formula='loss / N',
                          numbers=f'{six(self.loss)} · {six(self.share)}', value=self.loss*self.share))
-        return rows + [dict(term='gradient', formula='∂ loss / ∂ log π', numbers='by autograd, all tokens together', value=self.gradient)]
+        rows.append(dict(term='gradient', formula='∂ loss / ∂ log π',
+                         numbers='by autograd, all tokens together', value=self.gradient))
+        return rows
 
     def reading(self) -> str:
         "What it comes to, in a sentence"
@@ -207,14 +217,16 @@ def whole_loss(lines:list, # Of `Summand`
     inner = '<mo>+</mo>'.join(parts)
     each = '<munder><mo>∑</mo><mrow><mi>i</mi><mo>,</mo><mi>t</mi></mrow></munder>'
     over = LOSSES[loss_type].average.divides_by
+    below = f'<p><small>{loss_type}: N divides by {over}</small></p>'
     return (f'<p><math display="block"><mi>loss</mi><mo>=</mo><mfrac><mn>1</mn><mi>N</mi></mfrac>{each}'
-            f'<mrow><mo>(</mo>{inner}<mo>)</mo></mrow></math></p><p><small>{loss_type}: N divides by {over}</small></p>')
+            f'<mrow><mo>(</mo>{inner}<mo>)</mo></mrow></math></p>{below}')
 
 @patch
 def _repr_html_(self:TokenSum):
     def cells(row, ink):
         mark = f' style="background:rgba({ink},.22)"' if ink else ''
-        formula = as_formula(math_of(row['formula'])) if ink or row['term'].startswith('ratio') else safe_line(row['formula'])
+        drawn = ink or row['term'].startswith('ratio')
+        formula = as_formula(math_of(row['formula'])) if drawn else safe_line(row['formula'])
         texts = f'<td class="left">{formula}</td><td class="left">{safe_line(row["numbers"], 120)}</td>'
         return f'<tr><td class="left"{mark}>{row["term"]}</td>{texts}<td><b>{as_digits(row["value"])}</b></td></tr>'
     inks = [s.ink for s in self.lines]

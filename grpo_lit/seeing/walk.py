@@ -20,8 +20,8 @@ from ..scoring import score_completions
 from ..tensors import in_line, patch, question_text, visible
 from ..run.sparks import BLOCKS
 from .readings import Reading, readings
-from .shades import Shown, as_digits, distance, legend, plain_table, reach_of, safe_line, seen, seen_table, shade
-from .shades import shaded_text, token_kind
+from .shades import Shown, as_digits, distance, legend, plain_table, reach_of
+from .shades import safe_line, seen, seen_table, shade, shaded_text, token_kind
 
 # %% ../../nbs/6_seeing/03b_walk.ipynb #1d0e2db8
 def four_figures(model, tokenizer, moved:float=.25 # Nats, the spread of what has changed since
@@ -97,7 +97,8 @@ class GroupView:
 
     def __repr__(self): return f'{self.title()}\n{plain_table(self.rows(), here=self.here, left=("stopped",))}'
     def _repr_html_(self):
-        return seen(f'<p><b>{safe_line(self.title(), 240)}</b></p>', seen_table(self.rows(), self.here, 90, ('stopped',)))
+        table = seen_table(self.rows(), self.here, 90, ('stopped',))
+        return seen(f'<p><b>{safe_line(self.title(), 240)}</b></p>', table)
 
 # %% ../../nbs/6_seeing/03b_walk.ipynb #0fce4aeb
 def kept_tokens(reading, b:int) -> list: # Of texts; empty: they were not kept
@@ -154,10 +155,12 @@ class TokensView:
 
     def shown(self, t:int, text:str) -> Shown:
         numbers = self.numbers(t)
-        if not self.reading.mask[self.row,t]: return Shown(text, note=f'token {t}: not written by the policy', mark='other')
+        if not self.reading.mask[self.row,t]:
+            return Shown(text, note=f'token {t}: not written by the policy', mark='other')
         marks = (['picked'] if t == self.at else [])+(['cut'] if self.is_clipped(t) else [])
         if t in self.hits: marks.append('hit')
-        return Shown(text, shade(self.color, numbers.get(self.color), self.reach), token_note(text, t, numbers), ' '.join(marks))
+        color = shade(self.color, numbers.get(self.color), self.reach)
+        return Shown(text, color, token_note(text, t, numbers), ' '.join(marks))
 
 # %% ../../nbs/6_seeing/03b_walk.ipynb #bdec2229
 def _bar_for(name, value, reach):
