@@ -17,11 +17,9 @@ from .beside import BesideReference, BesideSteps, same_prompt
 
 from .hits import Crossings, Hits
 
-from .readings import Readings, readings
+from .readings import readings
 
 from .rules import RuleChange
-
-from .shades import plain_table, seen, seen_table
 
 from .summands import TokenSum
 

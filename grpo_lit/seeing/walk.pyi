@@ -25,9 +25,9 @@ from ..run.sparks import BLOCKS
 
 from .readings import Reading, readings
 
-from .shades import Shown, as_digits, distance, legend, plain_table, reach_of, safe_line, seen, seen_table, shade
+from .shades import Shown, as_digits, distance, legend, plain_table, reach_of
 
-from .shades import shaded_text, token_kind
+from .shades import safe_line, seen, seen_table, shade, shaded_text, token_kind
 
 def four_figures(model, tokenizer, moved: float=0.25) -> Reading:
     """The running example as an update sees it"""
