@@ -138,6 +138,13 @@ class Desk:
             self.draw()
         future.add_done_callback(done)
 
+    def offer(self, steps:list):
+        "Checkpoints to go back to: the one that was chosen stays, else it is the newest"
+        if list(self.steps.options) == steps: return
+        chosen = self.steps.value
+        self.steps.options = steps
+        if steps: self.steps.value = chosen if chosen in steps else steps[-1]
+
     def heard(self, control):
         "After a step or a change"
         if control.state != 'running' or self.pace.due(): self.draw()
@@ -148,7 +155,7 @@ class Desk:
             c = self.control
             waiting = {t['event']: t['value'] for t in c.trainer.state.turns if 'step' not in t}
             for name, value in (c.knobs | waiting).items(): self.knobs[name].show(value)
-            if list(self.steps.options) != c.checkpoints: self.steps.options = c.checkpoints
+            self.offer(c.checkpoints)
             self.log.value = events_list(c.events, waiting)
             self.page.value = page_of_control(c)
 
