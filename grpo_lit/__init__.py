@@ -14,7 +14,7 @@ __getattr__, __dir__, __all__ = window(__name__, {
     '.scoring': 'score_completions',
     '.advantages': 'group_advantages',
     '.logprobs': 'token_logps kl_estimate',
-    '.loss': 'grpo_loss',
+    '.loss': 'grpo_loss token_terms',
     # what can be rewarded; more in `grpo_lit.rewards`
     '.rewards.comparing': 'accuracy_reward strict_accuracy_reward math_equal',
     '.rewards.sandbox': 'run_code run_tests Verdict',

@@ -11,6 +11,7 @@ from .advantages import group_advantages as group_advantages
 from .logprobs import token_logps as token_logps
 from .logprobs import kl_estimate as kl_estimate
 from .loss import grpo_loss as grpo_loss
+from .loss import token_terms as token_terms
 from .rewards.comparing import accuracy_reward as accuracy_reward
 from .rewards.comparing import strict_accuracy_reward as strict_accuracy_reward
 from .rewards.comparing import math_equal as math_equal
@@ -52,6 +53,7 @@ __all__ = [
     'token_logps',
     'kl_estimate',
     'grpo_loss',
+    'token_terms',
     'accuracy_reward',
     'strict_accuracy_reward',
     'math_equal',

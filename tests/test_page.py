@@ -7,7 +7,7 @@ from grpo_lit.core import Rollouts
 from grpo_lit.loss import LOSSES, grpo_loss
 from grpo_lit.run.cli import main
 from grpo_lit.run.runs import Run
-from grpo_lit.seeing.packing import unpacked
+from grpo_lit.seeing.packing import read_back
 from grpo_lit.seeing.page import page_html, write_page
 from grpo_lit.seeing.reading import Reading
 from grpo_lit.seeing.readings import Readings
@@ -42,7 +42,7 @@ def update(step=1, P=2, G=4, T=9, loss_type='dapo', beta=.04, texts=None, spread
 def several(*updates): return Readings(OneByOne(updates))
 
 def contents(page): # The description, and name -> array
-    return unpacked(re.search(r'id="data">([^<]*)</script>', page)[1])
+    return read_back(re.search(r'id="data">([^<]*)</script>', page)[1])
 
 def of_row(about, arrays, name, s, b):
     "A figure of row b of step number s"

@@ -38,6 +38,7 @@ def batch(seed):
 
 EXTRAS = [{}, dict(delta=1.6), dict(token_weights=True), dict(threshold=.05), dict(entropy_coef=.1), dict(old=None)]
 
+@pytest.mark.slow
 @pytest.mark.parametrize('loss_type', LOSSES)
 def test_the_average_of_the_terms_is_the_old_loss_to_the_bit(loss_type):
     for n, (level, kl, beta) in enumerate(2*list(itertools.product(LEVELS, KL_TERMS, (0., .07)))):
@@ -106,8 +107,8 @@ def agree(reading, logged, **tolerance):
     loss, stats = reading.loss()
     assert loss == pytest.approx(logged['policy_loss'] if 'echo_loss' in logged else logged['loss'], **near)
     assert loss == pytest.approx((reading.terms()['loss']*reading.shares()).sum().item(), **near)
-    passed = reading.new_logps is None or not reading.new_logps[reading.mask > 0].isnan().any()
-    if passed:
+    counted = reading.mask > 0
+    if counted.any() and not reading.new_logps[counted].isnan().any(): # of an update that left something out, only the loss
         for name, value in stats.items(): assert value == pytest.approx(logged[name], **near), name
         entropy = reading.values('entropy')
         assert entropy[~entropy.isnan()].mean().item() == pytest.approx(logged['entropy'], **near)
@@ -121,7 +122,7 @@ KINDS = {
     'uncertain tokens': dict(top_entropy_quantile=.5),
     'weights': dict(importance_sampling_mode='token_truncate', num_iterations=2),
     'off policy': dict(off_policy_mask_threshold=1e-4, num_iterations=3),
-    'cut ones do not count': dict(mask_truncated_completions=True, max_completion_length=6),
+    'cut ones do not count': dict(mask_truncated_completions=True, max_completion_length=14),
     'KL in the reward': dict(kl_in_reward=True, scale_rewards='none'),
     'no leash': dict(beta=0.),
     'k1 in the loss': dict(kl='k1', num_iterations=2),
@@ -135,7 +136,7 @@ KINDS = {
     'bfloat16': dict(bf16=True, num_iterations=2),
     'whole batch': dict(scale_rewards='batch', baseline='leave_one_out'),
 }
-ALWAYS = 'as usual', 'sapo', 'a ratio for an answer', 'small parts', 'parts of a rollout', 'half a group each', 'no leash', 'weights'
+ALWAYS = 'a ratio for an answer', 'half a group each'
 
 @pytest.mark.parametrize('kind', [pytest.param(k, marks=[] if k in ALWAYS else pytest.mark.slow) for k in KINDS])
 def test_what_was_kept_makes_the_loss_that_was_logged(kind, tmp_path):
@@ -149,6 +150,7 @@ def test_what_was_kept_makes_the_loss_that_was_logged(kind, tmp_path):
         size = trainer.args.per_device_train_batch_size*trainer.args.gradient_accumulation_steps
         assert len(reading) == size and reading.note == ''
 
+@pytest.mark.slow
 def test_recording_changes_no_bit_of_a_run(tmp_path):
     bits = lambda t: torch.cat([p.detach().flatten() for p in t.model.parameters()])
     with_it, without = trained(tmp_path/'a', num_iterations=2), trained(tmp_path/'b', num_iterations=2, log_tokens=0)
@@ -160,11 +162,13 @@ def test_recording_changes_no_bit_of_a_run(tmp_path):
 
 def files(folder): return sorted(p.name for p in (folder/'tokens').glob('*'))
 
+@pytest.mark.slow
 @pytest.mark.parametrize('off', [dict(log_tokens=0), dict(log_completions=False)], ids=str)
 def test_nothing_is_kept_where_nobody_wants_it(off, tmp_path):
     trained(tmp_path, max_steps=1, **off)
     assert not (tmp_path/'tokens').exists()
 
+@pytest.mark.slow
 def test_whole_groups_that_fit_are_kept(tmp_path):
     full = trained(tmp_path/'full', max_steps=1, per_device_train_batch_size=16)
     sizes = full.last_rollouts.lengths.view(4, 4).sum(1).tolist()
@@ -181,6 +185,7 @@ def test_whole_groups_that_fit_are_kept(tmp_path):
     assert torch.equal(some.gradients()[rows], whole.gradients()[rows][:, :width]) # the divisor is that of all rows
     assert not some.gradients()[~rows].any() and some.values('logp')[~rows].isnan().all()
 
+@pytest.mark.slow
 def test_where_no_group_fits_texts_are_left(tmp_path):
     trained(tmp_path, max_steps=1, log_tokens=3)
     reading = readings(tmp_path).at(1)
@@ -199,6 +204,7 @@ def memory_for(model, room):
     try: yield
     finally: model.forward = plain
 
+@pytest.mark.slow
 def test_an_update_that_is_tried_again_is_kept_once(tmp_path):
     model, tokenizer = small_policy()
     trainer = GRPOTrainer(model, [lengths], GRPOConfig(**SMALL | dict(output_dir=str(tmp_path), max_steps=2)), task.train, processing_class=tokenizer)
@@ -218,6 +224,7 @@ def test_groups_that_an_update_leaves_out_have_no_new_log_probs(tmp_path):
         assert not reading.gradients()[:4].any() and reading.loss()[0] == pytest.approx(logged['loss'], abs=1e-5)
         assert not reading.values('logp')[:4][reading.mask[:4] > 0].isnan().any() # as they were sampled
 
+@pytest.mark.slow
 def test_a_disk_that_refuses_does_not_end_a_run(tmp_path, caplog):
     (tmp_path/'run').mkdir()
     (tmp_path/'run'/'tokens').write_text('a file where a directory should be')
@@ -227,6 +234,7 @@ def test_a_disk_that_refuses_does_not_end_a_run(tmp_path, caplog):
     assert len(said) == 1 and 'the run goes on' in said[0]
     assert len(readings(tmp_path/'run')) == 2 and readings(tmp_path/'run').at(2).tokens is None
 
+@pytest.mark.slow
 def test_a_tokenizer_that_fails_does_not_end_a_run(tmp_path):
     model, tokenizer = small_policy()
     trainer = GRPOTrainer(model, [lengths], GRPOConfig(**SMALL | dict(output_dir=str(tmp_path), max_steps=1)), task.train, processing_class=tokenizer)
@@ -243,6 +251,7 @@ def same(a, b):
         if isinstance(x[name], torch.Tensor): assert torch.equal(x[name].nan_to_num(7.), y[name].nan_to_num(7.)), name
         else: assert x[name] == y[name], name
 
+@pytest.mark.slow
 @pytest.mark.parametrize('stop', [2, 3])
 def test_a_run_that_goes_on_has_what_one_without_a_stop_has(stop, tmp_path):
     more = dict(max_steps=5, num_iterations=2, save_steps=1)
@@ -262,6 +271,7 @@ def test_a_run_that_goes_on_has_what_one_without_a_stop_has(stop, tmp_path):
     assert files(tmp_path/'parts') == files(tmp_path/'whole')
     for name in files(tmp_path/'whole'): same(tmp_path/'whole/tokens'/name, tmp_path/'parts/tokens'/name)
 
+@pytest.mark.slow
 def test_beginning_anew_removes_what_was_kept(tmp_path):
     trained(tmp_path, max_steps=3)
     trained(tmp_path, max_steps=1, overwrite_output_dir=True)
@@ -272,6 +282,7 @@ def test_beginning_anew_removes_what_was_kept(tmp_path):
 def called(key): return f'<tool_call>\n{{"name": "look", "arguments": {{"key": "{key}"}}}}\n</tool_call>'
 def says_yes(completions, **columns): return [float(c[-1]['content'] == 'yes') for c in completions]
 
+@pytest.mark.slow
 @pytest.mark.parametrize('more', [{}, dict(observation_coef=.05, num_iterations=2, beta=.04), dict(mask_truncated_completions=True, max_turns=1)], ids=str)
 def test_what_a_tool_said_is_there_and_does_not_count(more, tmp_path):
     model, tokenizer = undecided([called('ä'), 'yes', 'no'], 'qwen2_5')
@@ -332,3 +343,253 @@ def test_ids_that_no_tokenizer_knows_are_empty_or_said():
     tokenizer = byte_tokenizer()
     found = Pieces(tokenizer)([len(tokenizer)+5, *tokenizer('a').input_ids])
     assert len(found) == 2 and found[1] == 'a'
+
+# What is damaged, missing or old ----------------------------------------------------------------------------------------
+
+@pytest.fixture(scope='module')
+def whole_run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('run')
+    trained(folder, num_iterations=2, steps_per_generation=2, max_steps=4)
+    return folder
+
+@pytest.fixture
+def run(whole_run, tmp_path):
+    "A copy to break"
+    return Path(shutil.copytree(whole_run, tmp_path/'run'))
+
+def spoil(path, how):
+    "Do something bad to a file"
+    import pyarrow as pa, pyarrow.parquet as pq
+    whole = path.read_bytes()
+    if how == 'gone': path.unlink()
+    elif how == 'empty': path.write_bytes(b'')
+    elif how == 'cut': path.write_bytes(whole[:len(whole)//2])
+    elif how == 'zeros': path.write_bytes(bytes(len(whole)))
+    elif how == 'text': path.write_text('{"step": 1}')
+    elif how == 'flipped': path.write_bytes(whole[:40]+bytes(b^255 for b in whole[40:400])+whole[400:])
+    elif how == 'a directory': path.unlink(), path.mkdir()
+    elif how == 'of somebody else': pq.write_table(pa.table(dict(x=[1, 2])), path)
+    elif how == 'without its metadata': pq.write_table(pq.read_table(path).replace_schema_metadata(None), path)
+    elif how == 'with other metadata': pq.write_table(pq.read_table(path).replace_schema_metadata(dict(grpo_lit='[]')), path)
+    elif how == 'without rows': pq.write_table(pq.read_table(path).slice(0, 0), path)
+
+QUICK = 'cut', 'of somebody else'
+HOWS = ['gone', 'empty', 'cut', 'zeros', 'text', 'flipped', 'a directory', 'of somebody else', 'without its metadata', 'with other metadata', 'without rows']
+
+@pytest.mark.parametrize('how', [pytest.param(h, marks=[] if h in QUICK else pytest.mark.slow) for h in HOWS])
+def test_damaged_figures_leave_the_texts(how, run):
+    before = readings(run).at(3)
+    spoil(run/'tokens/step-000003.parquet', how)
+    reading = readings(run).at(3) if how != 'gone' else readings(run).at(1)
+    assert len(readings(run)) == 4-(how == 'gone')
+    if how == 'gone': return
+    assert reading.tokens is None and reading.note
+    with pytest.raises(ValueError, match='texts and rewards only'): reading.gradients()
+    assert before.tokens and readings(run).at(2).tokens
+
+@pytest.mark.parametrize('how', [pytest.param(h, marks=[] if h in QUICK else pytest.mark.slow) for h in HOWS])
+def test_damaged_texts_leave_what_the_tokens_say(how, run):
+    before = readings(run).at(3)
+    spoil(run/'rollouts/step-000001.parquet', how)
+    reading = readings(run).at(3)
+    if how in ('without its metadata', 'with other metadata'): assert [r['text'] for r in reading.rows] == [r['text'] for r in before.rows]
+    else:
+        assert 'cannot be' in reading.note or 'not known' in reading.note
+        assert reading.rows[0]['text'].startswith(before.rows[0]['text']) and reading.rows[0]['reward'] is None
+        with pytest.raises(ValueError, match='cannot be judged'): reading.rescored(lengths)
+    assert torch.equal(reading.gradients(), before.gradients())
+
+def test_both_damaged_is_one_sentence(run):
+    for folder in ('rollouts', 'tokens'): spoil(run/folder/'step-000001.parquet', 'cut')
+    with pytest.raises(ValueError, match='step 1'): readings(run).at(1)
+    assert readings(run).at(3).note # its rollout is the damaged one
+    assert len(list(zip(range(3), (s for s in readings(run).steps)))) == 3
+
+def test_an_old_run_has_its_texts(run):
+    shutil.rmtree(run/'tokens')
+    old = readings(run)
+    assert old.steps == [1] and len(old.at(1)) == 16
+    reading = old.at(1)
+    assert reading.tokens is None and reading.mask is None and 'older version' in reading.note
+    assert reading.rows[0]['rewards'].keys() == {'lengths', 'digits'} and reading.rescored(lengths).rows[0]['reward'] is not None
+    for ask in (reading.terms, reading.gradients, reading.loss, reading.shares, lambda: reading.values('kl')):
+        with pytest.raises(ValueError, match='texts and rewards only'): ask()
+
+def test_a_run_that_is_being_written_has_more_steps_when_asked_again(run, tmp_path):
+    new = tmp_path/'new'
+    for folder in ('rollouts', 'tokens'): (new/folder).mkdir(parents=True)
+    seen = readings(new)
+    assert len(seen) == 0 and list(seen) == [] and repr(seen) == 'Readings(nothing yet)'
+    (new/'tokens/step-000001.parquet.part').write_text('half')
+    with pytest.raises(ValueError, match='there is nothing yet'): seen.at(1)
+    shutil.copy(run/'rollouts/step-000001.parquet', new/'rollouts')
+    assert seen.steps == [1] and seen.at(1).tokens is None
+    shutil.copy(run/'tokens/step-000001.parquet', new/'tokens')
+    assert seen.at(1).tokens and seen.at(1).loss()[0] == readings(run).at(1).loss()[0]
+
+@pytest.mark.parametrize('wrong', ['no/such/directory', 'README.md'])
+def test_no_run_is_a_sentence(wrong):
+    with pytest.raises(ValueError, match='is no run'): readings(wrong)
+
+def test_later_updates_find_their_rows(whole_run):
+    first, second, third = (readings(whole_run).at(s) for s in (1, 2, 3))
+    assert [r['row'] for r in first.rows] == list(range(8)) and [r['row'] for r in second.rows] == list(range(8, 16))
+    assert [r['text'] for r in third.rows] == [r['text'] for r in first.rows]
+    assert second.rows[0]['group'] == 2 and second.prompts != first.prompts
+    assert not first.first is False and third.first is False
+    together = load_rollouts(whole_run)
+    assert [r['text'] for r in second.rows] == together['completion'][8:16]
+
+# Other rules ------------------------------------------------------------------------------------------------------------
+
+def direct(r, **changes):
+    "The loss with other rules, without a detour"
+    old = r.logps if r.old_logps is None else r.old_logps
+    logps = torch.where(r.new_logps.isnan(), old, r.new_logps).requires_grad_()
+    options = {k: v for k, v in r.options.items() if k != 'num_items'} | changes
+    loss, _ = grpo_loss(logps, r.advantages, r.mask, None if r.first else old, r.ref_logps, sampling_logps=r.logps, **options)
+    return loss.item(), torch.autograd.grad(loss, logps)[0]
+
+@pytest.mark.parametrize('changes', [dict(), dict(beta=0.), dict(beta=1.), dict(epsilon=.01), dict(epsilon=.01, epsilon_high=.05, delta=1.1),
+    dict(kl='k2'), dict(importance_sampling_level='sequence'), dict(off_policy_mask_threshold=1e-5),
+    *(dict(loss_type=t) | (dict(epsilon_high=5.) if t == 'cispo' else {}) for t in LOSSES)], ids=str)
+def test_other_rules_are_those_of_the_loss(changes, whole_run):
+    for step in (1, 4):
+        r = readings(whole_run).at(step)
+        loss, gradient = direct(r, **changes)
+        assert r.loss(**changes)[0] == pytest.approx(loss, rel=1e-5, abs=1e-7)
+        torch.testing.assert_close(r.gradients(**changes), gradient, rtol=1e-5, atol=1e-8)
+        total = (r.terms(**changes)['loss']*r.shares(**changes)).sum().item()
+        assert total == pytest.approx(loss, rel=1e-4, abs=1e-6)
+        assert set(r.terms(**changes)) >= {'policy', 'kl', 'entropy', 'loss', 'ratio', 'clip_low', 'clip_high'}
+
+def test_the_gradient_is_the_slope_of_the_loss(whole_run):
+    r = readings(whole_run).at(4)
+    g, h = r.gradients(), 1e-3
+    for b, t in [(0, 0), (3, 1), (7, 2)]:
+        both = []
+        for sign in (1, -1):
+            new = r.new_logps.clone().double()
+            new[b, t] += sign*h
+            both.append(type(r)(**vars(r) | dict(new_logps=new)).loss()[0])
+        assert (both[0]-both[1])/2/h == pytest.approx(g[b, t].item(), rel=1e-2, abs=1e-4)
+
+def test_rewards_and_advantages_are_two_ways_to_say_it(whole_run):
+    r = readings(whole_run).at(2)
+    rewards = [1., 0., 0., 0., .5, .5, .5, .5]
+    A = r.advantages_of(rewards)
+    assert torch.equal(r.gradients(rewards=rewards), r.gradients(advantages=A)) and not A[4:].any()
+    assert torch.equal(r.gradients(rewards=torch.tensor(rewards)), r.gradients(rewards=rewards))
+    nan = r.advantages_of([1., math.nan, 0., 0., 1., 0., 0., 0.])
+    assert nan[1] == 0 and nan[0] > 0
+    with pytest.raises(ValueError, match='do not divide'): r.gradients(rewards=[1., 0.])
+
+@pytest.mark.parametrize('wrong, why', [(dict(epsilom=.1), 'epsilom'), (dict(loss_type='drgrpo'), "did you mean 'dr_grpo'"),
+    (dict(kl='k4'), 'no KL term'), (dict(entropy_coef=.1, entropy=None), 'entropy is needed'), (dict(advantages=[1.]), 'one per row')], ids=str)
+def test_a_rule_that_does_not_exist_is_refused(wrong, why, whole_run):
+    for ask in ('terms', 'gradients', 'loss'):
+        with pytest.raises((ValueError, TypeError), match=why): getattr(readings(whole_run).at(4), ask)(**wrong)
+
+@pytest.mark.parametrize('kind', VALUES)
+def test_values_are_known_exactly_where_a_token_counts(kind, whole_run):
+    r = readings(whole_run).at(4)
+    if kind == 'weight':
+        with pytest.raises(ValueError, match='not known'): r.values(kind)
+    else: assert torch.equal(r.values(kind).isnan(), r.mask == 0)
+
+# Another reward ---------------------------------------------------------------------------------------------------------
+
+@pytest.mark.slow
+@pytest.mark.parametrize('more', [{}, dict(scale_rewards='batch'), dict(baseline='leave_one_out', scale_rewards='none'), dict(reward_clip=[0, .3]),
+    dict(reward_weights=[.2, 1.]), dict(multi_objective_aggregation='normalize_then_sum')], ids=str)
+def test_the_same_rewards_give_the_same_advantages(more, tmp_path):
+    trained(tmp_path, max_steps=2, steps_per_generation=2, **more)
+    for r in readings(tmp_path):
+        again = r.rescored([lengths, digits], weights=more.get('reward_weights'))
+        torch.testing.assert_close(again.advantages, r.advantages, rtol=1e-5, atol=1e-6)
+        assert [row['rewards'] for row in again.rows] == [pytest.approx(row['rewards'], nan_ok=True) for row in r.rows]
+        torch.testing.assert_close(again.gradients(), r.gradients(), rtol=1e-4, atol=1e-6)
+
+def fails(completions, **columns): raise RuntimeError('no')
+def reads_ids(completion_ids, **columns): return [float(len(ids)) for ids in completion_ids]
+def reads_answer(completions, answer, **columns): return [float(a in c) for c, a in zip(completions, answer)]
+def silent(completions, **columns): return [None]*len(completions)
+async def later(completions, **columns): return [float(len(c)) for c in completions]
+
+def test_rewards_get_what_they_get_in_training(whole_run):
+    r = readings(whole_run).at(2)
+    by_ids = r.rescored(reads_ids)
+    assert [row['reward'] for row in by_ids.rows] == [float(m.sum()) for m in r.mask]
+    assert all(row['reward'] in (0., 1.) for row in r.rescored(reads_answer).rows)
+    assert [row['reward'] for row in r.rescored(later).rows] == [float(len(row['text'])) for row in r.rows]
+    failed = r.rescored([fails, lengths])
+    assert failed.errors['fails'] and failed.rows[0]['rewards']['fails'] is None and failed.rows[0]['reward'] is not None
+    nothing = r.rescored(silent)
+    assert nothing.dead(0) == 'nothing could be judged' and not nothing.advantages.any() and nothing.rows[0]['reward'] is None
+    assert r.rows[0]['rewards'].keys() == {'lengths', 'digits'} # the old reading is what it was
+
+# Answers in memory ------------------------------------------------------------------------------------------------------
+
+def test_a_trainer_without_a_directory_shows_its_last_update():
+    trainer = trained(None, max_steps=3, num_iterations=2)
+    run = readings(trainer)
+    assert run.steps == [3] and run.path is None
+    agree(run.at(3), trainer.history[-1])
+    assert ''.join(run.at(3).tokens[0]).startswith(run.at(3).rows[0]['text'])
+    off = readings(trained(None, max_steps=1, log_tokens=0)).at(1)
+    assert off.tokens and off.new_logps is None and off.gradients().any()
+
+def test_a_trainer_that_has_not_begun_is_a_sentence():
+    model, tokenizer = small_policy()
+    trainer = GRPOTrainer(model, [lengths], GRPOConfig(**SMALL), task.train, processing_class=tokenizer)
+    with pytest.raises(ValueError, match='no step yet'): readings(trainer)
+
+@pytest.mark.slow
+def test_a_trainer_a_run_and_a_path_are_the_same(tmp_path):
+    trainer = trained(tmp_path, max_steps=2)
+    for source in (trainer, trainer.run, Run(tmp_path), str(tmp_path), tmp_path, readings(tmp_path)):
+        assert readings(source).at(2).loss() == readings(tmp_path).at(2).loss()
+
+HOSTILE = ['<script>alert(1)</script>', '\x1b[31m', '$x$', '\u202e', '\x00', '\ud800', 'x'*10**5, '']
+
+def test_texts_that_were_never_in_a_run():
+    tokenizer = tiny_tokenizer()
+    ro = Rollouts.from_text(tokenizer, ['a', 'b'], [*'1234']*2, finished=[True, False]*4, answer=['1', '2'])
+    ro.completions, ro.prompts = HOSTILE, ['<b>', [dict(role='user', content='\ud800')]]
+    r = readings(ro, tokenizer=tokenizer).at(1)
+    assert [row['text'] for row in r.rows] == HOSTILE and r.rows[1]['stop'] == 'cut at 1 tokens' and r.prompts[0] == '<b>'
+    with pytest.raises(ValueError, match='not sampled'): r.gradients(rewards=[1., 0.]*4)
+    ro.logps = -torch.ones(8, ro.completion_ids.shape[1])
+    g = readings(ro).at(1).gradients(rewards=[1., 0.]*4)
+    assert (g[:, 0] < 0).tolist() == [True, False]*4
+    assert readings(ro, loss_type='grpo', epsilon=.1).at(1).options['loss_type'] == 'grpo'
+    assert readings([ro, ro]).steps == [1, 2] and readings({5: ro}).steps == [5]
+    with pytest.raises(ValueError, match='no loss option'): readings(ro, epsilom=1).at(1).gradients(rewards=[1., 0.]*4)
+    scored = readings(ro).at(1).rescored(lengths)
+    assert scored.rows[2]['reward'] == pytest.approx(lengths(['$x$'])[0])
+
+@pytest.mark.slow
+def test_advantages_of_single_tokens(tmp_path):
+    trainer = trained(None, max_steps=1)
+    ro = trainer.last_rollouts
+    ro.advantages = torch.randn(ro.completion_ids.shape, generator=torch.Generator().manual_seed(0))
+    figures = trainer.updater.figures
+    figures.rollouts.advantages = ro.advantages
+    from grpo_lit.run.tokens import write_tokens
+    write_tokens(tmp_path/'tokens/step-000001.parquet', figures, trainer.pieces, step=1)
+    r = readings(tmp_path).at(1)
+    inside = r.mask > 0
+    assert r.advantages.shape == r.mask.shape and torch.equal(r.advantages[inside], ro.advantages[:, :r.mask.shape[1]][inside])
+    expected = masked_mean(ro.advantages, ro.completion_mask, 1).tolist()
+    assert [row['advantage'] for row in r.rows] == pytest.approx(expected, abs=1e-6) and r.gradients().any()
+
+# Groups that teach nothing ----------------------------------------------------------------------------------------------
+
+@pytest.mark.slow
+@pytest.mark.parametrize('reward, why', [(lambda t: 1., 'all right'), (lambda t: 0., 'all wrong'), (lambda t: .25, 'equal rewards, 0.25 each'),
+    (lambda t: None, 'nothing could be judged'), (lambda t: math.nan, 'nothing could be judged')], ids=['right', 'wrong', 'equal', 'none', 'nan'])
+def test_why_a_group_is_dead(reward, why, tmp_path):
+    def judge(completions, **columns): return [reward(c) for c in completions]
+    trained(tmp_path, [judge], max_steps=1)
+    r = readings(tmp_path).at(1)
+    assert [r.dead(i) for i in range(2)] == [why]*2

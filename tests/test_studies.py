@@ -8,7 +8,8 @@ from grpo_lit.loss import grpo_loss
 from grpo_lit.run.cli import main
 from grpo_lit.run.config import GRPOConfig
 from grpo_lit.run.runs import Run
-from grpo_lit.studies.study import STUDIES, Study, StudyTable, run_study, study_named, study_table, with_interval
+from grpo_lit.studies.study import STUDIES, Study, run_study, study_named, study_table
+from grpo_lit.studies.tables import StudyTable, with_interval
 
 torch.set_num_threads(1)
 

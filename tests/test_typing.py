@@ -70,6 +70,7 @@ logps = token_logps(model, ro)
 weights = importance_weights(logps, ro.logps, ro.completion_mask)
 loss, stats = grpo_loss(logps, advantages, ro.completion_mask, old_logps=ro.logps, loss_type='dapo')
 loss.backward()
+print(token_terms(logps.detach(), advantages, ro.completion_mask, beta=0.)['loss'].shape)
 kl: torch.Tensor = kl_estimate(logps, ro.logps, 'k3')
 print(ro.table(0), ro.take(slice(0, 4)), ro.group(0), ro.to('cpu'), Rollouts.join([ro, ro]).repeated('answer'))
 print(extract_answer('#### 4'), math_equal('1/2', '0.5'), pass_at_k(10, 3, 5))
@@ -95,9 +96,15 @@ plot_run('runs/x', save='curve.png')
 kept = load_rollouts('runs/x', steps=range(3))
 print(rescore(kept, length_reward, scale_rewards='none'))
 train_from_rollouts('tiny', 'runs/x', args)
+watch('runs/x', wait=False)
+update = readings('runs/x').at(3)
+print(update.gradients(epsilon=.1).shape, update.rows[0])
+inspect('runs/x').show(3, 0)
+write_page('runs/x', 'page.html', max_bytes=500_000)
+compare_runs({'leash': ['runs/x'], 'free': ['runs/y']}, metric='reward', save='both.png')
 
 names: list = [R.as_numbers, R.answer_parts, R.extract_choice, R.choice_reward, R.word_f1, R.word_match('f1')]
-names += [R.passed_tests_reward, R.program_reward(partial=True), R.unit_tests(n_mutants=3)]
+names += [R.passed_tests_reward, R.program_reward(partial=True), R.unit_tests(n_mutants=3), R.marginal_tests(price=.02)]
 names += [R.countdown_reward, R.knights_reward, R.gym_reward, R.tag_format('think', 'answer'), R.tag_count('think')]
 names += [R.cosine_length(accuracy_reward, 256), R.group_length(accuracy_reward), R.soft_overlong(256, 64)]
 names += [R.repetition(), R.one_script('Latin'), R.model_reward('name'), R.pairwise_judge('name', concurrency=4)]

@@ -11,6 +11,12 @@ from nbdev.showdoc import BasicMarkdownRenderer
 
 class TableRenderer(BasicMarkdownRenderer):
     "Heading and source link, then what there is to know; behind a class its methods"
+    def __init__(self, sym, *args, **kw):
+        try:
+            super().__init__(sym, *args, **kw)
+        except NameError: # an annotation names what stands further down the notebook
+            super().__init__(in_package(sym), *args, **kw)
+
     def _repr_markdown_(self):
         head, _, _ = super()._repr_markdown_().partition('```python\n')
         sym = exported(self.sym) if is_dataclass(self.sym) else self.sym
@@ -93,12 +99,17 @@ def parameter(f):
     kind = Parameter.KEYWORD_ONLY if f.kw_only else Parameter.POSITIONAL_OR_KEYWORD
     return Parameter(f.name, kind, default=default(f), annotation=f.type)
 
-def exported(cls):
-    "The dataclass `cls` as its module has it, where its comments can be read, with a signature of its fields"
+def in_package(sym):
+    "A function or class as its module has it"
     modules = import_module(f'{get_config().lib_path.name}._modidx').d['syms']
     for module,names in modules.items():
-        if f'{module}.{cls.__qualname__}' in names:
-            cls = getattr(import_module(module), cls.__qualname__)
+        if f'{module}.{sym.__qualname__}' in names:
+            sym = getattr(import_module(module), sym.__qualname__)
+    return sym
+
+def exported(cls):
+    "The dataclass `cls` as its module has it, where its comments can be read, with a signature of its fields"
+    cls = in_package(cls)
     cls.__signature__ = inspect.Signature([parameter(f) for f in fields(cls) if f.init])
     return cls
 

@@ -2,6 +2,7 @@
 
     python tools/build_docs.py                  # the site, in the folder doc_path of settings.ini
     python tools/build_docs.py --draft          # the same, where broken links only warn
+    python tools/build_docs.py --release v0.2   # the same, as the pages of a release: see tools/site_versions.py
     python tools/build_docs.py --readme         # README.md and its pictures, from nbs/index.ipynb
     python tools/build_docs.py --check-readme   # fail when README.md is stale
 
@@ -11,9 +12,10 @@ shows stored outputs (only imports and exported definitions are executed, for th
 import argparse, json, os, re, shutil, subprocess, sys, time
 from pathlib import Path
 from katex import build, katex
-from nb_md import Page, base, cfg, nbs, root, write
+from nb_md import Page, base, cfg, nbs, page, root, write
 from plain_docs import plain_pages
 from site_faults import faults
+from site_versions import MAIN, write_versions
 
 assets = root/'docs_assets'
 
@@ -124,12 +126,38 @@ def part(folder, docs):
     "Write the pages of a part and one that lists them; returns its entry in the navigation"
     title, about = parts[folder]
     pages = [chapter(nb, docs) for nb in sorted((nbs/folder).glob('[!_.]*.ipynb'))]
-    rows = [f'- [{label}]({Path(file).name}): {desc}' for label, desc, file in pages]
+    under = groups(folder)
+    rows = []
+    for i, (label, desc, file) in enumerate(pages):
+        new = under.get(file) and under.get(file) != (i and under.get(pages[i-1][2]))
+        rows += [f'\n## {under[file]}\n'] if new else []
+        rows.append(f'- [{label}]({Path(file).name}): {desc}')
     head = f'---\ntitle: {quoted(title)}\ndescription: {quoted(about)}\n---\n\n'
     text = f'{head}# {title}\n\n{about}\n{{: .nb-lead }}\n\n' + '\n'.join(rows) + '\n'
     (docs/folder/'index.md').write_text(text, encoding='utf-8')
-    entries = [quoted(f'{folder}/index.md')] + [f'{{{quoted(label)} = {quoted(file)}}}' for label, _, file in pages]
-    return f'{{{quoted(title)} = [{", ".join(entries)}]}}'
+    entries = [quoted(f'{folder}/index.md'), *grouped(folder, pages)]
+    return entry(title, f'[{", ".join(entries)}]')
+
+def entry(label, value):
+    "A line of the navigation, as TOML"
+    return f'{{{quoted(label)} = {value}}}'
+
+def groups(folder):
+    "Page -> the heading that it stands under on the first page, where a part has tables with headings: `| A step | |`"
+    cells = json.loads((nbs/'index.ipynb').read_text(encoding='utf-8'))['cells']
+    text = '\n'.join(''.join(c['source']) for c in cells if c['cell_type'] == 'markdown')
+    tables = re.findall(r'^\| ([^|]+) \| \|\n\|---\|---\|\n((?:\|.*\n?)+)', text, flags=re.M)
+    links = rf'\]\(({folder}/[^)#]+)\.ipynb\)'
+    return {f'{page(o)}.md': title for title, rows in tables for o in re.findall(links, rows)}
+
+def grouped(folder, pages):
+    "The pages of a part for the navigation, each under its heading"
+    under, found, last = groups(folder), {}, ''
+    for label, _, file in pages:
+        last = under.get(file, last)
+        found.setdefault(last, []).append(entry(label, quoted(file)))
+    alone = found.pop('', [])
+    return alone + [entry(title, f'[{", ".join(rows)}]') for title, rows in found.items()]
 
 def settings(sections):
     "zensical.toml: names and navigation from here, the look from docs_assets/zensical.toml"
@@ -169,7 +197,7 @@ def zensical(draft):
         sys.exit(f'{said}\nmake docs: Zensical found the faults above in the pages made '
                  f"from {cfg['nbs_path']}/ (they lie in _build/docs)")
 
-def site(draft=False):
+def site(draft=False, release=''):
     "Build the site; a `draft` may have broken links"
     import nbdev.showdoc
     from api_table import TableRenderer
@@ -179,6 +207,7 @@ def site(draft=False):
     pages(build/'docs')
     zensical(draft)
     plain_pages(build/'site', parts)
+    write_versions(build/'site', {release or MAIN: build/'site'}, release or MAIN)
     bad = sorted(set(faults((build/'site').resolve())))
     if bad:
         print('\n  '.join(['make docs: the site has faults', *bad]), file=sys.stderr)
@@ -195,12 +224,13 @@ def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for o in ('readme', 'check-readme', 'draft'):
         p.add_argument('--'+o, action='store_true')
+    p.add_argument('--release', default='', metavar='VERSION')
     a = p.parse_args()
     os.chdir(root)
     if a.readme or a.check_readme:
         readme(check=a.check_readme)
     else:
-        site(draft=a.draft)
+        site(a.draft, a.release)
 
 if __name__ == '__main__':
     main()

@@ -1,9 +1,8 @@
-"""The picture at the front of README.md and the card that links to the site show: drawn from a run of the demo.
+"""The first page's picture, on white and on a dark page, and the card that links to the site show: drawn from a run of the demo.
 
-    grpo-lit demo --out runs/demo
-    python tools/front_picture.py runs/demo       # docs_assets/front.png and docs_assets/card.png
+tools/front.py calls it.
 """
-import json, sys
+import json
 from pathlib import Path
 import matplotlib
 matplotlib.use('agg')
@@ -11,10 +10,12 @@ import matplotlib.pyplot as plt
 import pyarrow.parquet as pq
 
 assets = Path(__file__).resolve().parent.parent/'docs_assets'
-ink, grey, green, red, blue = '#24292f', '#6e7781', '#1a7f37', '#cf222e', '#0969da'
+LIGHT = dict(ink='#24292f', grey='#6e7781', line='#d0d7de', right='#0072B2', wrong='#B34700', curve='#0072B2', length='#00795a', paper='white')
+DARK = dict(ink='#e6e8ee', grey='#9aa3b2', line='#454b5a', right='#56B4E9', wrong='#ff9d5c', curve='#56B4E9', length='#3ecfa5', paper='none')
 
 def metrics(run):
-    return [json.loads(o) for o in (run/'metrics.jsonl').read_text().splitlines() if '"step"' in o]
+    lines = (run/'metrics.jsonl').read_text(encoding='utf-8').splitlines()
+    return [m for m in map(json.loads, lines) if 'reward' in m]
 
 def group(run, step, wanted):
     "(prompt, [(completion, was it right?)]) of the first group with a long sum that suits `wanted`, a function of its verdicts"
@@ -28,50 +29,49 @@ def smooth(values, n=5):
     "Mean of the last `n` values at each place"
     return [sum(values[max(0, i-n+1):i+1])/min(n, i+1) for i in range(len(values))]
 
-def curve(ax, values, color, title, scale):
+def curve(ax, values, color, title, scale, look):
     "One metric over the steps, each step pale and their mean strong"
     steps = range(1, len(values)+1)
-    ax.plot(steps, values, color=color, alpha=.25, lw=1)
+    ax.plot(steps, values, color=color, alpha=.3, lw=1)
     ax.plot(steps, smooth(values), color=color, lw=2.2)
-    ax.set_title(title, loc='left', fontsize=10*scale, color=ink)
-    ax.tick_params(labelsize=8*scale, colors=grey, length=2)
+    ax.set_title(title, loc='left', fontsize=10*scale, color=look['ink'])
+    ax.set_facecolor('none')
+    ax.tick_params(labelsize=8*scale, colors=look['grey'], length=2)
     ax.margins(x=.01)
     for side in ax.spines:
         ax.spines[side].set_visible(side in ('left', 'bottom'))
-        ax.spines[side].set_color('#d0d7de')
+        ax.spines[side].set_color(look['line'])
 
-def answers(ax, title, prompt, rows, scale):
-    "A question and what the policy wrote, right in green and wrong in red"
+def answers(ax, title, prompt, rows, scale, look):
+    "A question and what the policy wrote, each with a sign: right or wrong"
     ax.axis('off')
-    ax.text(0, 1, title, fontsize=10*scale, color=ink, va='top')
-    ax.text(0, .84, prompt, fontsize=9*scale, color=grey, family='monospace', va='top')
+    ax.text(0, 1, title, fontsize=10*scale, color=look['ink'], va='top')
+    ax.text(0, .84, prompt, fontsize=9*scale, color=look['grey'], family='monospace', va='top')
     for i, (text, right) in enumerate(rows):
-        sign, color = ('✓', green) if right else ('✗', red)
+        sign, color = ('✓', look['right']) if right else ('✗', look['wrong'])
         ax.text(0, .68-.17*i, sign, fontsize=9*scale, color=color, va='top', family='DejaVu Sans')
         ax.text(.05, .68-.17*i, text, fontsize=8.2*scale, color=color, va='top', family='monospace')
 
-def draw(run, file, size, title='', scale=1., top=.9):
+def draw(run, file, size, look, title='', scale=1., top=.9):
     "Curves on the left, the policy's own words on the right"
     ms = metrics(run)
-    fig = plt.figure(figsize=size, facecolor='white')
+    fig = plt.figure(figsize=size, facecolor=look['paper'])
     grid = fig.add_gridspec(2, 2, width_ratios=(1, 1.25), left=.06, right=.985, top=top, bottom=.1, wspace=.12, hspace=.55)
-    curve(fig.add_subplot(grid[0, 0]), [m['rewards/accuracy_reward/mean'] for m in ms], green, 'right answers, share', scale)
+    right = fig.add_subplot(grid[0, 0])
+    curve(right, [m['rewards/accuracy_reward/mean'] for m in ms], look['curve'], 'right answers, share', scale, look)
     lengths = fig.add_subplot(grid[1, 0])
-    curve(lengths, [m['completions/mean_length'] for m in ms], blue, 'tokens in a completion', scale)
-    lengths.set_xlabel('step', fontsize=8*scale, color=grey, labelpad=1)
+    curve(lengths, [m['completions/mean_length'] for m in ms], look['length'], 'tokens in a completion', scale, look)
+    lengths.set_xlabel('step', fontsize=8*scale, color=look['grey'], labelpad=1)
     first = group(run, 1, lambda r: sum(r[:4]) == 1)
     last = group(run, len(ms), all)
-    answers(fig.add_subplot(grid[0, 1]), 'step 1: it guesses', first[0], first[1][:4], scale)
-    answers(fig.add_subplot(grid[1, 1]), f'step {len(ms)}: it works the sum out', last[0], last[1][:4], scale)
+    answers(fig.add_subplot(grid[0, 1]), 'step 1: it guesses', first[0], first[1][:4], scale, look)
+    answers(fig.add_subplot(grid[1, 1]), f'step {len(ms)}: it works the sum out', last[0], last[1][:4], scale, look)
     if title:
-        fig.text(.06, .93, title, fontsize=17*scale, color=ink, va='center', weight='bold')
+        fig.text(.06, .93, title, fontsize=17*scale, color=look['ink'], va='center', weight='bold')
     fig.savefig(file, dpi=150, metadata=dict(Software=None))
     plt.close(fig)
 
-def main():
-    run = Path(sys.argv[1])
-    draw(run, assets/'front.png', (9.6, 3.6))
-    draw(run, assets/'card.png', (8, 4.2), title='GRPO, one notebook at a time', scale=.85, top=.8)
-
-if __name__ == '__main__':
-    main()
+def draw_all(run):
+    draw(run, assets/'front.png', (9.6, 3.6), LIGHT)
+    draw(run, assets/'front-dark.png', (9.6, 3.6), DARK)
+    draw(run, assets/'card.png', (8, 4.2), LIGHT, title='GRPO, one notebook at a time', scale=.85, top=.8)

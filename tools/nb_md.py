@@ -1,5 +1,5 @@
 """A notebook, processed by nbdev, as the Markdown of a site page, of README.md, or to be read as it is."""
-import base64, html, posixpath, re
+import base64, html, posixpath, re, struct, zlib
 from configparser import ConfigParser
 from pathlib import Path
 from fastcore.nbio import read_nb
@@ -50,12 +50,30 @@ callout = re.compile(r'^:::\s*\{\.callout-(\w+)[^}]*\}\n(.*?)^:::\s*$', re.M|re.
 source_link = re.compile(r'\]\(([^)]*)\)\{target="_blank" style="[^"]*"\}')
 here_link = re.compile(r'\]\(#([^)\s]+)\)') # Jupyter keeps capitals in anchors
 asset = re.compile(r'(?:\.\./)+docs_assets/') # pictures that a notebook shows from there
+twin = re.compile(r'!\[([^]]*)\]\(([^)\s]*/)(\w+)\.png\)')
+embedded = re.compile(rf'^\[([^]]+)\]\({re.escape(base)}assets/([\w/-]+\.html)\)$', re.M)
 notebook_link = re.compile(r'\]\((?!\w+:)([^)\s#]*)\.ipynb(#[^)\s]*)?\)')
 
 def under_title(s):
     "What stands in the title cell below title and description, without the links that open the notebook elsewhere"
     lines = [o for o in s.splitlines() if not re.match(r'# |>|\[Open in ', o)]
     return '\n'.join(lines).strip()
+
+def has_paper(b):
+    "Is PNG `b` opaque: drawn on white, and too bright for a dark page?"
+    kind = b[25] if b.startswith(b'\x89PNG') else None
+    return kind in (0, 2, 3) or kind in (4, 6) and not corner_alpha(b) == 0
+
+def corner_alpha(b):
+    "Alpha of the first pixel of an 8-bit PNG that has one, or None"
+    chunks, at = b'', 8
+    while at < len(b):
+        size, kind = struct.unpack('>I4s', b[at:at+8])
+        chunks += b[at+8:at+8+size] if kind == b'IDAT' else b''
+        at += 12+size
+    channels = 2 if b[25] == 4 else 4
+    line = zlib.decompressobj().decompress(chunks, 1+channels)
+    return line[channels] if b[24] == 8 else None # no filter changes the first pixel of the first line
 
 class Page:
     "Markdown `text`, front matter `fm` and `pictures` (path -> bytes) of the notebook at `path`"
@@ -87,10 +105,29 @@ class Page:
         s = source_link.sub(r'](\1){: .source }', s)
         s = notebook_link.sub(self.nb_link, s)
         s = here_link.sub(lambda m: f'](#{m[1].lower()})', s)
-        s = asset.sub(self.assets, s)
+        s = twin.sub(self.twins, asset.sub(self.assets, s))
         if self.readme:
             return s
+        s = embedded.sub(self.frame, s)
+        s = s.replace(f'{base}assets/', f'{self.up}assets/')
         return re.sub(re.escape(base)+r'([\w/-]+)\.html', self.up+r'\1.md', s)
+
+    def twins(self, m):
+        "A picture that has a twin for dark pages, NAME-dark.png, as both"
+        alt, path, name = m[1], m[2], m[3]
+        if not (root/'docs_assets'/f'{name}-dark.png').exists():
+            return m[0]
+        if not self.readme:
+            return f'![{alt}]({path}{name}.png#only-light) ![{alt}]({path}{name}-dark.png#only-dark)'
+        dark = f'<source media="(prefers-color-scheme: dark)" srcset="{path}{name}-dark.png">'
+        return f'<picture>{dark}<img alt="{html.escape(alt)}" src="{path}{name}.png"></picture>'
+
+    def frame(self, m):
+        "A link to a page among the assets that stands alone: the page itself, with the link below"
+        address = self.up+'assets/'+m[2]
+        title = html.escape(m[1])
+        frame = f'<iframe class="nb-frame" src="{address}" title="{title}" loading="lazy"></iframe>'
+        return f'{frame}\n\n[{m[1]}]({address}){{: .nb-button target="_blank" }}'
 
     def nb_link(self, m):
         "A link to a notebook as one to its page"
@@ -117,8 +154,9 @@ class Page:
         f, address = self.place(len(self.pictures), ext)
         self.pictures[f] = b
         size = f' width="{width}"' if width else ''
+        paper = ' class="nb-paper"' if has_paper(b) and not self.readme else ''
         words = html.escape(without_signs(alt or self.about()))
-        return f'<img alt="{words}" src="{address}"{size}>'
+        return f'<img alt="{words}" src="{address}"{size}{paper}>'
 
     def about(self):
         "What a picture that says nothing about itself shows: the section that it stands in"

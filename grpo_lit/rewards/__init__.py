@@ -11,6 +11,7 @@ __getattr__, __dir__, __all__ = window(__name__, {
     # programs, by running them where they can do no harm, and tests, by the faults they find
     '.programs': 'code_reward passed_tests_reward program_reward',
     '.mutants': 'unit_tests',
+    '.marginal': 'marginal_tests',
     # puzzles
     '.countdown': 'countdown_reward',
     '.knights': 'knights_reward',

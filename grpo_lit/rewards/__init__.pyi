@@ -16,6 +16,7 @@ from .programs import code_reward as code_reward
 from .programs import passed_tests_reward as passed_tests_reward
 from .programs import program_reward as program_reward
 from .mutants import unit_tests as unit_tests
+from .marginal import marginal_tests as marginal_tests
 from .countdown import countdown_reward as countdown_reward
 from .knights import knights_reward as knights_reward
 from .gym import gym_reward as gym_reward
@@ -60,6 +61,7 @@ __all__ = [
     'passed_tests_reward',
     'program_reward',
     'unit_tests',
+    'marginal_tests',
     'countdown_reward',
     'knights_reward',
     'gym_reward',

@@ -6,11 +6,12 @@ __getattr__, __dir__, __all__ = window(__name__, {
     '.reading': 'Reading',
     '.readings': 'Readings readings',
     # a page without a kernel, and an inspector with one
-    '.page': 'page_html write_page',
+    '.page': 'framed page_html write_page',
     '.inspector': 'Inspector inspect',
     # runs side by side
     '.seeds': 'Band band_of seed_difference',
     '.compare': 'compare_runs',
+    '.ridges': 'ridges group_spread',
     # a hand on the leash
     '.control': 'Control',
 })

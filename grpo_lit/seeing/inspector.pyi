@@ -13,19 +13,17 @@ from ..rewards.calls import reward_name
 
 from ..tensors import no_such, patch
 
+from .beside import BesideReference, BesideSteps, same_prompt
+
 from .hits import Crossings, Hits
 
-from .readings import Readings, readings
+from .readings import readings
 
 from .rules import RuleChange
 
-from .shades import plain_table, seen, seen_table
-
 from .summands import TokenSum
 
-from .walk import BesideReference, BesideSteps, GroupView, StepView, TokensView
-
-from .walk import check_row, known_values, rows_of_group, same_prompt
+from .walk import GroupView, StepView, TokensView, check_row, known_values, rows_of_group
 
 def row_changes(reading, row: int, advantage: float | None=None, reward: float | None=None) -> dict:
     """One completion's advantage or reward, as a change of all of the step"""
@@ -67,7 +65,7 @@ class Inspector:
         """One token's way into the loss, under the run's rule or another"""
         ...
 
-    def rules(self, step: int | None=None, row: int | None=None, advantage: float | None=None, reward: float | None=None, **changes):
+    def rules(self, step: int | None=None, row: int | None=None, advantage: float | None=None, reward: float | None=None, base: dict | None=None, **changes):
         """The step's tokens under another rule"""
         ...
 

@@ -3,7 +3,7 @@ from typing import Any
 
 __all__ = ['Message', 'Worker', 'Owner', 'said', 'is_unsaved', 'BrokenOff', 'break_off', 'leave_all']
 
-import ctypes, math, os, threading, time, weakref
+import contextlib, ctypes, math, os, threading, time, weakref
 
 from concurrent.futures import Future
 
@@ -101,6 +101,10 @@ class Owner(Worker):
 
     def leave(self):
         """Save what is not saved, whatever the thread is doing, and end it"""
+        ...
+
+    def work(self):
+        """The thread, which may be broken off anywhere"""
         ...
 
     def is_watched(self):

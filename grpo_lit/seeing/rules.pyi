@@ -7,7 +7,9 @@ import torch
 
 from ..tensors import patch
 
-from .shades import Shown, legend, as_digits, plain_table, reach_of, seen, seen_table, shade, shaded_text
+from .shades import Shown, as_digits, legend, plain_table, reach_of
+
+from .shades import safe_line, seen, seen_table, shade, shaded_text
 
 from .walk import kept_tokens
 

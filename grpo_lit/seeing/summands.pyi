@@ -11,13 +11,15 @@ import torch
 
 from ..loss import LOSSES, grpo_loss
 
-from ..terms import capped_term, clipped_term, gamma_term, gated_term
+from ..terms import capped_term, clipped_term, gamma_term, gated_term, kl_term, tv_term
 
 from ..tensors import patch
 
 from .reading import called_again
 
 from .shades import BLUE_INK, PURPLE_INK, SKY_INK
+
+from .walk import check_row, kept_tokens
 
 from .shades import as_digits, plain_table, safe_line, seen
 
@@ -36,7 +38,7 @@ def six(value) -> str:
     """Six digits, in brackets where there is a sign in front"""
     ...
 
-WRITTEN_TERMS = {clipped_term: _clipped, capped_term: _capped, gated_term: _gated, gamma_term: _weighed}
+WRITTEN_TERMS = {clipped_term: _clipped, capped_term: _capped, gated_term: _gated, gamma_term: _weighed, tv_term: _let_go_of, kl_term: _let_go_of}
 
 def policy_formula(v: dict, options: dict) -> tuple:
     """The term that the advantage is in"""
@@ -60,7 +62,7 @@ def check_token(reading, b: int, t: int):
     """Raise `ValueError` unless this token has a term in the loss"""
     ...
 
-LOSS_DEFAULTS = {name: p.default for name, p in inspect.signature(grpo_loss).parameters.items() if p.default is not p.empty}
+LOSS_DEFAULTS = {name: p.default for name, p in _OF_LOSS.items() if p.default is not p.empty}
 
 def token_numbers(reading, b: int, t: int, changes: dict) -> tuple:
     """What goes into a token's terms, by the letters of the formulas"""

@@ -1,7 +1,7 @@
 # made by tools/stubs.py: edit the source, then run it
 from typing import Any
 
-__all__ = ['NOTED', 'four_figures', 'rows_of_group', 'check_row', 'completion_line', 'spread_line', 'StepView', 'GroupView', 'kept_tokens', 'known_values', 'token_note', 'TokensView', 'asked_at', 'same_prompt', 'BesideSteps', 'BesideReference']
+__all__ = ['NOTED', 'four_figures', 'rows_of_group', 'check_row', 'completion_line', 'spread_line', 'StepView', 'GroupView', 'kept_tokens', 'known_values', 'token_note', 'TokensView']
 
 import math
 
@@ -25,9 +25,9 @@ from ..run.sparks import BLOCKS
 
 from .readings import Reading, readings
 
-from .shades import Shown, distance, legend, as_digits, plain_table, reach_of, safe_line, seen, seen_table, shade
+from .shades import Shown, as_digits, distance, legend, plain_table, reach_of
 
-from .shades import shaded_text, token_kind
+from .shades import safe_line, seen, seen_table, shade, shaded_text, token_kind
 
 def four_figures(model, tokenizer, moved: float=0.25) -> Reading:
     """The running example as an update sees it"""
@@ -137,54 +137,6 @@ class TokensView:
         ...
 
     def shown(self, t: int, text: str) -> Shown:
-        ...
-
-    def __repr__(self):
-        ...
-
-    def _repr_html_(self):
-        ...
-
-def asked_at(readings, prompt) -> list:
-    """Where a question was asked"""
-    ...
-
-def same_prompt(readings, reading, i: int, step: int) -> int:
-    """The prompt's place at another step; raises `ValueError` if it was not asked there"""
-    ...
-
-class BesideSteps:
-    """A question at two steps"""
-    views: Any
-
-    def __init__(self, first: GroupView, second: GroupView):
-        ...
-
-    def rows(self) -> list:
-        """What became of the group"""
-        ...
-
-    def __repr__(self):
-        ...
-
-    def _repr_html_(self):
-        ...
-
-class BesideReference:
-    """A completion under the policy and under the reference"""
-    gap: Any
-    reading: Any
-    row: int
-
-    def __init__(self, reading, row: int):
-        ...
-
-    def rows(self, most: int=12) -> list:
-        """Tokens whose log-prob has moved furthest"""
-        ...
-
-    def tokens(self) -> list:
-        """More likely than at home, or less"""
         ...
 
     def __repr__(self):

@@ -2,4 +2,6 @@
 from .._window import window
 
 __getattr__, __dir__, __all__ = window(__name__, {
+    '.tables': 'StudyTable',
+    '.study': 'Study StudyResult STUDIES run_study study_named study_table',
 })

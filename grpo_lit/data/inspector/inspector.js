@@ -49,7 +49,8 @@ function number(x) {
   if (x === null || x === undefined || Number.isNaN(x)) return '–'
   const size = Math.abs(x)
   if (size === 0 || size === Infinity) return String(x)
-  if (size < 1e-3) return x.toExponential(2)
+  if (size < 1e-3) return x.toExponential(3)
+  if (size < 1) return x.toPrecision(4)
   return size < 100 ? x.toFixed(4) : String(+x.toPrecision(5))
 }
 const short = x => x === null || x === undefined ? '–' : Math.abs(x) >= 1000 || Number.isInteger(x) ? String(Math.round(x)) : String(+x.toPrecision(3))
