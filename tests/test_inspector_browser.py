@@ -48,6 +48,8 @@ def test_the_inspector_in_jupyterlab(tmp_path):
     lab.write_notebook(tmp_path/'look.ipynb', *CELLS)
     with lab.server(tmp_path) as address, lab.chromium(viewport=dict(width=1280, height=1400)) as page:
         lab.open_notebook(page, address, 'look.ipynb')
+        page.wait_for_function("window.jupyterapp.shell.currentWidget.sessionContext.session?.kernel?.connectionStatus === 'connected'")
+        page.wait_for_timeout(1000)
         run_cell(page, 0)
         until(page, (tmp_path/'gradients.json').exists)
         run_cell(page, 1)
