@@ -96,7 +96,7 @@ def moved_text(change:RuleChange, b:int, # A row
     "A completion over its gradients under the new rule; what changes is underlined"
     reach = reach_of('gradient', change.before, change.after)
     row = [_rule_token(change, b, t, reach) for t in range(len(kept_tokens(change.reading, b)))]
-    return shaded_text(row, at) + legend('gradient', reach, ('moved', 'cut'))
+    return shaded_text(row, at)
 
 def most_moved(change:RuleChange, most:int=3) -> list: # Rows
     "Completions with the most tokens that change"
@@ -105,8 +105,14 @@ def most_moved(change:RuleChange, most:int=3) -> list: # Rows
     return [b for b in order if n[b]][:most]
 
 @patch
-def _repr_html_(self:RuleChange):
-    rows = [f'<p>completion {b}</p>{moved_text(self, b)}' for b in most_moved(self)]
+def page(self:RuleChange, rows:list, # Completions to show
+         at:int=0) -> str: # HTML
+    "The counts, and completions over their gradients under the new rule"
+    texts = [f'<p>completion {b}</p>{moved_text(self, b, at)}' for b in rows]
+    marks = legend('gradient', reach_of('gradient', self.before, self.after), ('moved', 'cut'))
     what = safe_line(changes_told(self.changes), 200)
     head = f'<p><b>step {self.reading.step}: {what}</b></p>'
-    return seen(head, f'<p>{self.fate_words()}</p>', seen_table(self.rows()), *rows)
+    return seen(head, f'<p>{self.fate_words()}</p>', seen_table(self.rows()), *texts, marks)
+
+@patch
+def _repr_html_(self:RuleChange): return self.page(most_moved(self))

@@ -15,7 +15,7 @@ from ..run.named_rewards import reward_named
 from ..tensors import in_line, patch, question_text
 from .hits import tokens_hit
 from .inspector import Inspector
-from .rules import moved_text
+from .rules import most_moved
 from .shades import TOKEN_KINDS, seen
 from .summands import LOSS_DEFAULTS
 from .walk import GroupView, TokensView, kept_tokens
@@ -161,8 +161,8 @@ def draw_rules(self:Sliders):
     look, changes = self.inspector, self.changes()
     change = look.rules(**changes)
     token = look.token(**changes)
-    mine = seen(f'<p>this completion:</p>{moved_text(change, look.row, look.t)}')
-    return token._repr_html_()+change._repr_html_()+mine
+    others = [b for b in most_moved(change) if b != look.row]
+    return token._repr_html_()+change.page([look.row, *others], look.t)
 
 @patch
 def draw_beside(self:Sliders):
