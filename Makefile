@@ -57,7 +57,7 @@ gpu-check:
 	$(PYTHON) tools/gpu_check.py $(ARGS)
 
 docs: $(VENV)/.docs
-	$(bin)/python tools/build_docs.py
+	$(bin)/python tools/build_docs.py $(ARGS)
 
 readme: $(VENV)/.dev
 	$(bin)/python tools/build_docs.py --readme

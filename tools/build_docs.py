@@ -184,6 +184,7 @@ def pages(docs):
     shutil.copytree(assets, docs/'assets', ignore=shutil.ignore_patterns('readme', 'overrides', 'zensical.toml'))
     shutil.copytree(assets/'overrides', build/'overrides', dirs_exist_ok=True)
     shutil.copytree(fonts, docs/'assets/katex')
+    (docs/'assets/versions.js').touch() # written when the pages are there
     chapter(nbs/'index.ipynb', docs)
     nav = settings([part(folder, docs) for folder in parts])
     (build/'zensical.toml').write_text(nav, encoding='utf-8')

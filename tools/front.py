@@ -69,7 +69,7 @@ def share(f, when):
 
 def row(f, name, what, found):
     d = f[name]
-    cells = [what, f"`grpo-lit {RUNS[name][0]}`", share(d, 'before'), share(d, 'after'), f"{d['seconds']:.0f} s", found,
+    cells = [what, f"`grpo-lit {RUNS[name][0]}`", share(d, 'before'), share(d, 'after'), f"{max(d['seconds']/60, .5):.0f} min", found,
              f'[inside]({site}assets/inspect/{name}.html)']
     return '| '+' | '.join(cells)+' |'
 
@@ -78,7 +78,7 @@ def table(f):
     grown = f"answers grow from {demo['mean_length_before']:.0f} to {demo['mean_length_after']:.0f} tokens: working it out is what makes them right"
     asks = 'it finds out when to search, and how often, from that one reward'
     fooled = f"the reward rises from {hacked['paid_first']:.2f} to {hacked['paid_last']:.2f} while right answers vanish; KL {hacked['kl']:.1f}"
-    head = ['| | command | right before | right after | training | what happens | look |', '|---|---|---|---|---|---|---|']
+    head = ['| | command | right before | right after | one core | what happens | look |', '|---|---|---|---|---|---|---|']
     rows = [row(f, 'demo', 'sums, a right answer pays', grown),
             row(f, 'searcher', 'questions, a library to search', asks),
             row(f, 'hacked', 'sums, a checker with two holes, no leash', fooled)]
@@ -90,11 +90,11 @@ def beside(f):
     return '\n'.join(head + [f"| {names.get(k, k)} | {v['step']:.2f} | {v['memory']:.2f} |" for k, v in f['speed'].items()])
 
 PARTS = dict(picture=picture, runs=table, speed=beside)
-marked = re.compile(r'(<!-- front: (\w+) -->\n).*?(\n<!-- end -->)', re.S)
+marked = re.compile(r'(<!-- front: (\w+) -->\n).*?(<!-- end -->)', re.S)
 
 def with_figures(text, f):
     "A cell's text, its marked parts made anew"
-    return marked.sub(lambda m: m[1]+PARTS[m[2]](f)+m[3], text)
+    return marked.sub(lambda m: f'{m[1]}\n{PARTS[m[2]](f)}\n\n{m[3]}', text)
 
 def page_with(f):
     "nbs/index.ipynb as it should be"
@@ -111,8 +111,6 @@ def missing(nb):
 def check():
     "Exit with a sentence where the first page says something else than what was measured"
     nb = read(index)
-    lost = missing(nb)
-    if lost: sys.exit(f'nbs/index.ipynb has no part {", ".join(lost)}')
     if page_with(read(assets/'front.json')) != nb: sys.exit('nbs/index.ipynb is stale: python tools/front.py runs/front')
     absent = [name for name in RUNS if not (assets/f'inspect/{name}.html').exists()]
     if absent: sys.exit(f'no inspector page of {", ".join(absent)}: python tools/front.py runs/front')
@@ -137,6 +135,8 @@ def main():
     if not a.runs: p.error('name the folder of the runs, as runs/front')
     make(a.runs.resolve())
     f = {name: figures(place(a.runs, name)) for name in RUNS} | dict(speed=speed())
+    lost = missing(read(index))
+    if lost: sys.exit(f'nbs/index.ipynb has no part {", ".join(lost)}')
     write_json(assets/'front.json', f)
     write_json(index, page_with(f))
     draw_all(place(a.runs, 'demo'))

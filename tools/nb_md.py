@@ -50,6 +50,7 @@ callout = re.compile(r'^:::\s*\{\.callout-(\w+)[^}]*\}\n(.*?)^:::\s*$', re.M|re.
 source_link = re.compile(r'\]\(([^)]*)\)\{target="_blank" style="[^"]*"\}')
 here_link = re.compile(r'\]\(#([^)\s]+)\)') # Jupyter keeps capitals in anchors
 asset = re.compile(r'(?:\.\./)+docs_assets/') # pictures that a notebook shows from there
+comment = re.compile(r'^<!-- [^>]* -->\n+', re.M)
 twin = re.compile(r'!\[([^]]*)\]\(([^)\s]*/)(\w+)\.png\)')
 embedded = re.compile(rf'^\[([^]]+)\]\({re.escape(base)}assets/([\w/-]+\.html)\)$', re.M)
 notebook_link = re.compile(r'\]\((?!\w+:)([^)\s#]*)\.ipynb(#[^)\s]*)?\)')
@@ -99,6 +100,7 @@ class Page:
 
     def prose(self, s):
         "The same for a part that is not code"
+        s = comment.sub('', s)
         s = equation.sub(lambda m: f'\n$$\n{m[1].strip()}\n$$\n', s)
         s = glued_list.sub(r'\1\n\n', s)
         s = callout.sub(self.callout, s)
