@@ -49,6 +49,10 @@ class RuleChange:
     def __repr__(self):
         ...
 
+    def page(self, rows: list, at: int=0) -> str:
+        """The counts, and completions over their gradients under the new rule"""
+        ...
+
     def _repr_html_(self):
         ...
 

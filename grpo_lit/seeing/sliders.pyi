@@ -17,7 +17,7 @@ from .hits import tokens_hit
 
 from .inspector import Inspector
 
-from .rules import moved_text
+from .rules import most_moved
 
 from .shades import TOKEN_KINDS, seen
 
