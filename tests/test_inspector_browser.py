@@ -62,6 +62,8 @@ def test_the_inspector_in_jupyterlab(tmp_path):
         token.focus() # what a finger does: the numbers stand below
         shown = page.evaluate("() => getComputedStyle(document.activeElement, '::after').content")
         assert 'log-prob' in shown
+        room = page.evaluate("() => { const box = document.activeElement.closest('.text'); return [box.scrollHeight, box.clientHeight] }")
+        assert room[0] <= room[1]+1 # nothing of it is cut off
         picture(page, 'inspector')
         handles = cell.locator('.widget-slider .noUi-handle')
         place = cell.locator('.widget-slider', has_text='completion').locator('.noUi-handle').first

@@ -116,6 +116,7 @@ STYLE = ''.join(f'.seen .{name}{{{style}}}' for name, (style, _) in TOKEN_MARKS.
     '.seen{line-height:1.9;max-width:72em}'
     '.seen .text{white-space:pre-wrap;overflow-wrap:anywhere;max-height:26em;overflow:auto;'
     'font-family:ui-monospace,monospace;unicode-bidi:isolate;direction:ltr}'
+    '.seen .text:focus-within{padding-bottom:11em}' # Room for what a token says below itself
     '.seen [tabindex]{position:relative;border-radius:3px;padding:1px 0}'
     '.seen .text [tabindex]:focus::after{content:attr(title);'
     'position:absolute;left:0;top:1.7em;z-index:9;white-space:pre;'
