@@ -1,12 +1,10 @@
 "The live run in JupyterLab, seen by Chromium: while it trains, at the end, in a notebook that is not trusted, from a thread, from another process"
-import json, os, time
-from pathlib import Path
+import json
 import pytest
+from browsers import TALL, chromium, images, needs, open_notebook, outputs, picture, save, server, start_all, until, write_notebook
 
 pytestmark = pytest.mark.browser
-lab = pytest.importorskip('lab')
-pytest.importorskip('playwright')
-if not lab.CHROMIUM: pytest.skip('there is no Chromium', allow_module_level=True)
+needs('jupyterlab')
 
 SETUP = '''
 import threading, time, warnings
@@ -35,36 +33,11 @@ thread.start()''', # 2
     if m['step'] == 3: raise KeyError('<i>mine</i>')
 _ = make('third', 5, [breaks]).train()'''] # 5
 
-TALL = dict(width=1280, height=3600) # JupyterLab leaves out the cells that are not seen
-
-def outputs(page, cell):
-    "The texts of a cell's outputs; a cell that is far below the window is not in the page"
-    return page.evaluate(f"[...document.querySelectorAll('.jp-Notebook .jp-Cell')[{cell}]?.querySelectorAll('.jp-OutputArea-child') ?? []].map(e => e.innerText)")
-
-def images(page, cell):
-    "Widths of the pictures of a cell, as they were decoded"
-    return page.evaluate(f"[...document.querySelectorAll('.jp-Notebook .jp-Cell')[{cell}]?.querySelectorAll('img') ?? []].map(e => e.naturalWidth)")
-
-def start_all(page):
-    "Run all cells; returns at once"
-    page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells') }")
-
-def until(page, what, seconds=120):
-    end = time.monotonic()+seconds
-    while time.monotonic() < end:
-        if what(): return
-        page.wait_for_timeout(200)
-    picture(page, 'missing')
-    raise AssertionError('it did not come: '+page.inner_text('.jp-Notebook')[-2000:])
-
-def picture(page, name):
-    if where := os.environ.get('GRPO_LIT_SHOTS'): page.screenshot(path=f'{where}/{name}.png')
-
 def all_in(folder, dark=False):
     "Run the notebook cell by cell, looking while it trains"
-    lab.write_notebook(folder/'live.ipynb', *CELLS)
-    with lab.server(folder) as address, lab.chromium(viewport=TALL, color_scheme='dark' if dark else 'light') as page:
-        lab.open_notebook(page, address, 'live.ipynb')
+    write_notebook(folder/'live.ipynb', *CELLS)
+    with server(folder) as jupyter, chromium(viewport=TALL, color_scheme='dark' if dark else 'light') as page:
+        open_notebook(page, jupyter, 'live.ipynb')
         start_all(page)
         until(page, lambda: any('step 5/12' in t for t in outputs(page, 1)))
         picture(page, 'mid')
@@ -82,10 +55,8 @@ def all_in(folder, dark=False):
         until(page, lambda: any('running' in t for t in outputs(page, 1)))
         until(page, lambda: any('done' in t for t in outputs(page, 1)))
         assert len(outputs(page, 1)) == 1
-        page.evaluate("window.jupyterapp.commands.execute('docmanager:save')")
-        until(page, lambda: 'step 12/12' in (folder/'live.ipynb').read_text())
-        page.wait_for_timeout(1000)
-        return page.errors
+        save(page, folder/'live.ipynb', 'step 12/12')
+        return page.errors+page.outside
 
 def test_live(tmp_path):
     errors = all_in(tmp_path)
@@ -98,8 +69,8 @@ def test_live(tmp_path):
     cells = json.loads(saved)
     for c in cells['cells']: c['metadata'].pop('trusted', None)
     (there/'untrusted.ipynb').write_text(json.dumps(cells))
-    with lab.server(there) as address, lab.chromium(viewport=TALL, color_scheme='dark') as page: # who has not run it does not trust it
-        lab.open_notebook(page, address, 'untrusted.ipynb')
+    with server(there) as jupyter, chromium(viewport=TALL, color_scheme='dark') as page: # who has not run it does not trust it
+        open_notebook(page, jupyter, 'untrusted.ipynb')
         until(page, lambda: len(images(page, 1)) >= 8)
         assert set(images(page, 1)) == {168} and 'step 12/12' in outputs(page, 1)[0] and 'a step:' in outputs(page, 1)[0]
         wide = page.evaluate("document.querySelectorAll('.jp-Notebook .jp-Cell')[1].querySelector('div[style*=\"height:10px\"], div[style*=\"height: 10px\"]')?.offsetWidth || 0")
