@@ -81,10 +81,10 @@ def server(folder, app='lab'): # or 'notebook'
     "JupyterLab, or Notebook 7, over this folder"
     root, token = str(Path(__file__).resolve().parent.parent), secrets.token_hex(16)
     places = {f'JUPYTER_{name.upper()}_DIR': str(folder/f'.{name}') for name in ('config', 'data', 'runtime')}
-    all_cells_drawn(folder/'.config')
+    arrange(folder/'.config')
     env = os.environ | places | dict(PYTHONPATH=root, IPYTHONDIR=str(folder/'.ipython'), OMP_NUM_THREADS='1', JUPYTER_TOKEN=token)
     command = [sys.executable, '-m', 'jupyter', app, '--no-browser', '--allow-root', '--port=0', '--ip=127.0.0.1', '--expose-app-in-browser',
-               '--LabApp.news_url=', f'--ServerApp.root_dir={folder}', '--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate']
+               f'--ServerApp.root_dir={folder}', '--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate']
     log = open(folder/'.server.log', 'w+')
     process = subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=subprocess.STDOUT)
     try:
@@ -95,11 +95,13 @@ def server(folder, app='lab'): # or 'notebook'
         except subprocess.TimeoutExpired: process.kill()
         log.close()
 
-def all_cells_drawn(config):
-    "Cells that are not seen are drawn too: tests read them"
-    file = config/'lab'/'user-settings'/'@jupyterlab'/'notebook-extension'/'tracker.jupyterlab-settings'
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(dict(windowingMode='none')))
+def arrange(config):
+    "Cells that are not seen are drawn too, for tests read them; and nobody asks about news"
+    for name, settings in {'notebook-extension/tracker': dict(windowingMode='none'),
+                           'apputils-extension/notification': dict(fetchNews='false', checkForUpdates=False)}.items():
+        file = config/'lab'/'user-settings'/'@jupyterlab'/f'{name}.jupyterlab-settings'
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(settings))
 
 def _address(process, log, seconds=120):
     "Where the server listens, once it does"
@@ -119,17 +121,21 @@ def _address(process, log, seconds=120):
 CELL = "[...document.querySelectorAll('.jp-Notebook .jp-Cell')]"
 
 def open_notebook(page, server, name, kernel=True):
-    "The notebook, with its kernel ready"
+    "The notebook, with its kernel ready; what the application complained of until then is its own"
     page.goto(server.page_of(name))
     page.wait_for_function('window.jupyterapp !== undefined', timeout=90_000)
     page.wait_for_selector('.jp-Notebook .jp-Cell', timeout=90_000)
     if kernel: page.wait_for_function("window.jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'", timeout=90_000)
+    page.errors.clear()
 
 def command(page, name):
     "One of the notebook's commands; returns at once"
     page.evaluate(f"() => {{ window.jupyterapp.commands.execute('{name}') }}")
 
-def start_all(page): command(page, 'notebook:run-all-cells')
+def start_all(page):
+    "Run all cells; returns at once"
+    page.wait_for_function("![...document.querySelectorAll('.jp-InputPrompt')].some(e => e.textContent.includes('*'))") # an error takes with it what is queued
+    command(page, 'notebook:run-all-cells')
 
 def start_cell(page, n):
     page.evaluate(f'window.jupyterapp.shell.currentWidget.content.activeCellIndex = {n}')
