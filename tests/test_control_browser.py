@@ -2,11 +2,10 @@
 import json, os
 from statistics import median
 import pytest
+from browsers import chromium, needs, open_notebook, picture, server, start_cell, until, write_notebook
 
 pytestmark = pytest.mark.browser
-lab = pytest.importorskip('lab')
-pytest.importorskip('playwright')
-if not lab.CHROMIUM: pytest.skip('there is no Chromium', allow_module_level=True)
+needs('jupyterlab')
 
 SETUP = '''
 import time, warnings
@@ -31,20 +30,6 @@ def rows(folder, name):
     file = folder/'run'/name
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
-def until(page, what, seconds=90):
-    for _ in range(seconds*5):
-        if found := what(): return found
-        page.wait_for_timeout(200)
-    raise AssertionError('it did not come: '+page.inner_text('.jp-Notebook')[-2000:])
-
-def run_cell(page, n): # the others may not even be drawn
-    page.evaluate(f"window.jupyterapp.shell.currentWidget.content.activeCellIndex = {n}")
-    page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-cell') }")
-
-def picture(page, name):
-    if where := os.environ.get('GRPO_LIT_SHOTS'): page.screenshot(path=f'{where}/{name}.png')
-
-
 class Hand:
     "Works the desk of a cell"
     def __init__(self, page, cell): self.page, self.cell = page, page.locator('.jp-Notebook .jp-Cell').nth(cell)
@@ -64,6 +49,7 @@ class Hand:
 
 
 def test_a_hand_at_the_desk(tmp_path):
+<<<<<<< HEAD
     lab.write_notebook(tmp_path/'control.ipynb', *CELLS)
     with lab.server(tmp_path) as address, lab.chromium(color_scheme=os.environ.get('GRPO_LIT_SCHEME', 'light')) as page:
         lab.open_notebook(page, address, 'control.ipynb')
@@ -71,6 +57,13 @@ def test_a_hand_at_the_desk(tmp_path):
         page.wait_for_timeout(1000)
         run_cell(page, 0)
         run_cell(page, 1)
+=======
+    write_notebook(tmp_path/'control.ipynb', *CELLS)
+    with server(tmp_path) as jupyter, chromium(color_scheme=os.environ.get('GRPO_LIT_SCHEME', 'light')) as page:
+        open_notebook(page, jupyter, 'control.ipynb')
+        start_cell(page, 0)
+        start_cell(page, 1)
+>>>>>>> browser
         desk = Hand(page, 1)
         desk.says('Run', 'Pause', 'Stop and save', 'idle')
         desk.press('Run')
@@ -114,7 +107,7 @@ def test_a_hand_at_the_desk(tmp_path):
         assert not (tmp_path/'run'/'run.lock').exists()
         picture(page, 'control-end')
 
-        run_cell(page, 2)
+        start_cell(page, 2)
         other = Hand(page, 2)
         other.press('Run')
         other.says('failed', 'KeyError')
@@ -122,4 +115,4 @@ def test_a_hand_at_the_desk(tmp_path):
         other.cell.locator('summary').first.click()
         other.says('Traceback')
         picture(page, 'control-broken')
-        assert page.errors == []
+        assert page.errors == page.outside == []

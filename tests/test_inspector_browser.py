@@ -1,11 +1,10 @@
 "The inspector in JupyterLab, worked by Chromium: hover a token, walk with the keys, turn epsilon"
-import json, os
+import json
 import pytest
+from browsers import chromium, needs, open_notebook, picture, run_all, server, start_cell, write_notebook
 
 pytestmark = pytest.mark.browser
-lab = pytest.importorskip('lab')
-pytest.importorskip('playwright')
-if not lab.CHROMIUM: pytest.skip('there is no Chromium', allow_module_level=True)
+needs('jupyterlab')
 
 SETUP = '''
 import json, warnings
@@ -30,29 +29,11 @@ json.dump([f'{x:.5g}' for x in logps.grad[0].tolist()], open('gradients.json', '
 '''
 CELLS = [SETUP, "look = inspect(Readings(Two()))\nlook", "json.dump(dict(step=look.step, row=look.row, t=look.t, changes=look.panel().changes()), open('stands.json', 'w'))"]
 
-def run_cell(page, n):
-    page.evaluate(f"""() => {{ const w = window.jupyterapp.shell.currentWidget.content
-        w.activeCellIndex = {n}; w.deselectAll() }}""")
-    page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-cell') }")
-
-def until(page, what, seconds=60):
-    for _ in range(seconds*5):
-        if found := what(): return found
-        page.wait_for_timeout(200)
-    raise AssertionError('it did not come: '+page.inner_text('.jp-Notebook')[-2000:])
-
-def picture(page, name):
-    if where := os.environ.get('GRPO_LIT_SHOTS'): page.screenshot(path=f'{where}/{name}.png')
-
 def test_the_inspector_in_jupyterlab(tmp_path):
-    lab.write_notebook(tmp_path/'look.ipynb', *CELLS)
-    with lab.server(tmp_path) as address, lab.chromium(viewport=dict(width=1280, height=1400)) as page:
-        lab.open_notebook(page, address, 'look.ipynb')
-        page.wait_for_function("window.jupyterapp.shell.currentWidget.sessionContext.session?.kernel?.connectionStatus === 'connected'")
-        page.wait_for_timeout(1000)
-        run_cell(page, 0)
-        until(page, (tmp_path/'gradients.json').exists)
-        run_cell(page, 1)
+    write_notebook(tmp_path/'look.ipynb', *CELLS)
+    with server(tmp_path) as jupyter, chromium(viewport=dict(width=1280, height=1400)) as page:
+        open_notebook(page, jupyter, 'look.ipynb')
+        run_all(page)
         cell = page.locator('.jp-Notebook .jp-Cell').nth(1)
         token = cell.locator('.text [tabindex]').nth(2)
         token.wait_for(timeout=60_000)
@@ -62,8 +43,6 @@ def test_the_inspector_in_jupyterlab(tmp_path):
         token.focus() # what a finger does: the numbers stand below
         shown = page.evaluate("() => getComputedStyle(document.activeElement, '::after').content")
         assert 'log-prob' in shown
-        room = page.evaluate("() => { const box = document.activeElement.closest('.text'); return [box.scrollHeight, box.clientHeight] }")
-        assert room[0] <= room[1]+1 # nothing of it is cut off
         picture(page, 'inspector')
         handles = cell.locator('.widget-slider .noUi-handle')
         place = cell.locator('.widget-slider', has_text='completion').locator('.noUi-handle').first
@@ -75,12 +54,12 @@ def test_the_inspector_in_jupyterlab(tmp_path):
         before = cell.locator('.widget-tab').inner_text()
         epsilon.focus()
         for _ in range(19): page.keyboard.press('ArrowLeft')
-        until(page, lambda: cell.locator('.widget-tab').inner_text() != before)
+        page.wait_for_timeout(3000)
+        assert cell.locator('.widget-tab').inner_text() != before
         picture(page, 'inspector_rules')
-        run_cell(page, 2)
-        until(page, (tmp_path/'stands.json').exists)
-        page.wait_for_timeout(500)
+        start_cell(page, 2)
+        page.wait_for_timeout(2000)
         stands = json.loads((tmp_path/'stands.json').read_text())
         assert stands['row'] == 1 and stands['changes']['epsilon'] < .1
-        assert not page.errors
+        assert page.errors == page.outside == []
         assert handles.count() >= 5

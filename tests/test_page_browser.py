@@ -1,19 +1,19 @@
 """The page in a real browser, from disk: it asks for nothing, keys work, and what one points at are the figures of the loss."""
 import html
 import pytest, torch
+from browsers import CHROMIUM, needs
 from test_page import HOSTILE, loss_gradient, several, update
 from grpo_lit.seeing.page import framed, write_page
 
 pytestmark = pytest.mark.browser
+needs()
 SIZES = [(w, scheme) for w in (1280, 390) for scheme in ('light', 'dark')]
 
 @pytest.fixture(scope='module')
 def chromium():
-    sync_api = pytest.importorskip('playwright.sync_api')
-    import shutil
-    found = shutil.which('chromium') or shutil.which('google-chrome')
-    with sync_api.sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=found, args=['--no-sandbox'])
+    from playwright.sync_api import sync_playwright
+    with sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=CHROMIUM, args=['--no-sandbox'])
         yield browser
         browser.close()
 
