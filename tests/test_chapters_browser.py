@@ -1,15 +1,15 @@
 "The chapters about seeing and steering, run whole in JupyterLab as a reader would, stored, and opened again without running"
-import json, os, re, shutil
+import shutil
 from pathlib import Path
 import pytest
-from browsers import chromium, kept, needs, open_notebook, picture, run_all, save, server, start_all, until, write_notebook
+from browsers import chromium, kept, needs, open_notebook, picture, run_all, save, server
 
 pytestmark = pytest.mark.browser
 needs('jupyterlab', 'trl', 'peft', 'math_verify')
 
 BOOK = Path(__file__).resolve().parent.parent/'nbs'
-CHAPTERS = sorted([*BOOK.glob('5_run/*_display.ipynb'), *BOOK.glob('5_run/*_watch.ipynb'),
-                   *BOOK.glob('6_seeing/03*.ipynb'), *BOOK.glob('6_seeing/06*.ipynb')])
+NAMES = 'display watch shades walk beside summands rules hits inspector sliders ask owner control desk'.split()
+CHAPTERS = sorted(f for name in NAMES for f in BOOK.glob(f'[56]_*/*_{name}.ipynb'))
 WIDGET = 'application/vnd.jupyter.widget-view+json'
 
 @pytest.fixture(scope='module')

@@ -1,6 +1,5 @@
 """The page in a real browser, from disk: it asks for nothing, keys work, and what one points at are the figures of the loss."""
-import html
-import pytest, torch
+import pytest
 from browsers import CHROMIUM, needs
 from test_page import HOSTILE, loss_gradient, several, update
 from grpo_lit.seeing.page import framed, write_page
@@ -105,7 +104,7 @@ def test_pointing_at_a_token_shows_the_figures_of_the_loss(chromium, file, updat
                     assert float(shown[name]) == pytest.approx(x[b,t].item(), rel=2e-3, abs=1e-4), (b, t, name)
 
 def test_a_token_adds_up(chromium, file, updates):
-    r, terms = updates[-1], updates[-1].terms()
+    terms = updates[-1].terms()
     with Opened(chromium, file) as page:
         page.evaluate('document.querySelectorAll("#prompts button")[0].click()')
         page.locator('.row').nth(1).locator('.body > .t').first.click()
