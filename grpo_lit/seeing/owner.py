@@ -177,6 +177,7 @@ def leave(self:Owner):
             if is_unsaved(self.trainer): say(f'the process ends after step {self.trainer.state.step}: saved {self.trainer.save_checkpoint()}')
     except Exception as e: log.warning('the run could not be saved: %s', said(e))
     if thread: break_off(thread)
+    if self.state in ('running', 'paused'): self.become('stopped') # its thread ended between two steps
 
 @patch
 def is_watched(self:Owner):
