@@ -2,7 +2,7 @@
 import functools, http.server, json, os, re, subprocess, sys, threading
 from pathlib import Path
 import pytest
-from lab import CHROMIUM
+from browsers import CHROMIUM
 
 root = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(root/'tools'))
