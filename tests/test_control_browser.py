@@ -49,21 +49,11 @@ class Hand:
 
 
 def test_a_hand_at_the_desk(tmp_path):
-<<<<<<< HEAD
-    lab.write_notebook(tmp_path/'control.ipynb', *CELLS)
-    with lab.server(tmp_path) as address, lab.chromium(color_scheme=os.environ.get('GRPO_LIT_SCHEME', 'light')) as page:
-        lab.open_notebook(page, address, 'control.ipynb')
-        page.wait_for_function("window.jupyterapp.shell.currentWidget.sessionContext.session?.kernel?.connectionStatus === 'connected'")
-        page.wait_for_timeout(1000)
-        run_cell(page, 0)
-        run_cell(page, 1)
-=======
     write_notebook(tmp_path/'control.ipynb', *CELLS)
     with server(tmp_path) as jupyter, chromium(color_scheme=os.environ.get('GRPO_LIT_SCHEME', 'light')) as page:
         open_notebook(page, jupyter, 'control.ipynb')
         start_cell(page, 0)
         start_cell(page, 1)
->>>>>>> browser
         desk = Hand(page, 1)
         desk.says('Run', 'Pause', 'Stop and save', 'idle')
         desk.press('Run')
