@@ -13,8 +13,7 @@ __all__ = ['MEAN_OF_ANSWERS', 'MEAN_OF_TOKENS', 'SUM_PER_ANSWER', 'SUM_PER_BUDGE
 import inspect
 from typing import Callable, NamedTuple
 import torch
-from fastcore.meta import delegates
-from .tensors import masked_mean, no_such
+from .tensors import delegates, masked_mean, no_such
 from .fast.offpolicy import off_policy_mask
 from .logprobs import KL_KINDS, bounded, kl_estimate
 from .terms import capped_term, clipped_term, gamma_term, gated_term, kl_term, tv_term
@@ -189,7 +188,7 @@ def token_terms(logps:torch.Tensor, # (B, T), of the completion tokens, with gra
 # %% ../nbs/1_line/20_loss.ipynb #18dc561d
 _UNLOGGED = 'policy', 'kl', 'entropy', 'loss'
 
-@delegates(token_terms, keep=True)
+@delegates(token_terms)
 def grpo_loss(logps:torch.Tensor, # (B, T), of the completion tokens, with gradient
               advantages:torch.Tensor, # (B,), or (B, T) where tokens have advantages of their own
               mask:torch.Tensor, # (B, T), 1 where a token counts

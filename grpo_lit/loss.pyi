@@ -7,9 +7,7 @@ from typing import Callable, NamedTuple
 
 import torch
 
-from fastcore.meta import delegates
-
-from .tensors import masked_mean, no_such
+from .tensors import delegates, masked_mean, no_such
 
 from .fast.offpolicy import off_policy_mask
 

@@ -6,10 +6,10 @@ Docs: https://grpo-lit.github.io/grpo-lit/1_line/tensors.html.md"""
 
 # %% auto #0
 __all__ = ['SHAPELESS', 'pad', 'mask_after_eos', 'masked_mean', 'positions', 'below', 'some_rows', 'piece_size', 'seed_for',
-           'visible', 'question_text', 'in_line', 'wait', 'clock', 'patch', 'did_you_mean', 'no_such']
+           'visible', 'question_text', 'in_line', 'wait', 'clock', 'patch', 'delegates', 'did_you_mean', 'no_such']
 
 # %% ../nbs/1_line/01_tensors.ipynb #0f277be5
-import difflib, functools, hashlib, logging, re, time
+import difflib, functools, hashlib, inspect, logging, re, time
 from unicodedata import category
 import torch
 import torch.nn.functional as F
@@ -167,6 +167,18 @@ def patch(f=None, *,
     f.__qualname__ = f'{cls.__name__}.{f.__name__}'
     setattr(cls, f.__name__, classmethod(f) if cls_method else f)
     return f.__globals__.get(f.__name__) # the name itself stays what it was
+
+# %% ../nbs/1_line/01_tensors.ipynb #d1e6a7e6
+def delegates(to # The function that gets what is passed on
+             ):
+    "Decorator: a function that passes `**options` on shows the keyword arguments of `to`"
+    more = [p for p in inspect.signature(to).parameters.values() if p.kind==p.KEYWORD_ONLY]
+    def decorate(f):
+        *own, options = inspect.signature(f).parameters.values()
+        known = {p.name for p in own}
+        f.__signature__ = inspect.Signature([*own, *(p for p in more if p.name not in known), options])
+        return f
+    return decorate
 
 # %% ../nbs/1_line/01_tensors.ipynb #92fa1b0c
 def did_you_mean(name, options, # Strings

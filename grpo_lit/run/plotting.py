@@ -98,6 +98,7 @@ def plot_run(path, # A run directory
              smooth:int=5 # Steps in the moving average
             ): # A matplotlib figure
     "Reward, accuracy, length, KL, entropy and dead groups of a run; raises `ValueError` if there is none"
+    import matplotlib # before anything is read: a machine without it is told so
     if save: picture_kind(save)
     rows = training_steps(path)
     events = run_events(path, rows)

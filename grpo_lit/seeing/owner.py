@@ -107,7 +107,8 @@ class Owner(Worker):
             if self.steps is None: self.steps = self.trainer.steps()
             metrics = next(self.steps, None)
         except BaseException as e: return self.fail(e)
-        self.metrics, self.left = metrics or self.metrics, max(self.left-1, 0)
+        with self.changed: # somebody may pause it at this moment
+            self.metrics, self.left = metrics or self.metrics, max(self.left-1, 0)
         if metrics is None or metrics.get('hopeless'): self.end()
         self.tell()
 
