@@ -56,16 +56,17 @@ def test_a_hand_at_the_desk(tmp_path):
         desk = Hand(page, 1)
         desk.says('Run', 'Pause', 'Stop and save', 'idle')
         desk.press('Run')
-        until(page, lambda: len(rows(tmp_path, 'metrics.jsonl')) > 4)
+        until(page, lambda: len(rows(tmp_path, 'metrics.jsonl')) > 25) # far enough from the reference
         desk.says('running', 'step')
         desk.slide(0, .95) # beta: from .04 to about 5
         event, = until(page, lambda: rows(tmp_path, 'events.jsonl'))
         assert event['event'] == 'beta' and event['value'] > 1 and event['before'] == .04
-        until(page, lambda: rows(tmp_path, 'metrics.jsonl')[-1]['step'] > event['step']+8)
+        until(page, lambda: rows(tmp_path, 'metrics.jsonl')[-1]['step'] > event['step']+16)
         picture(page, 'control-mid')
         found = {m['step']: m for m in rows(tmp_path, 'metrics.jsonl')}
         assert found[event['step']-1]['beta'] == .04 and found[event['step']]['beta'] == event['value']
-        assert found[event['step']+8]['kl'] < found[event['step']]['kl']
+        kl = lambda last: sum(found[k]['kl'] for k in range(last-4, last+1)) # one step alone is noise
+        assert kl(event['step']+16) < kl(event['step'])
 
         desk.press('Pause')
         desk.says('paused')
