@@ -71,7 +71,7 @@ class NotebookScreen:
 class RedrawPace:
     "When to draw again"
     def __init__(self, hz:float=2., # In a second, at most
-                 share:float=.02): # Of the time that may go into drawing
+                 share:float=.015): # Of the time that may go into drawing
         self.hz, self.share, self.next, self.took = hz, share, 0., [0., 0.]
 
     def due(self) -> bool: return time.monotonic() >= self.next
