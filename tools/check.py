@@ -169,8 +169,9 @@ def main():
     if not importlib.util.find_spec('nbdev'):
         sys.exit("nbdev is not installed here. Run `make test`, or: pip install -e '.[dev]'")
     both = together(a)
-    if both: # a thread each: two that share two cores would slow each other down tenfold
+    if both: # a thread each, and none that waits by spinning: on shared cores that slows everybody down tenfold
         os.environ.setdefault('OMP_NUM_THREADS', '1')
+        os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
     environment(a.flags.split())
     with tests_beside(a) if both else nullcontext(check_tests) as checks['tests']:
         failed = [name for name in a.names or checks if run(name, a)]
