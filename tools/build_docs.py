@@ -75,6 +75,14 @@ parts = {  # Folder of nbs/ -> title and what the part is about
         'Cases',
         'Whole experiments with their figures, seeds and intervals: each claim of the book, measured.')}
 
+def inspectors(folder):
+    "Inspector pages, from what tools/front.py has written of each run"
+    from grpo_lit.seeing.page import shell
+    for f in folder.glob('*.json'):
+        page = shell(*json.loads(f.read_text(encoding='utf-8')))
+        f.with_suffix('.html').write_text(page, encoding='utf-8')
+        f.unlink()
+
 def number(p):
     "Number of a notebook in its part: '8' for `17_advantages.ipynb`, or ''"
     m = re.match(r'0*(\d+)_', p.name)
@@ -182,6 +190,7 @@ def pages(docs):
     for o in ('docs', 'site'):
         shutil.rmtree(build/o, ignore_errors=True)
     shutil.copytree(assets, docs/'assets', ignore=shutil.ignore_patterns('readme', 'overrides', 'zensical.toml'))
+    inspectors(docs/'assets/inspect')
     shutil.copytree(assets/'overrides', build/'overrides', dirs_exist_ok=True)
     shutil.copytree(fonts, docs/'assets/katex')
     (docs/'assets/versions.js').touch() # written when the pages are there

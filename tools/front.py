@@ -4,7 +4,7 @@
     python tools/front.py --check               # does nbs/index.ipynb say what docs_assets/front.json says? (no run needed)
 
 Writes docs_assets/front.json (what was measured), front.png and front-dark.png, card.png (shown by links to the site),
-docs_assets/inspect/*.html, and in nbs/index.ipynb every part between `<!-- front: NAME -->` and `<!-- end -->`.
+docs_assets/inspect/*.json, and in nbs/index.ipynb every part between `<!-- front: NAME -->` and `<!-- end -->`.
 """
 import argparse, json, re, subprocess, sys
 from pathlib import Path
@@ -112,16 +112,16 @@ def check():
     "Exit with a sentence where the first page says something else than what was measured"
     nb = read(index)
     if page_with(read(assets/'front.json')) != nb: sys.exit('nbs/index.ipynb is stale: python tools/front.py runs/front')
-    absent = [name for name in RUNS if not (assets/f'inspect/{name}.html').exists()]
+    absent = [name for name in RUNS if not (assets/f'inspect/{name}.json').exists()]
     if absent: sys.exit(f'no inspector page of {", ".join(absent)}: python tools/front.py runs/front')
 
 # --- all of it
 
 def pages(runs):
-    "An inspector page of each run"
-    from grpo_lit.seeing.page import write_page
+    "What the inspector page of each run says; the site puts it into the page itself"
+    from grpo_lit.seeing.page import page_parts
     for name, (_, _, title) in RUNS.items():
-        print(write_page(place(runs, name), assets/f'inspect/{name}.html', max_bytes=490_000, title=title))
+        write_json(assets/f'inspect/{name}.json', page_parts(place(runs, name), 490_000, title))
 
 def write_json(path, value):
     path.write_text(json.dumps(value, ensure_ascii=False, indent=1)+'\n', encoding='utf-8')
