@@ -19,6 +19,7 @@ from ..policy import Reference, has_adapter
 from .files import log, write_whole
 from .logs import plain
 from .manifest import check_whole, has_manifest, write_manifest
+from .phases import without_bars
 from .saving import save_policy
 from .transcripts import read_episodes, saved_episodes
 
@@ -98,7 +99,8 @@ def read_weights(model, # Which has the same parameters
 
 def _all_weights(model, path):
     own = copy.deepcopy(model.config) # a damaged config.json would build another model, of any size
-    saved, told = type(model).from_pretrained(path, config=own, dtype=model.dtype, use_safetensors=True, output_loading_info=True)
+    how = dict(config=own, dtype=model.dtype, use_safetensors=True, output_loading_info=True)
+    with without_bars(): saved, told = type(model).from_pretrained(path, **how)
     wrong = {*told['missing_keys'], *told['unexpected_keys'], *(k[0] for k in told['mismatched_keys'])}
     return wrong, saved.state_dict()
 
