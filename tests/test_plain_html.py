@@ -6,7 +6,7 @@ from grpo_lit.policy import load_policy
 from grpo_lit.run.figures import Figures
 from grpo_lit.run.livepage import html_page
 from grpo_lit.seeing.control import Control
-from grpo_lit.seeing.desk import shown
+from grpo_lit.seeing.desk import desk_bundle
 from grpo_lit.seeing.walk import four_figures
 from test_control import new_trainer
 from test_inspector import given
@@ -41,7 +41,7 @@ def steered():
     control = Control(new_trainer())
     control.set(beta=.25)
     control.step()
-    return shown(control)['text/html'], ['step 1/', 'reward', 'beta', '0.25']
+    return desk_bundle(control)['text/html'], ['step 1/', 'reward', 'beta', '0.25']
 
 def inspected():
     look = given(four_figures(*load_policy('tiny', device='cpu')))

@@ -6,8 +6,8 @@ Docs: https://grpo-lit.github.io/grpo-lit/5_run/figures.html.md"""
 
 # %% auto #0
 __all__ = ['POINTS', 'CURVES', 'MOST_FUNCTIONS', 'PHASES', 'RECENT', 'MOST_ROWS', 'MOST_TEXT', 'finite_number', 'numbers_of',
-           'thinned', 'Curve', 'curve_of', 'reward_names', 'curves_of', 'seconds_of', 'phases_of', 'event_words',
-           'events_in', 'middle_cut', 'clipped_completion', 'ShownGroup', 'differ', 'shown_group', 'group_of',
+           'thinned', 'Curve', 'curve_of', 'reward_names', 'curves_of', 'phase_seconds', 'phases_of', 'event_words',
+           'metric_events', 'middle_cut', 'clipped_completion', 'ShownGroup', 'differ', 'shown_group', 'group_of',
            'Figures']
 
 # %% ../../nbs/5_run/53_figures.ipynb #a40c0aea
@@ -93,7 +93,7 @@ def curves_of(steps:list) -> list: # Of `Curve`s
 # %% ../../nbs/5_run/53_figures.ipynb #7d4f92a6
 PHASES, RECENT = ('sample', 'tools', 'reward', 'reference', 'update', 'rest'), 20
 
-def seconds_of(m:dict) -> dict: # Phase -> seconds
+def phase_seconds(m:dict) -> dict: # Phase -> seconds
     "Where the time of a step went"
     def taken(name): return finite_number(m.get(f'time/{name}')) or 0.
     waited = taken('tools_waited')
@@ -104,7 +104,7 @@ def seconds_of(m:dict) -> dict: # Phase -> seconds
 
 def phases_of(steps:list) -> dict: # Phase -> seconds in a step
     "Where the time of the newest steps went, on average"
-    newest = [seconds_of(m) for m in steps[-RECENT:]]
+    newest = [phase_seconds(m) for m in steps[-RECENT:]]
     means = {name: sum(s[name] for s in newest)/max(len(newest), 1) for name in PHASES}
     return {name: s for name, s in means.items() if s > 0}
 
@@ -116,7 +116,7 @@ def event_words(event:dict) -> str:
     change = f' {short(before)} → {short(value)}' if before is not None else '' if value is None else f' {short(value)}'
     return f"{event.get('step', 0)}: {short(name)}{change}"
 
-def events_in(steps:list) -> list:
+def metric_events(steps:list) -> list:
     "Events that stand among the metrics, as `event/NAME`"
     return [dict(step=m.get('step', 0), event=name[6:], value=value)
             for m in steps for name, value in m.items() if name.startswith('event/')]
@@ -169,12 +169,12 @@ def group_of(rollouts:Rollouts|None, step:int) -> ShownGroup|None: # None: there
     rewards = [[]]*P if rollouts.rewards is None else rollouts.rewards.view(P, G).tolist()
     chosen = next((i for i, r in enumerate(rewards) if differ(r)), 0)
     rows, gold = rollouts.group(chosen), rollouts.columns.get('answer')
-    if rollouts.episodes: rows = [r | dict(completion=_parts(rollouts, chosen*G+j)) for j, r in enumerate(rows)]
+    if rollouts.episodes: rows = [r | dict(completion=_row_parts(rollouts, chosen*G+j)) for j, r in enumerate(rows)]
     groups = [rows if i == chosen else [] for i in range(P)]
     names = rollouts.reward_names[:MOST_FUNCTIONS]
     return shown_group(step, groups, chosen, rollouts.prompts[chosen], gold and gold[chosen], names)
 
-def _parts(rollouts, b):
+def _row_parts(rollouts, b):
     "What stands in a table for completion `b`"
     episode = rollouts.episodes[b]
     return rollouts.completions[b] if episode is None else episode.parts()
@@ -206,7 +206,7 @@ class Figures:
     @property
     def events(self) -> list:
         "Of the steps that are shown, in their order"
-        found = {(e.get('step', 0), str(e.get('event'))): e for e in [*events_in(self.steps), *self._events]}
+        found = {(e.get('step', 0), str(e.get('event'))): e for e in [*metric_events(self.steps), *self._events]}
         return [found[key] for key in sorted(found) if key[0] <= max(self.done, 0)+1]
 
     @property

@@ -6,7 +6,7 @@ Docs: https://grpo-lit.github.io/grpo-lit/5_run/knobs.html.md"""
 
 # %% auto #0
 __all__ = ['KNOBS', 'current_beta', 'temperature_now', 'turned_temperature', 'scheduled_rate', 'turned_rate', 'rates_in_force',
-           'standing_rate', 'in_force', 'turn_value', 'turn', 'waits', 'put', 'take_turns', 'events_file',
+           'standing_rate', 'in_force', 'turn_value', 'turn', 'too_early', 'put', 'take_turns', 'events_file',
            'read_events', 'planned', 'write_events', 'is_turn_of_knob', 'in_order', 'repeat_turns', 'told_beside',
            'said_again']
 
@@ -89,7 +89,7 @@ def turn(state:RunState, **values) -> list: # The turns that wait
     return state.turns
 
 # %% ../../nbs/5_run/42_knobs.ipynb #0b714d2c
-def waits(turned:dict, state:RunState, args) -> bool:
+def too_early(turned:dict, state:RunState, args) -> bool:
     "Is it too early for a turn?"
     if turned.get('step', 0) > state.step+1: return True
     of_rollout = turned['event'] == 'temperature' or (turned['event'] == 'beta' and args.kl_in_reward)
@@ -104,7 +104,7 @@ def put(name:str, value:float, state:RunState, args):
 
 def take_turns(state:RunState, args) -> list: # Events: step, event, value, before, time
     "Before a step: what is due is put in force, and becomes an event of the run"
-    due = [t for t in state.turns if not waits(t, state, args)]
+    due = [t for t in state.turns if not too_early(t, state, args)]
     state.turns = [t for t in state.turns if t not in due]
     found = []
     for turned in due:

@@ -6,7 +6,7 @@ Docs: https://grpo-lit.github.io/grpo-lit/5_run/looking.html.md"""
 
 # %% auto #0
 __all__ = ['SHOWN', 'run_at', 'changed_settings', 'setting_lines', 'curve_lines', 'group_lines', 'step_lines', 'show',
-           'summary_lines', 'follow', 'sample']
+           'summary_lines', 'follow_run', 'sample']
 
 # %% ../../nbs/5_run/86_looking.ipynb #0bd8645f
 import sys
@@ -127,10 +127,10 @@ def summary_lines(summary:dict) -> list:
             if isinstance(v, (int, float, str, bool)) and v is not None]
 
 # %% ../../nbs/5_run/86_looking.ipynb #a30d71b1
-def follow(run:str, # A run directory, which may not be there yet
-           wait:bool=True, # Stay until the run has ended
-           timeout:float=0. # Leave after so many seconds; 0: only at the end
-          ) -> dict:
+def follow_run(run:str, # A run directory, which may not be there yet
+               wait:bool=True, # Stay until the run has ended
+               timeout:float=0. # Leave after so many seconds; 0: only at the end
+              ) -> dict:
     "Watch a run that another process writes: curves, the time that is left, the newest group"
     if timeout < 0: raise ValueError('--timeout is at least 0')
     state = watch(run, wait=wait, timeout=timeout or None, stream=sys.stdout)

@@ -6,7 +6,7 @@ Docs: https://grpo-lit.github.io/grpo-lit/5_run/plotting.html.md"""
 
 # %% auto #0
 __all__ = ['PLOTTED', 'SHARES', 'training_steps', 'values_of', 'moving_mean', 'run_events', 'event_text', 'mark_events',
-           'draw_curve', 'plot_run', 'finished']
+           'draw_smoothed', 'plot_run', 'finished']
 
 # %% ../../nbs/5_run/69_plotting.ipynb #22490736
 import math
@@ -84,9 +84,9 @@ PLOTTED = ( # (name in the log, title)
     ('frac_reward_zero_std', 'dead groups'))
 SHARES = 'accuracy', 'frac_reward_zero_std', 'completions/clipped_ratio' # Between 0 and 1
 
-def draw_curve(ax, values:dict, # Step -> number
-               smooth:int, # Steps in the moving average
-               color:str=BLUE):
+def draw_smoothed(ax, values:dict, # Step -> number
+                  smooth:int, # Steps in the moving average
+                  color:str=BLUE):
     "A curve, thin, and its moving average"
     steps, numbers = list(values), list(values.values())
     ax.plot(steps, numbers, '-', color=color, alpha=.4, lw=.8)
@@ -107,7 +107,7 @@ def plot_run(path, # A run directory
     if not found: raise ValueError(f'{str(path)!r} holds no number that is finite: there is nothing to draw')
     axes = panels(len(found), width=10, per_row=3)
     for ax, (name, title, values) in zip(axes, found):
-        draw_curve(ax, values, smooth)
+        draw_smoothed(ax, values, smooth)
         mark_events(ax, events, words=ax is axes[0])
         ax.set(title=title, xlabel='step')
         ax.grid(True)

@@ -13,8 +13,8 @@ import logging, math, shutil, time
 from importlib.util import find_spec
 from .figures import Figures, event_words
 from .files import log
-from .lines import bar_line, columns_of, heading, headline, pace_of, progress_text, table_row
-from .phases import bar, in_terminal, printable
+from .lines import bar_line, shown_columns, heading, headline, pace_of, progress_text, table_row
+from .phases import bar, in_terminal, encodable
 from .signals import say
 from .sparks import PHASE_COLORS, curve_line, seconds_text
 from ..tensors import in_line, visible
@@ -45,7 +45,7 @@ class LineScreen:
         m = figures.last
         if m and self.turns.due(figures.done, figures.total): self.above(progress_text(m, figures.step_time))
 
-    def above(self, text:str): say(printable(text, self.stream), file=self.stream)
+    def above(self, text:str): say(encodable(text, self.stream), file=self.stream)
 
 # %% ../../nbs/5_run/57_screen.ipynb #74e55f53
 class AboveTheBar(logging.Handler):
@@ -79,7 +79,7 @@ class TableScreen:
         "A row, if one is due, and the bar"
         m = figures.last
         if m and self.columns is None:
-            self.columns = columns_of([m], figures.evaluates)
+            self.columns = shown_columns([m], figures.evaluates)
             self.above(heading(self.columns))
         if m and self.turns.due(figures.done, figures.total): self.above(table_row(m, self.columns))
         more = '  '.join(part for part in (pace_of(m), visible(figures.note)) if part)
@@ -98,7 +98,7 @@ class TableScreen:
         "The line that does not"
         say('\r\x1b[K' + self.fitting(text), end=end, file=self.stream, raw=True)
 
-    def fitting(self, text): return printable(text, self.stream)[:shutil.get_terminal_size().columns-1]
+    def fitting(self, text): return encodable(text, self.stream)[:shutil.get_terminal_size().columns-1]
 
 # %% ../../nbs/5_run/57_screen.ipynb #3158f964
 def curve_text(curve, room:int) -> str: # Columns
@@ -175,7 +175,7 @@ def can_draw(stream) -> bool:
     "Is there a terminal that can go back up, with room, and `rich`?"
     if RichScreen.is_open or find_spec('rich') is None or shutil.get_terminal_size().columns < 40: return False
     from rich.console import Console
-    return printable('█▁■', stream) == '█▁■' and not Console(file=stream, force_jupyter=False).is_dumb_terminal
+    return encodable('█▁■', stream) == '█▁■' and not Console(file=stream, force_jupyter=False).is_dumb_terminal
 
 def screen_for(stream): # A screen
     "What suits a stream"

@@ -15,7 +15,7 @@ from ..run.knobs import in_force, turn_value
 from ..run.rewind import rewind
 from ..run.runs import step_of
 from ..run.signals import say
-from .ask import Answers, ask_both
+from .ask import BothAnswers, ask_both
 from .owner import Owner, said
 
 # %% ../../nbs/6_seeing/23_control.ipynb #3c6ec312
@@ -106,11 +106,11 @@ class Control(Background):
             n:int=2, # Answers of each
             seed:int=0, temperature:float|None=None, # None: that of the run; 0 takes the most probable token
             max_completion_length:int|None=None # None: that of the run
-           ) -> Answers:
+           ) -> BothAnswers:
         "What policy and reference say to the same prompt with the same random numbers; waits for the step in progress"
         return self.send(lambda: self.answers(prompt, n, seed, temperature, max_completion_length)).result()
 
-    def answers(self, *asked) -> Answers: return ask_both(self.trainer, *asked) # In the owner's thread
+    def answers(self, *asked) -> BothAnswers: return ask_both(self.trainer, *asked) # In the owner's thread
 
     def rewind(self, which, # A step with a checkpoint, or the path of one
                keep_knobs:bool=False # Go on with the knobs of today
@@ -138,4 +138,4 @@ class Control(Background):
         return sorted(map(step_of, run.elsewhere().checkpoints()+run.checkpoints())) if run else []
 
     def _repr_mimebundle_(self, **kwargs):
-        return importlib.import_module('grpo_lit.seeing.desk').shown(self, **kwargs)
+        return importlib.import_module('grpo_lit.seeing.desk').desk_bundle(self, **kwargs)

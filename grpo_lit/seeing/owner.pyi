@@ -1,7 +1,7 @@
 # made by tools/stubs.py: edit the source, then run it
 from typing import Any
 
-__all__ = ['Message', 'Worker', 'Owner', 'said', 'is_unsaved', 'BrokenOff', 'break_off', 'leave_all']
+__all__ = ['Message', 'WorkThread', 'Owner', 'said', 'is_unsaved', 'BrokenOff', 'break_off', 'leave_all']
 
 import contextlib, ctypes, math, os, threading, time, weakref
 
@@ -28,7 +28,7 @@ class Message:
     def __call__(self):
         ...
 
-class Worker:
+class WorkThread:
     """Does one thing after the other in a thread: messages first, then steps, until nothing is left"""
     changed: Any
     listeners: Any
@@ -71,7 +71,7 @@ class Worker:
         """Call those who listen; one that fails ends no run"""
         ...
 
-class Owner(Worker):
+class Owner(WorkThread):
     """The steps of a trainer, and what is asked for in between"""
     error: Any
     metrics: Any

@@ -15,9 +15,9 @@ from pathlib import Path
 from ..run.files import log
 from ..run.looking import run_at
 from ..run.pictures import BLUE, GREEN, GREY, RED, name_lines, panels, picture_kind
-from ..run.plotting import draw_curve, finished, training_steps, values_of
+from ..run.plotting import draw_smoothed, finished, training_steps, values_of
 from ..run.runs import Record, step_of
-from .compare import place_of
+from .compare import directory_of
 
 # %% ../../nbs/6_seeing/19_ridges.ipynb #e171a6e5
 def columns_at(file:Path, # Of the rollouts of a step
@@ -39,7 +39,7 @@ def kept_columns(path, names:tuple,
                  most:int # Steps
                 ) -> dict: # Step -> columns
     "What a run has kept of some of its steps; raises `ValueError` where it has kept nothing"
-    record, found = Record(run_at(place_of(path)).path), {}
+    record, found = Record(run_at(directory_of(path)).path), {}
     for file in spaced(record.rollout_files(), most):
         try: found[step_of(file)] = columns_at(file, names)
         except ValueError as e: log.warning('%s; the other steps are there', e)
@@ -119,7 +119,7 @@ def draw_spread(ax, rows:list, kinds:dict):
     "Each group that is alive as a point, and the mean over all groups as a curve"
     points = [(step, std) for step, found in kinds.items() for std in found['std']]
     if points: ax.scatter(*zip(*points), s=6, color=GREY, alpha=.35, lw=0, label='a group')
-    draw_curve(ax, values_of(rows, 'reward_std'), 5)
+    draw_smoothed(ax, values_of(rows, 'reward_std'), 5)
     ax.set(title='std of rewards within a group', xlabel='step')
     ax.grid(True)
 
@@ -132,7 +132,7 @@ def draw_dead(ax, rows:list, kinds:dict):
         top = [b+s for b, s in zip(below, shares)]
         ax.fill_between(steps, below, top, color=color, alpha=.35, lw=0, label=title)
         below = top
-    draw_curve(ax, values_of(rows, 'frac_reward_zero_std'), 5)
+    draw_smoothed(ax, values_of(rows, 'frac_reward_zero_std'), 5)
     ax.set(title='dead groups, share', xlabel='step', ylim=(0, 1))
     ax.grid(True)
     if any(below): name_lines(ax)
@@ -143,7 +143,7 @@ def group_spread(run, # A run directory, a `Run` or a trainer
                 ): # A matplotlib figure
     "Spread of rewards within groups, and dead groups by kind, over time; raises `ValueError` if there is no run"
     if save: picture_kind(save)
-    path = run_at(place_of(run)).path
+    path = run_at(directory_of(run)).path
     rows = training_steps(path)
     kept = kept_columns(path, ('group', 'reward'), steps) if Record(path).rollout_files() else {}
     every = finite([r for columns in kept.values() for r in columns.get('reward', [])]) or [0.]

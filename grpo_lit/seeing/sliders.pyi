@@ -1,7 +1,7 @@
 # made by tools/stubs.py: edit the source, then run it
 from typing import Any
 
-__all__ = ['NARROW', 'PAGES', 'answered', 'place_controls', 'rule_controls', 'other_controls', 'Sliders']
+__all__ = ['NARROW', 'PAGES', 'answer_or_reason', 'place_controls', 'rule_controls', 'other_controls', 'Sliders']
 
 import html
 
@@ -25,7 +25,7 @@ from .summands import LOSS_DEFAULTS
 
 from .walk import GroupView, TokensView, kept_tokens
 
-def answered(f, *args) -> str:
+def answer_or_reason(f, *args) -> str:
     """What a question shows, or why it has no answer"""
     ...
 
