@@ -171,7 +171,7 @@ def draw_beside(self:Sliders):
 
 @patch
 def draw_search(self:Sliders):
-    if not self.search.value.strip(): return seen('<p>a word, or a as_digits, in all texts of the run</p>')
+    if not self.search.value.strip(): return seen('<p>a word, or a number, in all texts of the run</p>')
     return self.inspector.search(self.search.value)._repr_html_()
 
 @patch
