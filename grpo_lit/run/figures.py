@@ -6,9 +6,15 @@ Docs: https://grpo-lit.github.io/grpo-lit/5_run/figures.html.md"""
 
 # %% auto #0
 __all__ = ['POINTS', 'CURVES', 'MOST_FUNCTIONS', 'PHASES', 'RECENT', 'MOST_ROWS', 'MOST_TEXT', 'finite_number', 'numbers_of',
+<<<<<<< HEAD
            'thinned', 'Curve', 'curve_of', 'reward_names', 'curves_of', 'phase_seconds', 'phases_of', 'event_words',
            'metric_events', 'middle_cut', 'clipped_completion', 'ShownGroup', 'differ', 'shown_group', 'group_of',
            'Figures']
+=======
+           'thinned', 'Curve', 'curve_of', 'reward_names', 'curves_of', 'seconds_of', 'phases_of', 'event_change',
+           'event_words', 'events_in', 'middle_cut', 'clipped_completion', 'ShownGroup', 'differ', 'shown_group',
+           'group_of', 'Figures']
+>>>>>>> rv
 
 # %% ../../nbs/5_run/53_figures.ipynb #a40c0aea
 import math
@@ -109,12 +115,17 @@ def phases_of(steps:list) -> dict: # Phase -> seconds in a step
     return {name: s for name, s in means.items() if s > 0}
 
 # %% ../../nbs/5_run/53_figures.ipynb #177b876c
-def event_words(event:dict) -> str:
-    "An event in a few words"
+def event_change(event:dict) -> str:
+    "What was changed, in a few words"
     name, value, before = (event.get(key) for key in ('event', 'value', 'before'))
     def short(v): return f'{v:.4g}' if isinstance(v, float) else visible(str(v))[:60]
-    change = f' {short(before)} → {short(value)}' if before is not None else '' if value is None else f' {short(value)}'
-    return f"{event.get('step', 0)}: {short(name)}{change}"
+    if value is None: return short(name)
+    was = '' if before is None else f'{short(before)} → '
+    return f'{short(name)} {was}{short(value)}'
+
+def event_words(event:dict) -> str:
+    "An event in a few words"
+    return f"{event.get('step', 0)}: {event_change(event)}"
 
 def metric_events(steps:list) -> list:
     "Events that stand among the metrics, as `event/NAME`"

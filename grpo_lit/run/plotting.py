@@ -11,9 +11,10 @@ __all__ = ['PLOTTED', 'SHARES', 'training_steps', 'values_of', 'moving_mean', 'r
 # %% ../../nbs/5_run/69_plotting.ipynb #22490736
 import math
 from pathlib import Path
-from .lines import accuracy_of
+from .figures import event_change, numbers_of
 from .files import write_whole
-from .logs import step_in
+from .knobs import read_events
+from .lines import accuracy_of
 from .pictures import BLUE, GREY, literal, panels, picture_kind, save_figure
 from .runs import Record
 
@@ -31,9 +32,7 @@ def values_of(rows:list, # Metrics, one dict per step
               name:str # Of the metric
              ) -> dict: # Step -> number
     "What a run says of one metric; what is missing or not finite is left out"
-    found = {m['step']: m.get(name) for m in rows}
-    def number(v): return isinstance(v, (int, float)) and math.isfinite(v)
-    return {step: float(v) for step, v in found.items() if number(v)}
+    return {step: float(v) for step, v in numbers_of(rows, name)}
 
 # %% ../../nbs/5_run/69_plotting.ipynb #eae78d8b
 def moving_mean(values:list, n:int) -> list:
@@ -46,19 +45,12 @@ def run_events(path,
                rows:list|None=None # The steps of the run: what is planned for later ones has not happened yet
               ) -> list: # Dicts: step, event, value, before
     "What was changed during a run, without lines that are damaged"
-    file = Path(path)/'events.jsonl'
-    lines = file.read_bytes().split(b'\n') if file.is_file() else []
-    found = [step_in(line) for line in lines if line.strip()]
     last = math.inf if rows is None else rows[-1]['step']
-    return [e for e in found if e and 'event' in e and 'step' in e and e['step'] <= last]
+    return [e for e in read_events(path) if e['step'] <= last]
 
 def event_text(event:dict) -> str:
-    "An event in a few characters"
-    def short(v): return f'{v:.3g}' if isinstance(v, float) else str(v)
-    value, before = (event.get(key) for key in ('value', 'before'))
-    change = '' if value is None else f' {short(value)}'
-    if before is not None and value is not None: change = f' {short(before)} → {short(value)}'
-    return literal(f'{event["event"]}{change}', 28)
+    "An event in a few characters, as matplotlib wants them"
+    return literal(event_change(event), 28)
 
 # %% ../../nbs/5_run/69_plotting.ipynb #d75004ba
 def mark_events(ax, events:list, # As of `run_events`

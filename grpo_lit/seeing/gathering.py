@@ -16,8 +16,9 @@ import numpy as np
 from ..core import prompt_text
 from ..tensors import in_line, question_text, visible
 from ..run.config import GRPOConfig
+from ..run.figures import event_change
 from ..run.logs import plain
-from ..run.plotting import PLOTTED, event_text, run_events, training_steps
+from ..run.plotting import PLOTTED, run_events, training_steps
 from ..run.runs import Record
 from ..run.watch import METRICS
 from .stops import NOT_IN_TEXT, clipped_counts, in_short, other_figures, recorded_figures
@@ -59,7 +60,7 @@ def reward_curve(steps:list) -> list:
 # %% ../../nbs/6_seeing/06_gathering.ipynb #cfcba1d4
 def events_of(path:Path|None) -> list: # Of dicts: step, text
     "What somebody did to the run while it trained"
-    return [dict(step=e['step'], text=visible(event_text(e))) for e in run_events(path)] if path else []
+    return [dict(step=e['step'], text=in_line(event_change(e), 60)) for e in run_events(path)] if path else []
 
 # %% ../../nbs/6_seeing/06_gathering.ipynb #01e43b14
 def about_run(path:Path|None) -> list: # Of [name, text]

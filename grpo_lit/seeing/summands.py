@@ -131,7 +131,7 @@ def check_token(reading, b:int, t:int):
 _OF_LOSS = inspect.signature(grpo_loss).parameters
 LOSS_DEFAULTS = {name: p.default for name, p in _OF_LOSS.items() if p.default is not p.empty}
 
-def token_numbers(reading, b:int, t:int, changes:dict) -> tuple: # Letter -> as_digits, and the options of `grpo_loss`
+def token_numbers(reading, b:int, t:int, changes:dict) -> tuple: # Letter -> number, and the options of `grpo_loss`
     "What goes into a token's terms, by the letters of the formulas"
     logps, given, _ = called_again(reading, changes)
     logp, ref = _at(logps, b, t), _at(given.get('ref_logps'), b, t)
