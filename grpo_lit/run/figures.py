@@ -6,15 +6,9 @@ Docs: https://grpo-lit.github.io/grpo-lit/5_run/figures.html.md"""
 
 # %% auto #0
 __all__ = ['POINTS', 'CURVES', 'MOST_FUNCTIONS', 'PHASES', 'RECENT', 'MOST_ROWS', 'MOST_TEXT', 'finite_number', 'numbers_of',
-<<<<<<< HEAD
-           'thinned', 'Curve', 'curve_of', 'reward_names', 'curves_of', 'phase_seconds', 'phases_of', 'event_words',
-           'metric_events', 'middle_cut', 'clipped_completion', 'ShownGroup', 'differ', 'shown_group', 'group_of',
-           'Figures']
-=======
-           'thinned', 'Curve', 'curve_of', 'reward_names', 'curves_of', 'seconds_of', 'phases_of', 'event_change',
-           'event_words', 'events_in', 'middle_cut', 'clipped_completion', 'ShownGroup', 'differ', 'shown_group',
+           'thinned', 'Curve', 'curve_of', 'reward_names', 'curves_of', 'phase_seconds', 'phases_of', 'event_change',
+           'event_words', 'metric_events', 'middle_cut', 'clipped_completion', 'ShownGroup', 'differ', 'shown_group',
            'group_of', 'Figures']
->>>>>>> rv
 
 # %% ../../nbs/5_run/53_figures.ipynb #a40c0aea
 import math
