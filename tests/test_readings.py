@@ -593,3 +593,39 @@ def test_why_a_group_is_dead(reward, why, tmp_path):
     trained(tmp_path, [judge], max_steps=1)
     r = readings(tmp_path).at(1)
     assert [r.dead(i) for i in range(2)] == [why]*2
+
+# Tables that somebody else has written ------------------------------------------------------------------------------------
+
+def table_changed(path, change):
+    import pyarrow.parquet as pq
+    table = pq.ParquetFile(path).read()
+    pq.write_table(change(table), path)
+
+def column_of(name, value):
+    import pyarrow as pa
+    return lambda t: t.set_column(t.column_names.index(name), name, pa.array([value]*len(t)))
+
+ODD_TEXTS = [column_of('prompt', None), column_of('completion', 10**15), column_of('tokens', 'x'), column_of('group', None),
+             lambda t: t.drop_columns(['finished']), lambda t: t.drop_columns(['group']), lambda t: t.slice(0, 1), lambda t: t.slice(0, 0)]
+
+@pytest.mark.parametrize('change', ODD_TEXTS)
+def test_odd_tables_of_texts_leave_the_tokens(change, run):
+    found = readings(run)
+    table_changed(found.source.record.rollout_file(1), change)
+    assert 'texts of step 1' in found.at(1).note and found.at(1).tokens
+
+@pytest.mark.parametrize('value', [{'a': 1}, 'good', [1]])
+def test_a_reward_that_is_no_number_is_not_known(value, run):
+    found = readings(run)
+    table_changed(found.source.record.rollout_file(1), column_of('lengths', value))
+    assert found.at(1).rows[0]['rewards']['lengths'] is None
+
+ODD_TOKENS = [lambda t: t.drop_columns(['group']), lambda t: t.drop_columns(['ids']), column_of('row', 10**6),
+              column_of('finished', None), column_of('ids', [1])]
+
+@pytest.mark.parametrize('change', ODD_TOKENS)
+def test_odd_tables_of_tokens_leave_the_texts(change, run):
+    found = readings(run)
+    def kept(t): return change(t).replace_schema_metadata(t.schema.metadata)
+    table_changed(found.source.record.token_file(1), kept)
+    assert 'damaged' in found.at(1).note and found.at(1).rows[0]['text'] is not None

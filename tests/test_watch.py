@@ -142,6 +142,18 @@ def test_damaged_lines_are_left_out(junk, tmp_path):
     run.log(metrics(2))
     assert [m['step'] for m in Followed(run.path).figures().steps] == [1, 2]
 
+HUGE = '1'+'0'*400
+ODD = [(name, value) for name in ('total', 'step', 'reward', 'step_time', 'kl')
+       for value in ('"abc"', 'null', '[1]', HUGE, '1e308', 'NaN', '-5')]
+
+@pytest.mark.parametrize('name,value', ODD)
+def test_odd_figures_are_shown_somehow(name, value, tmp_path):
+    run, rest = written(tmp_path, 1), metrics(2)
+    rest.pop(name)
+    with open(run.path/'metrics.jsonl', 'a') as f: f.write(f'{json.dumps(rest)[:-1]}, "{name}": {value}}}\n')
+    assert seen(run.path, wait=False)[0]
+    assert Page(Followed(run.path).figures()).html
+
 def test_what_is_null_in_the_file(tmp_path):
     run = written(tmp_path, 1)
     run.log(metrics(2) | dict(reward=float('nan'), kl=float('inf'), tokens_per_second=None))

@@ -12,7 +12,7 @@ __all__ = ['MOST_READ', 'Lines', 'Steps', 'kept_question', 'first_rows', 'group_
 import functools, json, os, time
 from itertools import groupby
 from pathlib import Path
-from .figures import Figures, ShownGroup, differ, reward_names, shown_group
+from .figures import Figures, ShownGroup, differ, reward_names, shown_group, total_of
 from .files import log
 from .lock import is_alive, read_card
 from .logs import step_in
@@ -146,7 +146,7 @@ class Followed:
         "The run as it is now"
         owner, steps = Holder(self.run), self.steps() # in this order: who is gone has written all
         trained = [m for m in steps[-1000:] if 'reward' in m]
-        done, total = (trained[-1]['step'], trained[-1].get('total', 0)) if trained else (0, 0)
+        done, total = (trained[-1]['step'], total_of(trained[-1])) if trained else (0, 0)
         state = how_it_stands(self.run, owner, done, total)
         shown = Figures(steps, done, total, state, events=self.happened(), group=lambda: newest_group(self.run, steps))
         if state == 'running': shown.note = owner.silence(shown.step_time)

@@ -9,7 +9,7 @@ __all__ = ['METRIC_COLUMNS', 'NEWEST_STEPS', 'accuracy_of', 'progress_text', 'pa
            'table_row', 'bar_line', 'headline', 'text_page']
 
 # %% ../../nbs/5_run/55_lines.ipynb #5682f43e
-from .figures import Figures, finite_number
+from .figures import Figures, finite_number, total_of
 from .phases import bar, duration
 from ..tensors import visible
 
@@ -28,7 +28,7 @@ def progress_text(m:dict, # The metrics of a step
     shown = [(name, finite_number(value), form) for name, value, form in (
         ('reward', m.get('reward'), '.3f'), ('accuracy', accuracy_of(m), '.2f'), ('KL', m.get('kl'), '.4f'),
         ('length', m.get('completions/mean_length'), '.1f'), ('calls', m.get('tools/call_frequency'), '.1f'))]
-    step, total = m['step'], m.get('total', 0)
+    step, total = m['step'], total_of(m)
     parts = [f'step {step}/{total}', *(f'{name} {value:{form}}' for name, value, form in shown if value is not None)]
     left = f'ETA {duration(step_time*(total-step))}'
     whole = '  '.join([*parts, pace_of(m), left])

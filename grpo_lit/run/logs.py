@@ -64,7 +64,7 @@ def step_in(raw:bytes) -> dict|None: # None: there is none
     if not isinstance(found, dict):
         return None
     step = found.get('step', 0)
-    if isinstance(step, bool) or not isinstance(step, (int, float)) or step != step//1 or step < 0:
+    if isinstance(step, bool) or not isinstance(step, (int, float)) or step != step//1 or not 0 <= step < 2**53:
         return None
     return found | dict(step=int(step)) if 'step' in found else found
 

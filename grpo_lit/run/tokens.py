@@ -122,18 +122,31 @@ def _padded(column, fill):
     rows = (values if values.is_floating_point() else values.long()).split(lengths)
     return torch.stack([F.pad(r, (0, max(lengths)-len(r)), value=fill) for r in rows])
 
+_ALWAYS = {'rollout_step', 'row', 'group', 'advantage', 'finished', 'tokens', 'ids', 'mask'} # Columns
+
+def _check_rows(found, kept):
+    "Raise `ValueError` unless these can be rows of one update"
+    of, first, G = (kept[name] for name in ('of', 'first_row', 'num_generations'))
+    whole = all(isinstance(n, int) for n in (of, first, G)) and G > 0 and len(kept['lengths']) == of
+    there = whole and all(first <= row < first+of for row in found['row'])
+    known = all(v is not None for name in _ALWAYS for v in found[name])
+    shapes = {x.shape for x in found.values() if isinstance(x, torch.Tensor)}
+    if not (there and known and len(shapes) == 1): raise ValueError('its rows are not those of an update')
+
 def read_tokens(path:Path) -> tuple: # Name -> a list, or a tensor (B, T) of figures; and what holds for all rows
     "What was kept of an update; raises `ValueError` where the file is damaged"
     import pyarrow as pa, pyarrow.parquet as pq
     try:
         table = pq.ParquetFile(path).read()
         about = json.loads(table.schema.metadata[b'grpo_lit'])
-        if not (len(table) and {'row', 'tokens', 'mask'} <= set(table.column_names) and about['options'] and about['kept']['lengths']):
+        if not (len(table) and _ALWAYS <= set(table.column_names) and about['options'] and about['kept']['lengths']):
             raise ValueError('it has no rows')
         found = {name: table.column(name) for name in table.column_names}
         numbers = [name for name in found if pa.types.is_list(found[name].type) and name != 'tokens']
         fills = {name: 0 if pa.types.is_integer(found[name].type.value_type) else torch.nan for name in numbers}
-        return {name: _padded(c, fills[name]) if name in fills else c.to_pylist() for name, c in found.items()}, about
-    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as e:
+        found = {name: _padded(c, fills[name]) if name in fills else c.to_pylist() for name, c in found.items()}
+        _check_rows(found, about['kept'])
+        return found, about
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, AttributeError) as e:
         if isinstance(e, FileNotFoundError): raise
         raise ValueError(f'{str(path)!r} is damaged, or no figures of tokens: {e}') from e

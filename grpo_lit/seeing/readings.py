@@ -21,7 +21,7 @@ from ..run.pieces import Pieces
 from ..run.runs import Record, step_of
 from ..run.tokens import TokenFigures, read_tokens, row_ends
 from ..scoring import score_completions
-from .joining import FIGURES, TEXTS_ONLY, known_number, rows_of_tokens, text_reading, with_figures
+from .joining import FIGURES, TEXTS_ONLY, check_texts, known_number, rows_of_tokens, text_reading, with_figures
 from .reading import Reading
 from ..tensors import patch
 
@@ -81,7 +81,10 @@ class OfRun:
         except ValueError as e: return None, f'{e}: texts and rewards only'
 
     def texts(self, step:int) -> tuple: # A dataset; or None, and why
-        try: return load_rollouts(self.record.path, steps=step), ''
+        try:
+            rows = load_rollouts(self.record.path, steps=step)
+            check_texts(rows)
+            return rows, ''
         except (OSError, ValueError) as e: return None, f'the texts of step {step} cannot be read ({e})'
 
     def at(self, step:int) -> Reading:
@@ -91,7 +94,8 @@ class OfRun:
         options = about.get('advantages') or self.advantage_options()
         first_row, n, G = (about['kept'][k] for k in ('first_row', 'of', 'num_generations'))
         rows, why = self.texts(kept['rollout_step'][0])
-        if rows is None or len(rows) < first_row+n: return self.without_texts(step, kept, about, options, why)
+        if rows is None or len(rows) < first_row+n:
+            return self.without_texts(step, kept, about, options, why or f'the texts of step {step} are not complete')
         if 'completion_ids' not in rows.column_names: rows = with_ids(rows, kept)
         at = slice(first_row, first_row+n)
         some = list(rows.select(range(len(rows))[at]))
