@@ -3,7 +3,7 @@ import gc, json, math, os, signal, subprocess, sys, textwrap, threading, time, w
 import pytest, torch
 from grpo_lit.run.checkpoints import counters
 from grpo_lit.run.config import GRPOConfig
-from grpo_lit.run.knobs import read_events
+from grpo_lit.run.knobs import read_events, repeat_turns, said_again, take_turns
 from grpo_lit.run.runs import Run
 from grpo_lit.run.trainer import GRPOTrainer
 from grpo_lit.seeing.desk import Desk, page_of_control
@@ -256,6 +256,17 @@ def test_a_damaged_file_of_events_breaks_no_run(tmp_path, junk):
     assert same_weights(again, whole)
 
 
+def test_turns_with_odd_words_in_them_are_made_again_all_the_same():
+    trainer = new_trainer()
+    told = [dict(step=3, event='beta', value='.5', time='noon'), dict(step=3, event='temperature', value=2, time=[1]),
+            dict(step=3, event='beta', value=.6, time=math.nan), dict(step=2, event='learning_rate', value=1e-3)]
+    again = repeat_turns(trainer.state, told)
+    assert [(t['step'], t['value'], t['time']) for t in again] == [(2, 1e-3, 0.), (3, .5, 0.), (3, 2., 0.), (3, .6, 0.)]
+    assert said_again(again).count('step 3') == 3
+    trainer.state.step = 2
+    assert len(take_turns(trainer.state, trainer.args)) == 4 and trainer.state.beta == .6
+
+
 # rewind
 
 def test_rewind_forgets_what_was_turned_later_and_keeps_it_aside(tmp_path):
@@ -314,6 +325,32 @@ def test_rewinding_to_nowhere_changes_nothing(tmp_path):
     assert control.trainer.state.step == 3 and all(map(torch.equal, before, control.trainer.model.parameters()))
     assert control.checkpoints == [2]
     assert control.step()['step'] == 4
+
+
+def test_a_rewind_that_fails_takes_nothing_away(tmp_path):
+    "Neither the history nor the right to save: what was not in a checkpoint can still be stopped with one"
+    foreign = new_trainer(tmp_path/'other', max_steps=4, save_steps=4)
+    foreign.train(live=False)
+    control = new_trainer(tmp_path/'mine', max_steps=3, num_iterations=1).control()
+    control.step(2)
+    before = [p.clone() for p in control.trainer.model.parameters()]
+    for where in (tmp_path/'nowhere', tmp_path/'other'/'checkpoint-4'): # the second is whole, and behind the end of this run
+        with pytest.raises(ValueError): control.rewind(where)
+    assert control.trainer.state.step == 2 and all(map(torch.equal, before, control.trainer.model.parameters()))
+    assert len(control.trainer.history) == 2 and control.stop().name == 'checkpoint-2'
+
+
+def test_knobs_of_today_are_neither_those_of_the_end_of_a_schedule_nor_those_before_the_last_turn(tmp_path):
+    control = new_trainer(tmp_path, max_steps=3, save_steps=1, lr_scheduler_type='linear', beta_schedule='linear').control()
+    control.start()
+    control.wait(60)
+    plain = control.trainer.history[1]['learning_rate'], control.trainer.history[1]['beta']
+    control.rewind(1, keep_knobs=True)
+    found = control.step()
+    assert (found['learning_rate'], found['beta']) == plain and min(plain) > 0
+    control.set(temperature=1.7) # waits for its step
+    control.rewind(1, keep_knobs=True)
+    assert control.step()['temperature'] == 1.7
 
 
 # a run in the background
@@ -395,6 +432,40 @@ def test_an_error_of_the_run_comes_out_where_it_is_waited_for(tmp_path, error):
     assert '<details' in page and '<b>reason' not in page and '\x1b' not in page
     control.trainer.callbacks.clear()
     assert control.step()['step'] == 3 and control.error is None
+
+
+class Speechless(Exception):
+    def __str__(self): raise ValueError('no words')
+
+def test_an_error_that_cannot_be_told_and_a_listener_that_exits_leave_nobody_waiting():
+    def fails(trainer, metrics): raise Speechless
+    def leaves(owner): raise SystemExit(3)
+    control = new_trainer(max_steps=2, callbacks=[fails]).control()
+    control.listeners.append(leaves)
+    control.start()
+    with pytest.raises(Speechless): control.wait(60)
+    assert control.state == 'failed' and 'Speechless' in repr(control)
+    control.trainer.callbacks.clear()
+    assert control.step()['step'] == 2
+    def breaks(): raise MemoryError
+    control.tell = breaks # the thread itself breaks
+    control.start()
+    while control.thread: time.sleep(.01)
+    assert control.state == 'failed' and isinstance(control.error, MemoryError)
+    del control.tell
+    assert control.send(lambda: 5).result(60) == 5
+
+
+def test_who_trains_a_run_that_is_under_way_is_told_and_disturbs_nothing(tmp_path):
+    goes, told = threading.Event(), []
+    def waits(trainer, metrics): goes.wait(60)
+    control = new_trainer(tmp_path, max_steps=2, callbacks=[waits]).control()
+    control.start()
+    for begin in (control.trainer.train, lambda: next(control.trainer.steps())):
+        with pytest.raises(RuntimeError, match='another thread'): begin()
+    goes.set()
+    assert control.wait(math.inf) == 'done' and [m['step'] for m in Run(tmp_path).metrics()] == [1, 2]
+    assert [p.name for p in Run(tmp_path).checkpoints()] == ['checkpoint-2']
 
 
 @pytest.mark.slow

@@ -67,6 +67,15 @@ def test_a_measure_that_a_run_does_not_have(tmp_path):
     said = repr(run_study(study, tmp_path))
     assert said.splitlines()[2].split()[-2:] == ['-', '-']
 
+def test_a_copied_folder_is_no_seed_and_a_damaged_plan_says_so(tmp_path):
+    study = small(counting([]))
+    run_study(study, tmp_path, seeds=[0])
+    for name in ('seed-0 (copy)', 'seed-x', 'seed-'): Run(tmp_path/'one'/name).write('done.json', {})
+    assert study_table(tmp_path, study).seeds == [0]
+    for text in ('', '{', '[]', 'null'):
+        (tmp_path/'study.json').write_text(text)
+        with pytest.raises(ValueError, match='study.json.* is damaged'): run_study(study, tmp_path)
+
 def test_one_seed_has_no_interval():
     table = StudyTable('t', dict(a=dict(x=[1.]), b=dict(x=[3.])), [0])
     assert with_interval([1.]) == '1' and table.note == '1 seed'

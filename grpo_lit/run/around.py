@@ -9,7 +9,7 @@ __all__ = ['NOT_HERE', 'ask_rows', 'held_out', 'rows_asked_for', 'run_config_is_
            'with_quantization', 'Around', 'checkpoint_is_kept']
 
 # %% ../../nbs/5_run/65_around.ipynb #5b0d7846
-import contextlib, importlib, json
+import contextlib, importlib, json, threading
 from dataclasses import replace
 from pathlib import Path
 from transformers import trainer_pt_utils
@@ -158,8 +158,15 @@ class Around:
 
     def control(self):
         "Train in a thread of its own that can be paused, stepped, turned, asked and rewound: see `seeing.control`"
-        if self.hand is None: self.hand = importlib.import_module('grpo_lit.seeing.control').Control(self)
+        with self.whole: # there is one, whoever asks first
+            self.hand = self.hand or importlib.import_module('grpo_lit.seeing.control').Control(self)
         return self.hand
+
+    def check_alone(self) -> None:
+        "Raise `RuntimeError` where a control makes the steps of this trainer in a thread of its own"
+        hand = self.hand
+        if hand and hand.state == 'running' and hand.thread is not threading.current_thread():
+            raise RuntimeError('this trainer is making steps in another thread: pause its control first')
 
     def is_world_process_zero(self) -> bool: return True
     def is_local_process_zero(self) -> bool: return True

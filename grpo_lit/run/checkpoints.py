@@ -227,10 +227,11 @@ def take_up(state:RunState, asked:list): # From `optimizer_settings`
         log.warning('changed since the checkpoint, from here on: %s', ', '.join(f'{k}={v}' for k, v in said.items()))
 
 # %% ../../nbs/5_run/27_checkpoints.ipynb #b4cd8dc5
-def load_checkpoint(state:RunState, path:Path, fixed:dict):
+def load_checkpoint(state:RunState, path:Path, fixed:dict, check=None): # Called with the step; what it raises refuses the checkpoint
     "Put everything into `state` as it was when `path` was written; raises `ValueError`, and changes nothing, if that cannot be read"
     check_whole(path)
     saved = read_checkpoint(path, fixed)
+    if check: check(saved['counters'].get('step', 0))
     if not has_manifest(path):
         log.warning('%s has no manifest: an older version wrote it, or it is lost; a changed bit would not be found', path)
     weights, asked = read_weights(state.model, path), optimizer_settings(state)

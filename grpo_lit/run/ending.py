@@ -176,8 +176,7 @@ def go_on(trainer, resume:bool|str # A path, or True for the newest checkpoint
     "Put the trainer where its run was left; where there is no checkpoint, it begins anew"
     path = checkpoint_to_resume(resume, trainer.run)
     if path:
-        trainer.load_checkpoint(path)
-        check_not_shorter(path, trainer)
+        trainer.load_checkpoint(path, goes_on=True)
         say_from(path, trainer)
         give_hope(trainer)
     trainer.resumed = True
@@ -188,9 +187,9 @@ def give_hope(trainer):
     if most and alarms.get('hopeless', 0) >= most: alarms['hopeless'] = 0
 
 # %% ../../nbs/5_run/60_ending.ipynb #fcdfad2b
-def check_not_shorter(path, trainer):
+def check_not_shorter(path, trainer, step:int): # That of the checkpoint
     "Raise `ValueError` if more steps are done than this run is to have"
-    step, total = trainer.state.step, trainer.total_steps
+    total = trainer.total_steps
     if step > total:
         raise ValueError(f'{path} is at step {step}, but the run is to end at step {total}: '
                          f'give a max_steps of {step} or more, or another output_dir to begin anew')

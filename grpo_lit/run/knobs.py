@@ -6,18 +6,19 @@ Docs: https://grpo-lit.github.io/grpo-lit/5_run/knobs.html.md"""
 
 # %% auto #0
 __all__ = ['KNOBS', 'current_beta', 'temperature_now', 'turned_temperature', 'scheduled_rate', 'turned_rate', 'rates_in_force',
-           'standing_rate', 'in_force', 'turn_value', 'turn', 'too_early', 'put', 'take_turns', 'events_file',
-           'read_events', 'planned', 'write_events', 'is_turn_of_knob', 'in_order', 'repeat_turns', 'told_beside',
-           'said_again']
+           'standing_rate', 'in_force', 'knobs_of', 'to_keep', 'turn_value', 'turn', 'too_early', 'put', 'take_turns',
+           'events_file', 'read_events', 'planned', 'write_events', 'moment', 'turn_again', 'in_order', 'repeat_turns',
+           'told_beside', 'said_again']
 
 # %% ../../nbs/5_run/42_knobs.ipynb #ad5ee09b
 import contextlib, time
+from dataclasses import replace
 from pathlib import Path
 from ..leash import BETA_SCHEDULES, scheduled_beta
 from .checkpoints import RunState
 from .files import write_whole
 from .logs import as_line, step_in
-from .ranges import RANGES, read_number
+from .ranges import RANGES, is_finite, is_number, read_number
 from ..tensors import no_such
 
 # %% ../../nbs/5_run/42_knobs.ipynb #2bf5ca21
@@ -67,6 +68,17 @@ def in_force(state:RunState, args) -> dict: # Knob -> value; beta is None in a r
     "All knobs as they are"
     beta = current_beta(state, args) if state.reference else None
     return dict(beta=beta, learning_rate=turned_rate(state, scheduled_rate(state)), temperature=temperature_now(state, args))
+
+
+def knobs_of(state:RunState) -> dict: # Field -> value
+    "Where the knobs stand, whatever the schedules make of it"
+    return dict(beta=state.beta, rate=state.rate, temperature=state.temperature)
+
+def to_keep(knobs:dict, # As of `knobs_of`, at another moment
+            state:RunState, args) -> dict: # Knob -> value
+    "What is to be turned here, so that the knobs stand as they stood"
+    now, wanted = in_force(state, args), in_force(replace(state, **knobs), args)
+    return {name: value for name, value in wanted.items() if value != now[name]}
 
 # %% ../../nbs/5_run/42_knobs.ipynb #b4783f0f
 KNOBS = 'beta', 'learning_rate', 'temperature'
@@ -140,16 +152,21 @@ def write_events(run, # A `Run`
     with run.tried('events.jsonl'): write_whole(file, lambda part: part.write_text(text), synced=False)
 
 # %% ../../nbs/5_run/42_knobs.ipynb #9cc92d24
-def is_turn_of_knob(event:dict, state:RunState) -> bool:
-    "Can this event be made again? Not one of another kind, nor one from a damaged line"
-    try: turn_value(event['event'], event.get('value'), state)
-    except ValueError: return False
-    return True
+def moment(event:dict) -> float: # 0: it does not say
+    "When something happened"
+    time = event.get('time')
+    return time if is_number(time) and is_finite(time) else 0.
+
+def turn_again(event:dict, state:RunState) -> dict|None:
+    "The turn that an event tells of; None for one of another kind, or from a damaged line"
+    try: value = turn_value(event['event'], event.get('value'), state)
+    except ValueError: return None
+    return event | dict(value=value, time=moment(event))
 
 def in_order(events:list) -> list:
     "By step, then by time, each once"
     once = [e for i, e in enumerate(events) if e not in events[:i]]
-    return sorted(once, key=lambda e: (e['step'], e.get('time') or 0.))
+    return sorted(once, key=lambda e: (e['step'], moment(e)))
 
 def repeat_turns(state:RunState, # As it was loaded
                  told:list # What `read_events` found beside the checkpoint
@@ -157,7 +174,8 @@ def repeat_turns(state:RunState, # As it was loaded
     "Plan the turns that the run made behind this checkpoint"
     known = in_order(state.events+told)
     state.events = [e for e in known if e['step'] <= state.step]
-    again = [e for e in known if e['step'] > state.step and is_turn_of_knob(e, state)]
+    later = [turn_again(e, state) for e in known if e['step'] > state.step]
+    again = [e for e in later if e]
     names = {e['event'] for e in again}
     state.turns = [t for t in state.turns if 'step' not in t and t['event'] not in names]+again
     return again

@@ -10,9 +10,9 @@ __all__ = ['ASIDE', 'checkpoint_named', 'put_lines_aside', 'put_later_aside', 'r
 # %% ../../nbs/5_run/61_rewind.ipynb #e3a6fc42
 import os
 from pathlib import Path
-from .ending import check_not_shorter, start_run
+from .ending import start_run
 from .files import remove_quietly
-from .knobs import events_file, in_force, read_events, write_events
+from .knobs import events_file, knobs_of, read_events, to_keep, write_events
 from .logs import append_whole, as_line
 from .runs import Run, numbered, step_of
 
@@ -53,12 +53,11 @@ def rewind(trainer, # A `GRPOTrainer`
           ) -> Path: # The checkpoint
     "Back to a checkpoint; what came later is put aside; raises `ValueError`, and changes nothing, if it cannot be read"
     state, run = trainer.state, trainer.run
-    path, came_from, today = checkpoint_named(which, run), state.step, in_force(state, trainer.args)
-    trainer.load_checkpoint(path)
-    check_not_shorter(path, trainer)
+    path, came_from, today = checkpoint_named(which, run), state.step, knobs_of(state)
+    waiting = {t['event']: t['value'] for t in state.turns if 'step' not in t}
+    trainer.load_checkpoint(path, goes_on=True)
     state.turns = []
-    now = in_force(state, trainer.args)
-    if keep_knobs: trainer.turn(**{name: value for name, value in today.items() if value != now[name]})
+    if keep_knobs: trainer.turn(**to_keep(today, state, trainer.args) | waiting)
     state.events = state.events+[dict(step=state.step, event='rewind', value=state.step, before=came_from)]
     trainer.last_rollouts = None
     if run: forget_later(trainer)

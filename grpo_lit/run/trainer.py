@@ -10,6 +10,7 @@ __all__ = ['first_row', 'rows_of_update', 'GRPOTrainer']
 # %% ../../nbs/5_run/66_trainer.ipynb #8173af8a
 import contextlib, math, threading, time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from ..core import Rollouts
 from ..policy import add_lora
@@ -22,7 +23,7 @@ from .checkpoints import fixed_settings, load_checkpoint, save_checkpoint, save_
 from .collect import Collector, collect, planned_steps, with_length
 from .config import GRPOConfig
 from .divergence import check_alive, watch_divergence
-from .ending import check_finite, checkpoint_is_due, diverged_is_kept, keep_if_due, start_run
+from .ending import check_finite, check_not_shorter, checkpoint_is_due, diverged_is_kept, keep_if_due, start_run
 from .ending import evaluation_is_due, evaluation_is_owed, log_evaluation, train_to_the_end
 from .fitness import check_adapter
 from .graders import RewardNotes, as_list
@@ -135,6 +136,7 @@ class GRPOTrainer(Around):
 
     def steps(self) -> Iterator[dict]:
         "Train, yielding one dict of metrics after each step"
+        self.check_alone()
         with self.lock, optimizer_is_heard(self):
             if self.run and not self.started:
                 start_run(self)
@@ -225,17 +227,21 @@ class GRPOTrainer(Around):
                 return save_checkpoint(self.state, Path(path), self.tokenizer, self.fixed)
             return keep_checkpoint(self.run, self.state.step, write, self.args.save_total_limit, passing)
 
-    def load_checkpoint(self, path) -> None:
+    def load_checkpoint(self, path,
+                        goes_on:bool=False # Refuse one that is behind the end of this run
+                       ) -> None:
         "Put everything back as it was when `path` was written; raises `ValueError` if it is damaged, or of no such run"
-        self.history, self.started, self.resumed = [], False, True
+        check = partial(check_not_shorter, path, self) if goes_on else None
         with uninterrupted(), self.whole:
-            load_checkpoint(self.state, Path(path), self.fixed)
+            load_checkpoint(self.state, Path(path), self.fixed, check)
             repeat_turns(self.state, told_beside(Path(path), self.run))
+            self.history, self.started, self.resumed = [], False, True
 
     def train(self, resume_from_checkpoint:bool|str|None=None, # A checkpoint, or True for the newest in `output_dir`
               live:bool=True # Show the run while it trains: curves and the newest group
              ) -> TrainResult: # The last step's metrics, with train_seconds and interrupted
         "Train to the end, or until a signal: Ctrl-C leaves a checkpoint and a trainer that can go on, SIGTERM ends the process behind it"
+        self.check_alone()
         began = time.perf_counter()
         interrupted = train_to_the_end(self, resume_from_checkpoint, live)
         if not interrupted:

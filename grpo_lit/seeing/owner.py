@@ -8,7 +8,7 @@ Docs: https://grpo-lit.github.io/grpo-lit/6_seeing/owner.html.md"""
 __all__ = ['Message', 'WorkThread', 'Owner', 'said', 'is_unsaved', 'BrokenOff', 'break_off', 'leave_all']
 
 # %% ../../nbs/6_seeing/22_owner.ipynb #8cc3d4f3
-import contextlib, ctypes, math, os, threading, time, weakref
+import ctypes, math, os, threading, time, weakref
 from concurrent.futures import Future
 from ..run.callbacks import training_ends
 from ..run.ending import newest_saved, save_broken, settle, sum_up
@@ -83,13 +83,14 @@ class WorkThread:
     def rest(self, timeout:float|None=None) -> bool: # False: it still runs
         "Wait until no step is made and none is to be made"
         if threading.current_thread() is self.thread: return False
-        with self.changed: return self.changed.wait_for(lambda: self.state != 'running', timeout)
+        most = None if timeout is None else min(timeout, threading.TIMEOUT_MAX)
+        with self.changed: return self.changed.wait_for(lambda: self.state != 'running', most)
 
     def tell(self):
         "Call those who listen; one that fails ends no run"
         for f in list(self.listeners):
             try: f(self)
-            except Exception as e: log.debug('a listener failed: %s', e)
+            except (Exception, SystemExit, KeyboardInterrupt) as e: log.debug('a listener failed: %s', said(e))
 
 # %% ../../nbs/6_seeing/22_owner.ipynb #f20ce21f
 class Owner(WorkThread):
@@ -143,7 +144,9 @@ class Owner(WorkThread):
 
 def said(error:BaseException) -> str:
     "An error in one line"
-    return ' '.join(f'{type(error).__name__}: {error}'.split())
+    try: text = str(error)
+    except Exception: text = 'it cannot say what is wrong'
+    return ' '.join(f'{type(error).__name__}: {text}'.split())
 
 # %% ../../nbs/6_seeing/22_owner.ipynb #4e2496ba
 def is_unsaved(trainer) -> bool:
@@ -182,8 +185,15 @@ def leave(self:Owner):
 
 @patch
 def work(self:Owner):
-    "The thread, which may be broken off anywhere"
-    with contextlib.suppress(BrokenOff): WorkThread.work(self)
+    "The thread, which may be broken off anywhere; where it breaks by itself, nobody is left waiting"
+    try: WorkThread.work(self)
+    except BrokenOff: return
+    except BaseException as e:
+        self.error = e
+        self.become('failed')
+        with self.changed:
+            self.thread = None
+            if self.messages: self.wake()
 
 @patch
 def is_watched(self:Owner):

@@ -3,7 +3,7 @@ from typing import Any
 
 __all__ = ['Message', 'WorkThread', 'Owner', 'said', 'is_unsaved', 'BrokenOff', 'break_off', 'leave_all']
 
-import contextlib, ctypes, math, os, threading, time, weakref
+import ctypes, math, os, threading, time, weakref
 
 from concurrent.futures import Future
 
@@ -104,7 +104,7 @@ class Owner(WorkThread):
         ...
 
     def work(self):
-        """The thread, which may be broken off anywhere"""
+        """The thread, which may be broken off anywhere; where it breaks by itself, nobody is left waiting"""
         ...
 
     def is_watched(self):

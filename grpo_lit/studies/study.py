@@ -65,7 +65,7 @@ def run_arm(study:Study, arm:str, seed:int, steps:int, out):
 def _check_same(study, steps, out):
     "Raise `ValueError` where the directory holds runs with other settings; write down what these are"
     file, now = Path(out)/'study.json', plain(dict(name=study.name, title=study.title, steps=steps, arms=study.arms))
-    before = json.loads(file.read_text(encoding='utf-8')) if file.exists() else {}
+    before = Run(out).read('study.json') if file.exists() else {}
     arms = before.get('arms', {})
     changed = [name for name in ('name', 'steps') if before and before[name] != now[name]]
     changed += [arm for arm in arms if arm in now['arms'] and arms[arm] != now['arms'][arm]]
@@ -119,7 +119,8 @@ def said_of(study:Study, run:Run) -> str:
 # %% ../../nbs/7_studies/02_study.ipynb #848305c1
 def _seeds_there(out):
     "Seeds of which a finished run is there"
-    return sorted({int(p.parent.name[5:]) for p in Path(out).glob('*/seed-*/done.json')})
+    names = {p.parent.name[5:] for p in Path(out).glob('*/seed-*/done.json')}
+    return sorted({int(n) for n in names if re.fullmatch('-?[0-9]+', n)}) # a copy of a folder is no seed
 
 def study_table(out, # The directory of a study
                 study:Study|None=None # None: the one of `STUDIES` that the directory names
