@@ -36,6 +36,7 @@ def _slider(name, low, high, step, value, form='.3f'):
 def _choice(name, options, value):
     return W.Dropdown(options=list(options), value=value, description=name, layout=NARROW)
 
+# %% ../../nbs/6_seeing/16_sliders.ipynb #f13de16e
 def place_controls(inspector) -> dict: # Name -> widget
     "Where to look"
     steps = inspector.steps
@@ -49,6 +50,7 @@ def place_controls(inspector) -> dict: # Name -> widget
                 forth=W.Button(description='▶', layout=W.Layout(width='3em'), tooltip='the next token'),
                 color=W.ToggleButtons(options=colors, style={'button_width': '6em'}))
 
+# %% ../../nbs/6_seeing/16_sliders.ipynb #a3f34b1f
 def rule_controls(options:dict # Of the run
                  ) -> dict: # Name -> widget
     "What can be changed; they begin where the run was"
@@ -66,6 +68,7 @@ def rule_controls(options:dict # Of the run
                 reward=W.FloatText(description='reward', layout=NARROW),
                 reset=W.Button(description='as the run was', layout=NARROW))
 
+# %% ../../nbs/6_seeing/16_sliders.ipynb #e7f129e6
 def other_controls(inspector) -> dict: # Name -> widget
     "Questions to the whole run"
     beside = [('nothing', None), ('reference', 'reference'), *((f'step {s}', s) for s in inspector.steps)]
@@ -164,6 +167,7 @@ def draw_rules(self:Sliders):
     others = [b for b in most_moved(change) if b != look.row]
     return token._repr_html_()+change.page([look.row, *others], look.t)
 
+# %% ../../nbs/6_seeing/16_sliders.ipynb #73489379
 @patch
 def draw_beside(self:Sliders):
     if self.beside.value is None: return seen('<p>choose what to look at beside it</p>')
@@ -180,6 +184,7 @@ def draw_scorer(self:Sliders):
     if not name: return seen('<p>the name of a reward; all steps are judged again by it</p>')
     return self.inspector.rescore(reward_named(name))._repr_html_()
 
+# %% ../../nbs/6_seeing/16_sliders.ipynb #77e764b3
 @patch
 def draw_step(self:Sliders): return self.inspector.show()._repr_html_()
 
