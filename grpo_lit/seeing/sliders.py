@@ -39,9 +39,8 @@ def _choice(name, options, value):
 # %% ../../nbs/6_seeing/16_sliders.ipynb #f13de16e
 def place_controls(inspector) -> dict: # Name -> widget
     "Where to look"
-    steps = inspector.steps
     colors = [(k.title, name) for name, k in TOKEN_KINDS.items()]
-    return dict(step=W.SelectionSlider(options=steps, value=inspector.step, description='step',
+    return dict(step=W.SelectionSlider(options=inspector.steps, value=inspector.step, description='step',
                                        layout=W.Layout(width='24em')),
                 prompt=W.Dropdown(options=[('', 0)], description='prompt', layout=W.Layout(width='30em')),
                 completion=W.IntSlider(0, 0, 1, description='completion', continuous_update=False),
@@ -156,16 +155,14 @@ def draw_group(self:Sliders):
     tokens, sought = kept_tokens(reading, look.row), self.search.value.strip()
     hits = tokens_hit(tokens, sought) if sought else ()
     view = TokensView(reading, look.row, self.color.value, look.t, hits=hits, values=values)
-    group = GroupView(reading, look.group, look.row)
-    return group._repr_html_()+view._repr_html_()
+    return GroupView(reading, look.group, look.row)._repr_html_()+view._repr_html_()
 
 @patch
 def draw_rules(self:Sliders):
     look, changes = self.inspector, self.changes()
     change = look.rules(**changes)
-    token = look.token(**changes)
     others = [b for b in most_moved(change) if b != look.row]
-    return token._repr_html_()+change.page([look.row, *others], look.t)
+    return look.token(**changes)._repr_html_()+change.page([look.row, *others], look.t)
 
 # %% ../../nbs/6_seeing/16_sliders.ipynb #73489379
 @patch
@@ -184,7 +181,6 @@ def draw_scorer(self:Sliders):
     if not name: return seen('<p>the name of a reward; all steps are judged again by it</p>')
     return self.inspector.rescore(reward_named(name))._repr_html_()
 
-# %% ../../nbs/6_seeing/16_sliders.ipynb #77e764b3
 @patch
 def draw_step(self:Sliders): return self.inspector.show()._repr_html_()
 
