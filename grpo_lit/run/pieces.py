@@ -33,6 +33,7 @@ def _windowed(tokenizer, ids):
         if whole: begin, read = read, t
     return pieces
 
+# %% ../../nbs/5_run/22_pieces.ipynb #fb57d090
 def _by_prefixes(tokenizer, ids, whole):
     "The pieces as what each token adds to the part of the text that stays: slower still, and always right"
     pieces, there = [], 0
@@ -42,6 +43,7 @@ def _by_prefixes(tokenizer, ids, whole):
         there = max(there, stays)
     return pieces
 
+# %% ../../nbs/5_run/22_pieces.ipynb #ac06937f
 class Pieces:
     "The text of each token of a row, so that together they are its text; '' for a token in the middle of a character"
     def __init__(self, tokenizer):

@@ -44,17 +44,20 @@ def band_svg(points, x, y) -> str:
     lower = [(x(step), y(v-half)) for step, v, half in reversed(points)]
     return f'<polygon points="{outline(upper+lower)}" fill="{LINE}" fill-opacity=".25"/>'
 
+# %% ../../nbs/5_run/54_sparks.ipynb #14cca539
 def line_svg(points, x, y) -> str:
     "The curve itself, and a dot at its end"
     line = [(x(step), y(v)) for step, v, *_ in points]
     dot = f'<circle cx="{line[-1][0]:.1f}" cy="{line[-1][1]:.1f}" r="2" fill="{LINE}"/>'
     return f'<polyline points="{outline(line)}" fill="none" stroke="{LINE}" stroke-width="1.5"/>{dot}'
 
+# %% ../../nbs/5_run/54_sparks.ipynb #744eab12
 def events_svg(events:list, first:float, last:float, x) -> str:
     "A broken line where something was changed by hand"
     shown = [x(e.get('step', 0)) for e in events if first <= e.get('step', 0) <= last]
     return ''.join(f'<path d="M{a:.1f} 0V{HEIGHT}" stroke="{EVENT}" stroke-dasharray="3 2"/>' for a in shown)
 
+# %% ../../nbs/5_run/54_sparks.ipynb #fe3228a2
 def unsigned_zero(text:str) -> str: return text if text.strip('-0.%') else text.lstrip('-')
 
 def ends_svg(points, form) -> str:

@@ -75,6 +75,7 @@ def _lists(x, inside):
     values = x.expand(inside.shape)[inside]
     return pa.ListArray.from_arrays(pa.array(offsets.int().numpy()), pa.array(values.numpy()))
 
+# %% ../../nbs/5_run/23_tokens.ipynb #1c92f6a3
 def token_columns(figures:TokenFigures, rows:torch.Tensor, pieces:Pieces) -> dict: # Name -> a column
     "What is kept of some rows, token by token"
     import pyarrow as pa
@@ -90,6 +91,7 @@ def token_columns(figures:TokenFigures, rows:torch.Tensor, pieces:Pieces) -> dic
     if ro.advantages.ndim == 2: known['advantages'] = some(ro.advantages)
     return columns | {name: _lists(x.float(), inside) for name, x in (known | figures.found(rows)).items()}
 
+# %% ../../nbs/5_run/23_tokens.ipynb #1a82c4b6
 def write_tokens(path:Path, figures:TokenFigures, pieces:Pieces, *, step:int,
                  rollout_step:int|None=None, # The step in which the rollout was sampled; None: this one
                  first_row:int=0, # Number of the update's first row in that rollout

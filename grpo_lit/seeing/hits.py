@@ -34,12 +34,14 @@ def around_match(text:str, at:re.Match, width:int=30) -> tuple: # Three texts
     after = text[b:b+width]+('…' if len(text) > b+width else '')
     return before, text[a:b], after
 
+# %% ../../nbs/6_seeing/14_hits.ipynb #e3decf42
 def tokens_hit(tokens:list, text) -> set: # Numbers of tokens
     "The tokens that a word or a number is in, though it may lie across several"
     ends = list(accumulate(map(len, tokens)))
     spans = [at.span() for at in needle(text).finditer(''.join(tokens))]
     return {t for a, b in spans for t in range(bisect_right(ends, a), bisect_left(ends, b)+1)}
 
+# %% ../../nbs/6_seeing/14_hits.ipynb #9ede27bc
 class Hits:
     "Where a text was found"
     def __init__(self, text, readings, prompts:bool=False): # Search in the prompts too

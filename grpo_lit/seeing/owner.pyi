@@ -1,7 +1,7 @@
 # made by tools/stubs.py: edit the source, then run it
 from typing import Any
 
-__all__ = ['Message', 'WorkThread', 'Owner', 'said', 'is_unsaved', 'BrokenOff', 'break_off', 'leave_all']
+__all__ = ['Message', 'WorkThread', 'StepThread', 'said', 'Owner', 'is_unsaved', 'BrokenOff', 'break_off', 'leave_all']
 
 import ctypes, math, os, threading, time, weakref
 
@@ -51,6 +51,13 @@ class WorkThread:
         """Start the thread, where there is none; the lock is held"""
         ...
 
+    def tell(self):
+        """Call those who listen; one that fails ends no run"""
+        ...
+
+class StepThread(WorkThread):
+    """A thread that is told what to do from outside"""
+
     def send(self, f) -> Future:
         """Have something done between two steps; in the thread itself, at once"""
         ...
@@ -67,11 +74,11 @@ class WorkThread:
         """Wait until no step is made and none is to be made"""
         ...
 
-    def tell(self):
-        """Call those who listen; one that fails ends no run"""
-        ...
+def said(error: BaseException) -> str:
+    """An error in one line"""
+    ...
 
-class Owner(WorkThread):
+class Owner(StepThread):
     """The steps of a trainer, and what is asked for in between"""
     error: Any
     metrics: Any
@@ -110,10 +117,6 @@ class Owner(WorkThread):
     def is_watched(self):
         """From now on the end of the process is told to this run"""
         ...
-
-def said(error: BaseException) -> str:
-    """An error in one line"""
-    ...
 
 def is_unsaved(trainer) -> bool:
     """Would something be lost without a checkpoint?"""

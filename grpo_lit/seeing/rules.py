@@ -98,12 +98,14 @@ def moved_text(change:RuleChange, b:int, # A row
     row = [_rule_token(change, b, t, reach) for t in range(len(kept_tokens(change.reading, b)))]
     return shaded_text(row, at)
 
+# %% ../../nbs/6_seeing/13_rules.ipynb #b70d6e30
 def most_moved(change:RuleChange, most:int=3) -> list: # Rows
     "Completions with the most tokens that change"
     n = (change.moved & (change.mask > 0)).sum(1)
     order = n.argsort(descending=True, stable=True).tolist()
     return [b for b in order if n[b]][:most]
 
+# %% ../../nbs/6_seeing/13_rules.ipynb #9be57176
 @patch
 def page(self:RuleChange, rows:list, # Completions to show
          at:int=0) -> str: # HTML

@@ -36,11 +36,11 @@ def _slider(name, low, high, step, value, form='.3f'):
 def _choice(name, options, value):
     return W.Dropdown(options=list(options), value=value, description=name, layout=NARROW)
 
+# %% ../../nbs/6_seeing/16_sliders.ipynb #f13de16e
 def place_controls(inspector) -> dict: # Name -> widget
     "Where to look"
-    steps = inspector.steps
     colors = [(k.title, name) for name, k in TOKEN_KINDS.items()]
-    return dict(step=W.SelectionSlider(options=steps, value=inspector.step, description='step',
+    return dict(step=W.SelectionSlider(options=inspector.steps, value=inspector.step, description='step',
                                        layout=W.Layout(width='24em')),
                 prompt=W.Dropdown(options=[('', 0)], description='prompt', layout=W.Layout(width='30em')),
                 completion=W.IntSlider(0, 0, 1, description='completion', continuous_update=False),
@@ -49,6 +49,7 @@ def place_controls(inspector) -> dict: # Name -> widget
                 forth=W.Button(description='▶', layout=W.Layout(width='3em'), tooltip='the next token'),
                 color=W.ToggleButtons(options=colors, style={'button_width': '6em'}))
 
+# %% ../../nbs/6_seeing/16_sliders.ipynb #a3f34b1f
 def rule_controls(options:dict # Of the run
                  ) -> dict: # Name -> widget
     "What can be changed; they begin where the run was"
@@ -66,6 +67,7 @@ def rule_controls(options:dict # Of the run
                 reward=W.FloatText(description='reward', layout=NARROW),
                 reset=W.Button(description='as the run was', layout=NARROW))
 
+# %% ../../nbs/6_seeing/16_sliders.ipynb #e7f129e6
 def other_controls(inspector) -> dict: # Name -> widget
     "Questions to the whole run"
     beside = [('nothing', None), ('reference', 'reference'), *((f'step {s}', s) for s in inspector.steps)]
@@ -153,17 +155,16 @@ def draw_group(self:Sliders):
     tokens, sought = kept_tokens(reading, look.row), self.search.value.strip()
     hits = tokens_hit(tokens, sought) if sought else ()
     view = TokensView(reading, look.row, self.color.value, look.t, hits=hits, values=values)
-    group = GroupView(reading, look.group, look.row)
-    return group._repr_html_()+view._repr_html_()
+    return GroupView(reading, look.group, look.row)._repr_html_()+view._repr_html_()
 
 @patch
 def draw_rules(self:Sliders):
     look, changes = self.inspector, self.changes()
     change = look.rules(**changes)
-    token = look.token(**changes)
     others = [b for b in most_moved(change) if b != look.row]
-    return token._repr_html_()+change.page([look.row, *others], look.t)
+    return look.token(**changes)._repr_html_()+change.page([look.row, *others], look.t)
 
+# %% ../../nbs/6_seeing/16_sliders.ipynb #73489379
 @patch
 def draw_beside(self:Sliders):
     if self.beside.value is None: return seen('<p>choose what to look at beside it</p>')

@@ -48,11 +48,13 @@ def option_of(term, # A function of `LOSSES`
     given = options.get(name)
     return inspect.signature(term).parameters[name].default if given is None else given
 
+# %% ../../nbs/6_seeing/12_summands.ipynb #edb8722a
 def six(value) -> str:
     "Six digits, in brackets where there is a sign in front"
     text = as_digits(value, 6)
     return f'({text})' if text.startswith('−') else text
 
+# %% ../../nbs/6_seeing/12_summands.ipynb #8f25accb
 def _clipped(v, o):
     low, high = 1-o['epsilon'], 1+(o['epsilon'] if o.get('epsilon_high') is None else o['epsilon_high'])
     free, r, A = 'r', six(v['r']), six(v['A'])
@@ -64,6 +66,7 @@ def _capped(v, o):
     cap = 5. if o.get('epsilon_high') is None else o['epsilon_high']
     return '−min(r, c)·A·log π', f"−min({six(v['r'])}, {six(cap)})·{six(v['A'])}·{six(v['logp'])}"
 
+# %% ../../nbs/6_seeing/12_summands.ipynb #6aa80d45
 def _gated(v, o):
     name = 'sapo_temperature_pos' if v['A'] > 0 else 'sapo_temperature_neg'
     tau = six(option_of(gated_term, name, o))
@@ -72,6 +75,7 @@ def _gated(v, o):
 def _weighed(v, o):
     return '−w·A·log π', f"−{six(v.get('answer_weight'))}·{six(v['A'])}·{six(v['logp'])}"
 
+# %% ../../nbs/6_seeing/12_summands.ipynb #4695edd6
 def _let_go_of(v, o):
     ratio, r = 'r', six(v['r'])
     if o.get('delta') is not None: ratio, r = 'min(r, δ)', f"min({r}, {six(o['delta'])})"
@@ -79,6 +83,7 @@ def _let_go_of(v, o):
     stays = 'D ≤ δ_D or back towards the sampler' if held else 'D > δ_D, away from the sampler'
     return f'−[{stays}]·{ratio}·A', f"−{int(held)}·{r}·{six(v['A'])}"
 
+# %% ../../nbs/6_seeing/12_summands.ipynb #f0eff763
 WRITTEN_TERMS = {
     clipped_term: _clipped, capped_term: _capped, gated_term: _gated,
     gamma_term: _weighed, tv_term: _let_go_of, kl_term: _let_go_of}

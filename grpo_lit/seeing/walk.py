@@ -105,6 +105,7 @@ def kept_tokens(reading, b:int) -> list: # Of texts; empty: they were not kept
     "The tokens of a completion"
     return reading.tokens[b] if reading.tokens else []
 
+# %% ../../nbs/6_seeing/10_walk.ipynb #fed12366
 NOTED = ('logp', 'ratio', 'kl', 'entropy', 'gradient')
 
 def known_values(reading) -> dict: # Kind -> (B, T); and "clipped", bool
@@ -118,6 +119,7 @@ def known_values(reading) -> dict: # Kind -> (B, T); and "clipped", bool
     clips = [terms[name].bool() for name in ('clip_low', 'clip_high') if name in terms]
     return found | (dict(clipped=torch.stack(clips).any(0)) if clips else {})
 
+# %% ../../nbs/6_seeing/10_walk.ipynb #7a95772a
 def token_note(token:str, t:int, numbers:dict) -> str:
     "What a token says when it is pointed at"
     said = [f'{token_kind(name).title} {as_digits(x, 5)}' for name, x in numbers.items()]
@@ -125,6 +127,7 @@ def token_note(token:str, t:int, numbers:dict) -> str:
     if p is not None and math.isfinite(p): said.insert(1, f'probability {as_digits(math.exp(p))}')
     return '\n'.join([f'token {t}: {visible(repr(token))[:80]}', *said])
 
+# %% ../../nbs/6_seeing/10_walk.ipynb #668f8f97
 class TokensView:
     "A completion over one of its numbers"
     def __init__(self, reading, row:int, color:str='logp', at:int|None=None, # The picked token

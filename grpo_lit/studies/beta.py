@@ -45,6 +45,7 @@ def shapeless_share(run) -> float:
     fits = tag_format('think', 'answer')(completions=answers_after(run))
     return 1-sum(fits)/len(fits)
 
+# %% ../../nbs/7_studies/03_beta.ipynb #fa844377
 def fooled_share(run) -> float:
     "Answers in which the gold occurs, and which are wrong"
     rows = run.read('after.json')['rows']
@@ -52,6 +53,7 @@ def fooled_share(run) -> float:
              for text, score in zip(row['completions'], row['scores'])]
     return sum(found)/len(found)
 
+# %% ../../nbs/7_studies/03_beta.ipynb #99054d28
 def repeats_itself(text:str) -> bool:
     "Does a step, from one semicolon or tag to the next, occur twice?"
     for mark in '<>': text = text.replace(mark, ';')
@@ -63,6 +65,7 @@ def repeating_share(run) -> float:
     found = list(map(repeats_itself, answers_after(run)))
     return sum(found)/len(found)
 
+# %% ../../nbs/7_studies/03_beta.ipynb #ce2488fa
 def paid_at_the_end(run) -> float:
     "Mean reward of the last six updates"
     last = [m['reward'] for m in run.metrics() if 'reward' in m][-6:]
