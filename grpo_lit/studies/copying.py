@@ -23,7 +23,7 @@ from ..run.runs import Run
 from ..run.sft import fit_sft
 from ..sampling import sample_groups
 from ..scoring import score_completions
-from .study import Study, adding_run, run_arm
+from .study import Study, adding_run, run_arm, run_place
 from ..tasks import addition_task, long_addition
 from ..tensors import seed_for
 
@@ -148,7 +148,7 @@ def budget_of(settings:dict, seed:int, steps:int, out, # The run directory of a 
     arm = 'GRPO, hard' if settings.get('digits') else 'GRPO'
     folder = Path(out).parent.parent
     run_arm(study, arm, seed, steps, folder)
-    return passes_of(Run(folder/arm/f'seed-{seed}'))
+    return passes_of(Run(run_place(folder, arm, seed)))
 
 def copying_run(settings:dict, seed:int, steps:int, out, # As of `adding_run`
                 held_out:int|None=None, # Ask so many held-out questions; None: all
