@@ -67,7 +67,8 @@ def framed(page:str, # From `page_html`
            height:int=720 # Pixels
           ) -> str: # HTML
     "A page as a frame inside another page"
-    return (f'<iframe srcdoc="{html.escape(page)}" sandbox="allow-scripts" title="inspector" '
+    one_line = html.escape(page).replace('\n', '&#10;') # whoever indents it anew would change what the hashes name
+    return (f'<iframe srcdoc="{one_line}" sandbox="allow-scripts" title="inspector" '
             f'style="width:100%;height:{height}px;border:1px solid rgba(128,128,128,.4);border-radius:8px"></iframe>')
 
 # %% ../../nbs/6_seeing/08_page.ipynb #72740d04
