@@ -6,6 +6,9 @@ from browsers import TALL, chromium, images, needs, open_notebook, outputs, pict
 pytestmark = pytest.mark.browser
 needs('jupyterlab')
 
+from grpo_lit.run.figures import Curve
+from grpo_lit.run.sparks import spark
+
 SETUP = '''
 import threading, time, warnings
 warnings.filterwarnings('ignore')
@@ -76,3 +79,12 @@ def test_live(tmp_path):
         wide = page.evaluate("document.querySelectorAll('.jp-Notebook .jp-Cell')[1].querySelector('div[style*=\"height:10px\"], div[style*=\"height: 10px\"]')?.offsetWidth || 0")
         assert wide > 10 # the strip of phases has kept its sizes
         picture(page, 'untrusted')
+
+@pytest.mark.parametrize('title', ['reward', 'reward (a_long_name_of_a_function)', '報酬'*20])
+@pytest.mark.parametrize('now', [(.5,), (-12.345, 10.5)])
+def test_a_long_name_leaves_room_for_its_value(title, now):
+    curve = Curve(title, [(1, *now), (2, *now)], now, '.3f')
+    with chromium() as page:
+        page.set_content(spark(curve, 1, 2))
+        value, whole = [page.evaluate(f"document.querySelector('{x}').getBoundingClientRect().right") for x in ('b', 'div')]
+        assert page.inner_text('b') == curve.text() and value <= whole
