@@ -1,7 +1,7 @@
 "The live run in JupyterLab, seen by Chromium: while it trains, at the end, in a notebook that is not trusted, from a thread, from another process"
 import json
 import pytest
-from browsers import TALL, chromium, images, needs, open_notebook, outputs, picture, save, server, start_all, until, write_notebook
+from browsers import TALL, chromium, images, midway, needs, open_notebook, outputs, picture, save, server, start_all, until, write_notebook
 
 pytestmark = pytest.mark.browser
 needs('jupyterlab')
@@ -42,9 +42,8 @@ def all_in(folder, dark=False):
     with server(folder) as jupyter, chromium(viewport=TALL, color_scheme='dark' if dark else 'light') as page:
         open_notebook(page, jupyter, 'live.ipynb')
         start_all(page)
-        until(page, lambda: any('step 5/12' in t for t in outputs(page, 1)))
+        middle = until(page, lambda: midway(outputs(page, 1), 12))
         picture(page, 'mid')
-        middle = outputs(page, 1)
         until(page, lambda: any('done' in t for t in outputs(page, 1)))
         assert len(middle) == len(outputs(page, 1)) == 1 and 'running' in middle[0] and 'ETA' in middle[0]
         assert len(images(page, 1)) >= 8 and set(images(page, 1)) == {168}
