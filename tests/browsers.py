@@ -163,6 +163,11 @@ def images(page, cell):
     "Widths of the pictures of a cell, as they were decoded"
     return page.evaluate(f"[...({CELL}[{cell}]?.querySelectorAll('img') ?? [])].map(e => e.naturalWidth)")
 
+def midway(texts, last):
+    "The texts, if one of them is a run between its second step and its last: which steps are drawn is left to the pace"
+    steps = [int(n) for t in texts if 'running' in t for n in re.findall(rf'step (\d+)/{last}\b', t)]
+    return texts if any(2 <= n < last for n in steps) else []
+
 def kept(page):
     "The outputs of all code cells, as the notebook would store them"
     return page.evaluate("window.jupyterapp.shell.currentWidget.content.model.sharedModel.toJSON().cells.filter(c => c.cell_type == 'code').map(c => c.outputs)")

@@ -1,7 +1,7 @@
 "The live run in Notebook 7: the same display as in JupyterLab"
 import json
 import pytest
-from browsers import chromium, images, needs, open_notebook, outputs, picture, save, server, start_all, until, write_notebook
+from browsers import chromium, images, midway, needs, open_notebook, outputs, picture, save, server, start_all, until, write_notebook
 from test_live_browser import SETUP
 
 pytestmark = pytest.mark.browser
@@ -12,8 +12,7 @@ def test_the_same_display(tmp_path):
     with server(tmp_path, 'notebook') as jupyter, chromium() as page:
         open_notebook(page, jupyter, 'live.ipynb')
         start_all(page)
-        until(page, lambda: any('step 5/12' in t for t in outputs(page, 1)))
-        middle, pictures = outputs(page, 1), images(page, 1)
+        middle, pictures = until(page, lambda: midway(outputs(page, 1), 12)), images(page, 1)
         picture(page, 'notebook7-mid')
         until(page, lambda: any('done' in t for t in outputs(page, 1)))
         assert len(middle) == len(outputs(page, 1)) == 1 and 'running' in middle[0] and 'ETA' in middle[0]

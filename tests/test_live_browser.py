@@ -1,10 +1,13 @@
 "The live run in JupyterLab, seen by Chromium: while it trains, at the end, in a notebook that is not trusted, from a thread, from another process"
 import json
 import pytest
-from browsers import TALL, chromium, images, needs, open_notebook, outputs, picture, save, server, start_all, until, write_notebook
+from browsers import TALL, chromium, images, midway, needs, open_notebook, outputs, picture, save, server, start_all, until, write_notebook
 
 pytestmark = pytest.mark.browser
 needs('jupyterlab')
+
+from grpo_lit.run.figures import Curve
+from grpo_lit.run.sparks import spark
 
 SETUP = '''
 import threading, time, warnings
@@ -39,9 +42,8 @@ def all_in(folder, dark=False):
     with server(folder) as jupyter, chromium(viewport=TALL, color_scheme='dark' if dark else 'light') as page:
         open_notebook(page, jupyter, 'live.ipynb')
         start_all(page)
-        until(page, lambda: any('step 5/12' in t for t in outputs(page, 1)))
+        middle = until(page, lambda: midway(outputs(page, 1), 12))
         picture(page, 'mid')
-        middle = outputs(page, 1)
         until(page, lambda: any('done' in t for t in outputs(page, 1)))
         assert len(middle) == len(outputs(page, 1)) == 1 and 'running' in middle[0] and 'ETA' in middle[0]
         assert len(images(page, 1)) >= 8 and set(images(page, 1)) == {168}
@@ -76,3 +78,12 @@ def test_live(tmp_path):
         wide = page.evaluate("document.querySelectorAll('.jp-Notebook .jp-Cell')[1].querySelector('div[style*=\"height:10px\"], div[style*=\"height: 10px\"]')?.offsetWidth || 0")
         assert wide > 10 # the strip of phases has kept its sizes
         picture(page, 'untrusted')
+
+@pytest.mark.parametrize('title', ['reward', 'reward (a_long_name_of_a_function)', '報酬'*20])
+@pytest.mark.parametrize('now', [(.5,), (-12.345, 10.5)])
+def test_a_long_name_leaves_room_for_its_value(title, now):
+    curve = Curve(title, [(1, *now), (2, *now)], now, '.3f')
+    with chromium() as page:
+        page.set_content(spark(curve, 1, 2))
+        value, whole = [page.evaluate(f"document.querySelector('{x}').getBoundingClientRect().right") for x in ('b', 'div')]
+        assert page.inner_text('b') == curve.text() and value <= whole

@@ -91,9 +91,10 @@ def words_for(curve:Curve) -> str:
 
 def spark(curve:Curve, first:float, last:float, events:list=()) -> str: # HTML
     "A small curve with its name and its newest value"
-    value = curve.text()
-    name = html.escape(in_line(curve.title, max(30-len(value), 9)))
-    caption = f'<div style="font-size:11px;white-space:nowrap;overflow:hidden">{name} <b>{html.escape(value)}</b></div>'
+    cut = 'style="overflow:hidden;text-overflow:ellipsis"' # where room is short, the name gives way
+    name = f'<span {cut}>{html.escape(in_line(curve.title, 30))}</span>'
+    value = f'<b style="flex:none;margin:0 0 0 4px">{html.escape(curve.text())}</b>'
+    caption = f'<div style="display:flex;font-size:11px;white-space:nowrap;overflow:hidden">{name} {value}</div>'
     picture = as_image(spark_svg(curve, first, last, events), words_for(curve))
     return f'<div style="display:inline-block;width:{SPARK_WIDTH}px;margin:2px 10px 4px 0">{caption}{picture}</div>'
 

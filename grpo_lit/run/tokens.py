@@ -112,7 +112,7 @@ def write_tokens(path:Path, figures:TokenFigures, pieces:Pieces, *, step:int,
     kept = dict(rows=n, of=len(ro), first_row=first_row, num_generations=G, lengths=mask.sum(1).tolist())
     about = json.dumps(plain(dict(options=figures.options, kept=kept, **about)))
     table = pa.table(columns | token_columns(figures, rows, pieces)).replace_schema_metadata(dict(grpo_lit=about))
-    write_whole(path, lambda part: pq.write_table(table, part, compression='zstd'), synced=False)
+    write_whole(path, lambda part: pq.write_table(table, part, compression='zstd', use_dictionary=False), synced=False)
 
 # %% ../../nbs/5_run/23_tokens.ipynb #4afcbc5e
 def _padded(column, fill):
