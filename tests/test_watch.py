@@ -278,3 +278,16 @@ GRPOTrainer(model, short, args, addition_task().train, processing_class=tokenize
     killer.join()
     assert state.startswith('gone: process') and 'step 1/1000' in out.getvalue()
     assert Followed(tmp_path/'run').figures().group is not None
+
+def test_a_picture_that_fails_at_once_gives_the_terminal_back(monkeypatch):
+    pytest.importorskip('rich')
+    from grpo_lit.run import screen
+    def broken(*args): raise ValueError('no picture')
+    monkeypatch.setattr(screen, 'rich_page', broken)
+    shown = screen.RichScreen(io.StringIO())
+    with pytest.raises(ValueError, match='no picture'): shown.open(None)
+    assert not screen.RichScreen.is_open and shown.handler not in screen.log.handlers
+    assert not shown.live.is_started
+
+def test_looks_without_a_pause(tmp_path):
+    assert watch(tmp_path, stream=io.StringIO(), poll=-1, timeout=.05).startswith('waiting')

@@ -152,19 +152,27 @@ class RichScreen:
         console = Console(file=self.stream, highlight=False, markup=False, emoji=False, force_jupyter=False)
         self.live = Live(console=console, auto_refresh=False, vertical_overflow='crop')
         RichScreen.is_open = True
-        self.live.start()
-        self.handler = log_through(self)
-        self.draw(figures)
+        try:
+            self.live.start()
+            self.handler = log_through(self)
+            self.draw(figures)
+        except BaseException:
+            self.leave()
+            raise
 
     def draw(self, figures:Figures):
         width, height = self.live.console.size
         self.live.update(rich_page(figures, width, height), refresh=True)
 
     def close(self, figures:Figures):
+        try: self.draw(figures)
+        finally: self.leave()
+
+    def leave(self):
+        "Give the terminal back"
         RichScreen.is_open = False
         if self.handler: log.removeHandler(self.handler)
-        try: self.draw(figures)
-        finally: self.live.stop()
+        self.live.stop()
 
     def above(self, text:str):
         from rich.text import Text

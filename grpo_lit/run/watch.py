@@ -142,7 +142,7 @@ def watch(run_dir:str|Path, # The directory of a run, which may not be there yet
             over = now.state.split(':')[0] not in ('running', 'waiting')
             late = timeout is not None and time.monotonic()-began >= timeout
             if over or late or not wait: return now.state
-            time.sleep(poll)
+            time.sleep(max(poll, .01))
             now = followed.figures()
     finally:
         if wait and not over: now.note = 'no longer watched'
