@@ -1,9 +1,9 @@
 # made by tools/stubs.py: edit the source, then run it
 from typing import Any
 
-__all__ = ['Message', 'WorkThread', 'StepThread', 'said', 'Owner', 'is_unsaved', 'BrokenOff', 'break_off', 'leave_all']
+__all__ = ['Message', 'said', 'WorkThread', 'StepThread', 'Owner', 'is_unsaved', 'BrokenOff', 'break_off', 'leave_all']
 
-import ctypes, math, os, threading, time, weakref
+import contextlib, ctypes, math, os, threading, time, weakref
 
 from concurrent.futures import Future
 
@@ -27,6 +27,10 @@ class Message:
 
     def __call__(self):
         ...
+
+def said(error: BaseException) -> str:
+    """An error in one line"""
+    ...
 
 class WorkThread:
     """Does one thing after the other in a thread: messages first, then steps, until nothing is left"""
@@ -73,10 +77,6 @@ class StepThread(WorkThread):
     def rest(self, timeout: float | None=None) -> bool:
         """Wait until no step is made and none is to be made"""
         ...
-
-def said(error: BaseException) -> str:
-    """An error in one line"""
-    ...
 
 class Owner(StepThread):
     """The steps of a trainer, and what is asked for in between"""
