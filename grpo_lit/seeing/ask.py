@@ -8,11 +8,11 @@ Docs: https://grpo-lit.github.io/grpo-lit/6_seeing/ask.html.md"""
 __all__ = ['CELL', 'in_training_form', 'BothAnswers', 'texts_of', 'texts_from', 'ask_both']
 
 # %% ../../nbs/6_seeing/21_ask.ipynb #63546a90
-import html
 from dataclasses import dataclass
 import torch
 from ..core import Rollouts
 from ..sampling import sample_groups
+from .shades import safe, safe_lines
 from ..tensors import question_text, visible
 
 # %% ../../nbs/6_seeing/21_ask.ipynb #c7819cbf
@@ -33,7 +33,7 @@ def in_training_form(prompt, # A string, or a list of chat messages
 CELL = 'style="text-align:left;vertical-align:top;white-space:pre-wrap;padding:2px 10px;max-width:40em"'
 
 def _shown_cell(text, tag='td'): # MathJax stays away
-    return f'<{tag} {CELL} class="tex2jax_ignore mathjax_ignore">{html.escape(visible(text, chr(10))).replace("$", "&#36;")}</{tag}>'
+    return f'<{tag} {CELL} class="tex2jax_ignore mathjax_ignore">{safe_lines(text)}</{tag}>'
 
 @dataclass(repr=False)
 class BothAnswers:
@@ -57,7 +57,7 @@ class BothAnswers:
         return '\n'.join([f'{visible(question_text(self.prompt))}  ({self.where})', *said])
 
     def _repr_html_(self):
-        question = html.escape(visible(question_text(self.prompt))).replace('$', '&#36;')
+        question = safe(question_text(self.prompt))
         head = ''.join(_shown_cell(name, 'th') for name in ('policy', 'reference'))
         body = ''.join(f'<tr>{"".join(map(_shown_cell, row))}</tr>' for row in self.rows())
         title = f'<p class="tex2jax_ignore mathjax_ignore"><b>{question}</b> <small>{self.where}</small></p>'

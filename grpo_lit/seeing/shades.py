@@ -7,8 +7,8 @@ Docs: https://grpo-lit.github.io/grpo-lit/6_seeing/shades.html.md"""
 # %% auto #0
 __all__ = ['BLUE_INK', 'ORANGE_INK', 'SKY_INK', 'VERMILLION_INK', 'GREEN_INK', 'PURPLE_INK', 'TOKEN_KINDS', 'DARKEST', 'IGNORED',
            'TOKEN_MARKS', 'STYLE', 'TokenKind', 'token_kind', 'distance', 'reach_of', 'shade', 'as_digits', 'safe',
-           'safe_line', 'piece', 'Shown', 'seen', 'shown_token', 'shaded_text', 'end_of_scale', 'swatch', 'legend',
-           'seen_cell', 'seen_table', 'plain_table']
+           'safe_lines', 'safe_line', 'piece', 'Shown', 'seen', 'shown_token', 'shaded_text', 'end_of_scale', 'swatch',
+           'legend', 'seen_cell', 'seen_table', 'plain_table']
 
 # %% ../../nbs/6_seeing/09_shades.ipynb #9044c327
 import html, math
@@ -84,7 +84,11 @@ IGNORED = 'tex2jax_ignore mathjax_ignore' # Classes of HTML: here are no formula
 
 def safe(text, keep:str='') -> str:
     "As HTML: what cannot be seen as its escape, and nothing that a browser obeys"
-    return html.escape(visible(str(text), keep))
+    return html.escape(visible(str(text), keep)).replace('$', '&#36;') # MathJax stays away
+
+def safe_lines(text) -> str:
+    "The same where lines may end"
+    return safe(text, '\n')
 
 def safe_line(text, width:int=80) -> str:
     "The same in one line of at most `width` characters"
@@ -93,7 +97,7 @@ def safe_line(text, width:int=80) -> str:
 def piece(token:str, longest:int=200) -> str: # HTML
     "A token's text: the end of a line as an arrow and an end, the rest as it is"
     cut = token if len(token) <= longest else token[:longest-1]+'…'
-    return safe(cut, '\n').replace('\n', '⏎\n') or '∅'
+    return safe_lines(cut).replace('\n', '⏎\n') or '∅'
 
 # %% ../../nbs/6_seeing/09_shades.ipynb #16527bd3
 class Shown(NamedTuple):

@@ -22,7 +22,8 @@ from ..run.sft import fit_sft
 from ..run.trainer import GRPOTrainer
 from ..sampling import sample_groups
 from ..scoring import score_completions
-from .critic import judged, step_seconds
+from .critic import judged
+from .groups import mean_over_updates
 from .study import Study, adding_run
 from ..tasks import addition_task
 from ..tensors import pad, seed_for
@@ -129,4 +130,4 @@ TEACHING_STUDY = Study(
     'teaching', 'Does it help to be taught by oneself, token by token?',
     {'GRPO':{}, 'SDPO':dict(rate=.05), 'half and half':dict(rate=.05, mix=.5)},
     36, teaching_run,
-    dict(accuracy='accuracy_after', KL='kl', length='mean_length_after', seconds=step_seconds))
+    dict(accuracy='accuracy_after', KL='kl', length='mean_length_after', seconds=mean_over_updates('step_time')))
