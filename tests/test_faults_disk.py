@@ -1,5 +1,5 @@
 """Disks that are full, read-only or gone in the middle of a run; two runs in one directory. Nothing that was computed is lost."""
-import errno, json, logging, os, resource, shutil, signal, subprocess, sys, time, traceback
+import errno, json, logging, os, resource, select, shutil, signal, subprocess, sys, time, traceback
 from contextlib import contextmanager
 from pathlib import Path
 import pytest
@@ -319,18 +319,21 @@ def test_only_one_takes_over(tmp_path):
     "Eight processes find the card of one that is gone at the same moment"
     for _ in range(2):
         (tmp_path/'run.lock').write_text(json.dumps(card() | dict(pid=gone())))
-        start, children = time.time()+.1, []
+        start, children, (tried, tell) = time.time()+.1, [], os.pipe()
         for n in range(8):
             child = os.fork()
             if not child:
                 time.sleep(max(start-time.time(), 0))
                 try: RunLock(tmp_path).take()
-                except ValueError: os._exit(1)
+                except ValueError: os._exit(os.write(tell, b'1'))
                 except BaseException: os._exit(2)
-                time.sleep(.3) # it is at work
+                for _ in range(7): # it is at work until all others have tried
+                    if not select.select([tried], [], [], 10)[0] or not os.read(tried, 1): break
                 os._exit(0)
             children.append(child)
         codes = [os.waitstatus_to_exitcode(os.waitpid(c, 0)[1]) for c in children]
+        os.close(tried)
+        os.close(tell)
         assert sorted(codes) == [0]+[1]*7
 
 def test_released_after_an_error(tmp_path):
