@@ -87,11 +87,11 @@ def examples_of(command:str) -> str:
 # %% ../../nbs/5_run/91_cli.ipynb #f394adf1
 def parser_of(command:str) -> Parser:
     "The parser of a command, its options in groups"
-    names = POSITIONAL.get(command, ())
-    usage = ' '.join([f'grpo-lit {command}', *(n.upper() for n in names), '[options]'])
+    own, placed = own_options(command), set()
+    names = [name.upper()+'...'*takes_several(own[name]) for name in POSITIONAL.get(command, ())]
+    usage = ' '.join([f'grpo-lit {command}', *names, '[options]'])
     parser = Parser(prog=f'grpo-lit {command}', usage=usage, allow_abbrev=False, formatter_class=layout,
                     description=commands()[command], epilog=examples_of(command))
-    own, placed = own_options(command), set()
     for title, listed in GROUPS.get(command, {}).items():
         group = parser.add_argument_group(title)
         for name in listed.split():

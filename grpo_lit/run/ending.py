@@ -199,7 +199,8 @@ def say_from(path, trainer):
     step, total = trainer.state.step, trainer.total_steps
     rows = trainer.run.metrics() if trainer.run else []
     later = max((m.get('step', 0) for m in rows), default=0)
-    again = f'; steps {step+1} to {later} are done again' if later > step else ''
+    which = f'step {later} is' if later == step+1 else f'steps {step+1} to {later} are'
+    again = f'; {which} done again' if later > step else ''
     if step >= total: again += f': it is done, and a larger max_steps than {total} would prolong it'
     say(f'going on from {path}, after step {step} of {total}{again}')
 

@@ -65,6 +65,9 @@ def sign_flips(differences:list, # One per question
         far += abs(total) >= seen
     return (far+1)/(draws+1) # Phipson and Smyth 2010: never 0
 
+# %% ../../nbs/5_run/73_pairs.ipynb #ffdbec59
+def _p(p): return f'{p:.3f}' if p >= .001 else f'{p:.1e}'
+
 # %% ../../nbs/5_run/73_pairs.ipynb #8525e089
 @dataclass
 class Paired:
@@ -81,9 +84,6 @@ class Paired:
         low, high = self.interval
         return (f'difference {self.difference:+.3f} [{low:+.3f}, {high:+.3f}], p = {_p(self.p_value)} ({self.test}): '
                 f'{self.better} better, {self.worse} worse of {self.questions} questions')
-
-# %% ../../nbs/5_run/73_pairs.ipynb #ffdbec59
-def _p(p): return f'{p:.3f}' if p >= .001 else f'{p:.1e}'
 
 # %% ../../nbs/5_run/73_pairs.ipynb #d9cc1172
 def _interval(d):

@@ -32,8 +32,8 @@ def _run_in(place):
 def plot(run:list, # Run directories: one is drawn by itself, several are compared; or a directory of runs
          # The picture: .png, .svg or .pdf; default: in the run directory, for a comparison compared.png
          out:str='',
-         kind:str='', # Of the picture; default: curves for one run, compare for several
-         metric:tuple=() # Compared; default: accuracy where all runs count it, else reward
+         kind:str='', # curves, ridges or spread of one run, or compare; default: curves for one run, compare for several
+         metric:tuple=() # Names in the log, to be compared; default: accuracy where all runs count it, else reward
         ) -> dict:
     "Draw the curves of a run, also of one that is still running, or compare several"
     places = [Path(p) for p in ([run] if isinstance(run, (str, Path)) else run)]

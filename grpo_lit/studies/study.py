@@ -195,7 +195,7 @@ def adding_run(settings:dict, # Of `GRPOConfig`, where they differ from `TINY_RU
     return done
 
 # %% ../../nbs/7_studies/02_study.ipynb #6cd77698
-def study_runs(name:str, # beta, groups, recipes, exploring, ...: an unknown one is told what there is
+def study_runs(name:str, # beta, groups, recipes, exploring, copying, critic, teaching or suites
                out:str='', # Where the run directories go; default: runs/studies/NAME, and it goes on there
                seeds:int|None=None, # So many runs of each arm; default: the study's, three
                steps:int|None=None, # Updates of a run; default: the study's
