@@ -28,9 +28,10 @@ def row_changes(reading, row:int, advantage:float|None=None, reward:float|None=N
         found['rewards'] = torch.tensor([float('nan') if r['reward'] is None else r['reward'] for r in reading.rows])
         found['rewards'][row] = reward
     if advantage is not None:
-        found['advantages'] = torch.tensor([r['advantage'] or 0. for r in reading.rows])
+        known = reading.advantages # of completions, or of their tokens
+        if known is None: known = torch.tensor([r['advantage'] or 0. for r in reading.rows])
+        found = dict(advantages=known.clone())
         found['advantages'][row] = advantage
-        found.pop('rewards', None)
     return found
 
 class Inspector:
