@@ -6,7 +6,9 @@ import pytest, torch
 from grpo_lit.core import Rollouts
 from grpo_lit.loss import LOSSES, grpo_loss
 from grpo_lit.run.cli import main
+from grpo_lit.run.figures import shown_group
 from grpo_lit.run.runs import Run
+from grpo_lit.seeing.inspector import inspect
 from grpo_lit.seeing.packing import read_back
 from grpo_lit.seeing.page import page_html, write_page
 from grpo_lit.seeing.reading import Reading
@@ -215,3 +217,19 @@ def test_a_run_that_has_just_begun(tmp_path):
 
 def test_the_same_run_makes_the_same_page():
     assert page_html(several(update(1), update(2))) == page_html(several(update(1), update(2)))
+
+@pytest.mark.parametrize('names', [['completion', 'tokens'], ['reward', 'finished'], ['group', 'prompt'], ['step', 'advantage'], ['reward', 'episode_turns']])
+def test_a_reward_may_be_called_like_something_else_in_a_row(names, tmp_path):
+    "Its number stands beside the text, and not in its place"
+    ro = Rollouts(torch.ones(1, 1).long(), torch.ones(1, 1).long(), torch.ones(2, 3).long(), torch.ones(2, 3).long(), None, 2,
+                  torch.ones(2).bool(), ['2+2=?'], ['4', '5'], dict(answer=['4']), names, torch.tensor([[1., 0.], [0., .5]]), torch.tensor([1., .5]),
+                  advantages=torch.tensor([.5, -.5]), notes=dict(completion=['noted', 'too']))
+    run = Run(tmp_path/'run').start({})
+    run.save_rollouts(1, ro)
+    for source in (run.path, ro):
+        row = inspect(source).at(1).rows[0]
+        assert (row['text'], row['prompt'], row['tokens'], row['reward'], row['advantage']) == ('4', '2+2=?', 3, 1., .5)
+        assert list(row['rewards'].values()) == [1., 0.] and row['notes'] == dict(noted_completion='noted')
+        assert all(name in repr(inspect(source).show(1, 0)) for name in row['rewards'])
+    group = shown_group(1, [ro.group(0)], 0, '2+2=?', None, names)
+    assert group.rows[0]['completion'] == '4' and set(group.rows[0]) == {'completion', 'tokens', 'finished', 'reward', 'advantage', *row['rewards']}
