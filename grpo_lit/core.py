@@ -12,7 +12,7 @@ import html
 from collections import Counter
 from dataclasses import dataclass, field, replace
 import torch
-from .showing import html_table, text_table
+from .showing import html_table, own_names, text_table
 from .tensors import below, masked_mean, pad, patch, piece_size, question_text, some_rows
 
 # %% ../nbs/1_line/03_core.ipynb #aa645962
@@ -124,11 +124,11 @@ def group(self:Rollouts,
          ) -> list: # G dicts: completion, tokens, finished, and the rewards and advantage that are known so far
     "The completions of prompt `i` as plain rows"
     known, A = dict(tokens=self.lengths, finished=self.finished), self.advantages
-    if self.reward_table is not None: known |= dict(zip(self.reward_names, self.reward_table.T))
+    if self.reward_table is not None: known |= dict(zip(own_names(self.reward_names), self.reward_table.T))
     if self.rewards is not None: known['reward'] = self.rewards
     if A is not None: known['advantage'] = A if A.ndim==1 else masked_mean(A, self.completion_mask, 1)
     G = self.num_generations
-    def noted(b): return {n: v[b] for n,v in self.notes.items()}
+    def noted(b): return {n: v[b] for n,v in zip(own_names(self.notes, 'noted'), self.notes.values())}
     def row(b): return dict(completion=self.completions[b]) | noted(b) | {n: v[b].item() for n,v in known.items()}
     return [row(b) for b in range(i*G, (i+1)*G)]
 

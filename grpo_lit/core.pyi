@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from .showing import html_table, text_table
+from .showing import html_table, own_names, text_table
 
 from .tensors import below, masked_mean, pad, patch, piece_size, question_text, some_rows
 

@@ -32,6 +32,7 @@ def screen_of(text): # What stays on the screen, line by line
 def terminal(monkeypatch):
     "A terminal of 80 columns, for what is shown by default"
     monkeypatch.setenv('COLUMNS', '80')
+    monkeypatch.setenv('TERM', 'xterm')
     stream = Terminal()
     monkeypatch.setattr(display, 'ProgressLine', lambda: ProgressLine(stream))
     monkeypatch.setattr(screen, 'can_draw', lambda stream: False) # as without rich
@@ -429,3 +430,18 @@ def test_a_program_without_stderr_trains(stream, monkeypatch):
     monkeypatch.setattr('sys.stderr', stream())
     monkeypatch.setattr('sys.stdout', stream())
     assert t.train()['step'] == 2
+
+@pytest.mark.parametrize('encoding, draws', [('gbk', False), ('big5', False), ('cp437', False), ('latin-1', False), ('utf-8', True), ('gb18030', True)])
+def test_a_picture_needs_all_letters(encoding, draws, monkeypatch):
+    "Chinese terminals have blocks, and not the letters of every text"
+    pytest.importorskip('rich')
+    monkeypatch.setenv('TERM', 'xterm')
+    monkeypatch.setenv('COLUMNS', '80')
+    assert screen.can_draw(io.TextIOWrapper(io.BytesIO(), encoding=encoding)) is draws
+
+def test_a_terminal_without_commands_gets_none(terminal, monkeypatch):
+    monkeypatch.setenv('TERM', 'dumb')
+    shown = screen.TableScreen(terminal)
+    shown.above('a line')
+    shown.rewrite('the bar')
+    assert '\x1b' not in terminal.getvalue() and 'a line' in terminal.getvalue()

@@ -340,3 +340,17 @@ def test_released_after_an_error(tmp_path):
     def broken(t, m): raise KeyError('a callback')
     with pytest.raises(KeyError): small(tmp_path/'run', tmp_path, [broken]).train()
     assert not (tmp_path/'run/run.lock').exists()
+
+@pytest.mark.parametrize('command', ['inspect', 'plot'])
+def test_a_picture_or_page_never_replaces_a_directory(command, tmp_path, capsys):
+    run = Run(tmp_path/'run.png').start({})
+    run.log(dict(step=1, reward=1.))
+    before = sorted(p.name for p in run.path.iterdir())
+    assert cli.main([command, str(run.path), '-o', str(run.path)]) == 1
+    assert 'there is a directory with this name' in capsys.readouterr().err
+    assert sorted(p.name for p in run.path.iterdir()) == before
+
+def test_a_file_never_replaces_a_device(tmp_path):
+    os.mkfifo(tmp_path/'pipe')
+    with pytest.raises(NotSaved, match='there is a device with this name'): write_whole(tmp_path/'pipe', Path.touch)
+    assert [p.name for p in tmp_path.iterdir()] == ['pipe'] and not (tmp_path/'pipe').is_file()

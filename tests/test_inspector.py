@@ -233,3 +233,12 @@ def test_shown_with_widgets_and_without(look):
     assert '47+85' in found['text/html'] and 'steps' in found['text/plain']
     view = look.panel().widget()._repr_mimebundle_()
     assert 'application/vnd.jupyter.widget-view+json' in view
+
+def test_one_advantage_where_tokens_have_their_own(first):
+    "The other completions keep theirs"
+    own = torch.linspace(-1, 1, first.mask.numel()).view(first.mask.shape)
+    look, turned = given(replace(first, advantages=own)), own.clone()
+    turned[1] = 2.
+    expected = replace(first, advantages=turned).gradients(beta=0.)
+    assert torch.equal(look.rules(1, row=1, advantage=2., beta=0.).after, expected)
+    assert look.token(1, 2, step=1, advantage=2.).values['A'] == 2. and look.token(2, 2, step=1, advantage=2.).step == 1

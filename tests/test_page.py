@@ -6,7 +6,9 @@ import pytest, torch
 from grpo_lit.core import Rollouts
 from grpo_lit.loss import LOSSES, grpo_loss
 from grpo_lit.run.cli import main
+from grpo_lit.run.figures import shown_group
 from grpo_lit.run.runs import Run
+from grpo_lit.seeing.inspector import inspect
 from grpo_lit.seeing.packing import read_back
 from grpo_lit.seeing.page import page_html, write_page
 from grpo_lit.seeing.reading import Reading
@@ -215,3 +217,42 @@ def test_a_run_that_has_just_begun(tmp_path):
 
 def test_the_same_run_makes_the_same_page():
     assert page_html(several(update(1), update(2))) == page_html(several(update(1), update(2)))
+
+@pytest.mark.parametrize('names', [['completion', 'tokens'], ['reward', 'finished'], ['group', 'prompt'], ['step', 'advantage'], ['reward', 'episode_turns']])
+def test_a_reward_may_be_called_like_something_else_in_a_row(names, tmp_path):
+    "Its number stands beside the text, and not in its place"
+    ro = Rollouts(torch.ones(1, 1).long(), torch.ones(1, 1).long(), torch.ones(2, 3).long(), torch.ones(2, 3).long(), None, 2,
+                  torch.ones(2).bool(), ['2+2=?'], ['4', '5'], dict(answer=['4']), names, torch.tensor([[1., 0.], [0., .5]]), torch.tensor([1., .5]),
+                  advantages=torch.tensor([.5, -.5]), notes=dict(completion=['noted', 'too']))
+    run = Run(tmp_path/'run').start({})
+    run.save_rollouts(1, ro)
+    for source in (run.path, ro):
+        row = inspect(source).at(1).rows[0]
+        assert (row['text'], row['prompt'], row['tokens'], row['reward'], row['advantage']) == ('4', '2+2=?', 3, 1., .5)
+        assert list(row['rewards'].values()) == [1., 0.] and row['notes'] == dict(noted_completion='noted')
+        assert all(name in repr(inspect(source).show(1, 0)) for name in row['rewards'])
+    group = shown_group(1, [ro.group(0)], 0, '2+2=?', None, names)
+    assert group.rows[0]['completion'] == '4' and set(group.rows[0]) == {'completion', 'tokens', 'finished', 'reward', 'advantage', *row['rewards']}
+
+def test_a_step_that_is_damaged_hides_no_other(tmp_path):
+    run = Run(of_texts(tmp_path/'run'))
+    run.save_rollouts(3, Rollouts(torch.ones(1, 1).long(), torch.ones(1, 1).long(), torch.ones(2, 3).long(), torch.ones(2, 3).long(), None, 2, torch.ones(2).bool(), ['2+2=?'], ['4', '5']))
+    run.rollout_file(2).write_bytes(b'PAR1 half')
+    look = inspect(run.path)
+    found, judged = look.search('4'), look.rescore(lambda completions, **_: [float(len(c)) for c in completions])
+    assert [h['step'] for h in found] == [1, 3] and list(found.lost) == list(judged.lost) == [2] and '1 steps could not be read' in found.title()
+    assert [line['step'] for line in judged.by_step()] == [1, 3] and 'could not be read' in repr(judged)
+    with pytest.raises(ValueError, match='cannot be read'): look.rescore(len, steps=2)
+
+def test_a_page_that_cannot_be_as_small_is_a_sentence(tmp_path):
+    with pytest.raises(ValueError, match='max_bytes is 1,000'): write_page(of_texts(tmp_path/'run'), tmp_path/'page.html', max_bytes=1000)
+    assert not (tmp_path/'page.html').exists()
+
+def test_many_events_and_long_names_leave_room(tmp_path):
+    run = Run(of_texts(tmp_path/'run'))
+    run.save_rollouts(3, Rollouts(torch.ones(1, 1).long(), torch.ones(1, 1).long(), torch.ones(2, 3).long(), torch.ones(2, 3).long(), None, 2, torch.ones(2).bool(), ['2+2=?'], ['4', '5'],
+                                  reward_names=['n'*100_000], reward_table=torch.ones(2, 1), rewards=torch.ones(2)))
+    lines = [f'{{"step": 1, "event": "beta", "value": {n/7}, "before": "{hash((n, 1))}"}}\n' for n in range(2000)]
+    (run.path/'events.jsonl').write_text(''.join(lines))
+    about, _ = contents(page_html(run.path, max_bytes=80_000))
+    assert len(about['events']) == 300 and any('300 of 2,000 events' in said for said in about['left_out']) and about['events'][-1]['text'].endswith(f'{1999/7:.4g}')

@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 from grpo_lit.run.cli import main
 from grpo_lit.run.pictures import GREY, PALETTE, bars, curves, literal, panels, save_figure
 from grpo_lit.run.plotting import PLOTTED, mark_events, plot_run
-from grpo_lit.run.runs import write_table
+from grpo_lit.run.runs import Run, write_table
 from grpo_lit.seeing.compare import arms_of, compare_runs
 from grpo_lit.seeing.ridges import group_spread, ridges
 from grpo_lit.seeing.seeds import band_of, seed_difference, student_p
@@ -328,3 +328,12 @@ def test_mistakes_are_said_in_a_sentence(argv, part, two, said, monkeypatch):
     (two/'a.txt').write_text('')
     code, out, err = said(*argv.split())
     assert code in (1, 2) and part in err and len(err.splitlines()) == 1 and 'Traceback' not in err
+
+def test_the_same_run_is_no_second_seed(two):
+    runs = [q for some in arms_of(two).values() for q in some]
+    assert arms_of({'a': [runs[0], f'{runs[0]}/', Run(runs[0])]}) == {'a': [runs[0]]}
+
+def test_differences_too_large_to_be_squared():
+    found = seed_difference({0: 1e200, 1: 2e200, 2: 4e200}, {0: 3e200, 1: 5e200, 2: 9e200})
+    plain = seed_difference({0: 1., 1: 2., 2: 4.}, {0: 3., 1: 5., 2: 9.})
+    assert found.p_value == pytest.approx(plain.p_value) and found.interval[0] == pytest.approx(1e200*plain.interval[0])

@@ -291,3 +291,9 @@ def test_a_picture_that_fails_at_once_gives_the_terminal_back(monkeypatch):
 
 def test_looks_without_a_pause(tmp_path):
     assert watch(tmp_path, stream=io.StringIO(), poll=-1, timeout=.05).startswith('waiting')
+
+@pytest.mark.parametrize('pid', [-1, 0, 10**30])
+def test_a_card_with_a_number_that_no_process_has(pid, tmp_path):
+    run = written(tmp_path)
+    (run.path/'run.lock').write_text(json.dumps(dict(pid=pid, host=socket.gethostname(), began=None)))
+    assert Followed(run.path).figures().state.startswith(f'gone: process {pid} ')

@@ -15,7 +15,7 @@ import math
 from typing import NamedTuple
 from ..core import Rollouts
 from .phases import duration
-from ..showing import Part
+from ..showing import Part, own_names
 from ..tensors import question_text, visible
 
 # %% ../../nbs/5_run/53_figures.ipynb #e5ceabe7
@@ -163,7 +163,7 @@ def shown_group(step:int, # Of the rollout
                 prompt, gold, names:list # Of the reward functions
                ) -> ShownGroup:
     "One group, cut to what fits"
-    rows, keys = groups[number_of], ('completion', 'tokens', 'finished', *names, 'reward', 'advantage')
+    rows, keys = groups[number_of], ('completion', 'tokens', 'finished', *own_names(names), 'reward', 'advantage')
     some = [{k: r[k] for k in keys if k in r} for r in rows[:MOST_ROWS]]
     fitting = [r | dict(completion=clipped_completion(r['completion'])) for r in some]
     more = f', {len(rows)-MOST_ROWS} more answers' if len(rows) > MOST_ROWS else ''

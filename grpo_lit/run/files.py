@@ -6,7 +6,7 @@ Docs: https://grpo-lit.github.io/grpo-lit/5_run/files.html.md"""
 
 # %% auto #0
 __all__ = ['log', 'TROUBLES', 'error_number', 'NotSaved', 'inodes_are_gone', 'trouble', 'sync', 'remove', 'exchange',
-           'move_into_place', 'remove_quietly', 'write_whole', 'sync_entry', 'recover']
+           'check_place', 'move_into_place', 'remove_quietly', 'write_whole', 'sync_entry', 'recover']
 
 # %% ../../nbs/5_run/16_files.ipynb #6dde7844
 import contextlib, ctypes, errno, logging, os, re, shutil
@@ -24,6 +24,8 @@ TROUBLES = {
     errno.EPERM: 'no permission to write there',
     errno.ENOENT: 'the directory is gone',
     errno.ENOTDIR: 'the directory is gone: there is a file in its place',
+    errno.EISDIR: 'there is a directory with this name',
+    errno.ENODEV: 'there is a device with this name, and no file',
     errno.EIO: 'the disk reports an error',
     errno.ESTALE: 'the network disk is gone',
     errno.ENOTCONN: 'the network disk is gone',
@@ -94,8 +96,14 @@ def exchange(a:Path, b:Path) -> bool: # Was it possible?
     here, both = -100, 2 # AT_FDCWD, RENAME_EXCHANGE
     return rename(here, os.fsencode(a), here, os.fsencode(b), both) == 0
 
+def check_place(part:Path, path:Path):
+    "Raise `OSError` where something stands that a file must not replace"
+    if path.is_dir() and not part.is_dir(): raise OSError(errno.EISDIR, 'a directory')
+    if path.exists() and not (path.is_dir() or path.is_file()): raise OSError(errno.ENODEV, 'a device')
+
 def move_into_place(part:Path, path:Path):
     "Give a complete file or directory its name"
+    check_place(part, path)
     if path.is_dir() and not exchange(part, path):
         old = path.with_name(path.name+'.old')
         remove(old)

@@ -53,7 +53,7 @@ def seed_interval(values:list # One number per run; 2 runs at least
     n = len(values)
     if n < 2: raise ValueError(f'{n} runs: an interval over seeds needs 2 at least')
     m = sum(values)/n
-    error = math.sqrt(sum((v-m)**2 for v in values)/(n-1)/n)
+    error = math.hypot(*(v-m for v in values))/math.sqrt((n-1)*n)
     return m, t_quantile(n)*error
 
 # %% ../../nbs/5_run/71_intervals.ipynb #0149db1e

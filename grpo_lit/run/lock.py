@@ -21,7 +21,7 @@ def began(pid:int) -> float|None: # Seconds since the epoch; None: there is no s
     try:
         process = psutil.Process(pid)
         return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
-    except psutil.Error:
+    except (psutil.Error, ValueError): # no process has such a number
         return None
 
 def card() -> dict:

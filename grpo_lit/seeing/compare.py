@@ -51,7 +51,8 @@ def arms_of(runs # {name: a run or several}, a list of runs, or one directory th
     "Which runs are seeds of the same setting; raises `ValueError` where there are none"
     if isinstance(runs, dict):
         several = {str(name): some if isinstance(some, (list, tuple)) else [some] for name, some in runs.items()}
-        arms = {name: [q for run in some for q in runs_below(directory_of(run))] for name, some in several.items()}
+        found = {name: [q.absolute() for run in some for q in runs_below(directory_of(run))] for name, some in several.items()}
+        arms = {name: list(dict.fromkeys(paths)) for name, paths in found.items()} # the same run is no other seed
     else:
         some = runs if isinstance(runs, (list, tuple)) else [runs]
         arms = _by_folder([q for run in some for q in runs_below(directory_of(run))])

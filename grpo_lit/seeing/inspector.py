@@ -14,7 +14,7 @@ import torch
 from ..rewards.calls import reward_name
 from ..tensors import no_such, patch
 from .beside import BesideReference, BesideSteps, same_prompt
-from .hits import Crossings, Hits
+from .hits import Crossings, Hits, of_each
 from .readings import readings
 from .rules import RuleChange
 from .summands import TokenSum
@@ -28,9 +28,10 @@ def row_changes(reading, row:int, advantage:float|None=None, reward:float|None=N
         found['rewards'] = torch.tensor([float('nan') if r['reward'] is None else r['reward'] for r in reading.rows])
         found['rewards'][row] = reward
     if advantage is not None:
-        found['advantages'] = torch.tensor([r['advantage'] or 0. for r in reading.rows])
+        known = reading.advantages # of completions, or of their tokens
+        if known is None: known = torch.tensor([r['advantage'] or 0. for r in reading.rows])
+        found = dict(advantages=known.clone())
         found['advantages'][row] = advantage
-        found.pop('rewards', None)
     return found
 
 class Inspector:
@@ -112,7 +113,7 @@ def rule_counts(self:Inspector, **changes) -> list: # Dicts
         change = RuleChange(self.at(step), changes)
         clips = {f'clipped {name}': sum(r[name] for r in change.rows()[:2]) for name in ('before', 'after')}
         return dict(step=step, tokens=change.counts()['tokens'], moved=change.counts()['moved'], **clips)
-    return [line(step) for step in self.steps]
+    return of_each(self.steps, line)[0]
 
 # %% ../../nbs/6_seeing/15_inspector.ipynb #b0f57d62
 @patch
@@ -121,8 +122,8 @@ def rescore(self:Inspector, reward_funcs, # One function or several, with TRL's 
     "What another reward would have made of the run's completions"
     several = reward_funcs if isinstance(reward_funcs, (list, tuple)) else [reward_funcs]
     chosen = self.steps if steps is None else [steps] if isinstance(steps, int) else list(steps)
-    pairs = [(self.at(s), self.at(s).rescored(reward_funcs, weights)) for s in chosen]
-    return Crossings(pairs, ' + '.join(map(reward_name, several)))
+    pairs, lost = of_each(chosen, lambda s: (self.at(s), self.at(s).rescored(reward_funcs, weights)))
+    return Crossings(pairs, ' + '.join(map(reward_name, several)), lost)
 
 @patch
 def search(self:Inspector, text, prompts:bool=False): # In what was asked too?

@@ -78,5 +78,5 @@ def seed_difference(before:dict, # Seed -> number
     around = mean-half, mean+half
     if max(d)-min(d) < 1e-12:
         return SeedDifference(mean, around, sign_flips([round(x, 12) for x in d]), 'paired permutation', len(d))
-    t = mean/(math.sqrt(sum((x-mean)**2 for x in d)/(len(d)-1)/len(d)))
+    t = mean/math.hypot(*(x-mean for x in d))*math.sqrt((len(d)-1)*len(d))
     return SeedDifference(mean, around, student_p(t, len(d)-1), 'paired t', len(d))

@@ -10,7 +10,7 @@ __all__ = ['MOST_STEPS', 'LENGTHS', 'page_steps', 'about_steps', 'rows_at', 'in_
 
 # %% ../../nbs/6_seeing/07_shortening.ipynb #a3fbc555
 import numpy as np
-from ..tensors import visible
+from ..tensors import in_line, visible
 from .gathering import evenly, has_figures, shown_text, step_for_page
 from .packing import packed
 from .stops import KL_SYMBOLS, differs_from, loss_texts, stops_of
@@ -30,7 +30,7 @@ def page_steps(found # From `readings`
         except ValueError as e:
             left.append(f'Step {number} is missing: {visible(str(e))}')
             continue
-        names = names or [visible(name) for name in (reading.rows[0]['rewards'] if reading.rows else ())]
+        names = names or [in_line(name, 200) for name in (reading.rows[0]['rewards'] if reading.rows else ())]
         if has_figures(reading) and not options:
             options = reading.options
             stops = stops_of(options, reading.ref_logps is not None)
@@ -108,7 +108,7 @@ def largest_fitting(make, # Called with a number
     "A text of the largest number that fits, or nearly"
     text = make(n)
     while n and len(text) > room:
-        n = min(n-1, int(.97*n*room/len(text)))
+        n = max(0, min(n-1, int(.97*n*room/len(text))))
         text = make(n)
     return n, text
 

@@ -17,6 +17,7 @@ from ..core import four_answers
 from ..logprobs import token_logps
 from ..rewards.comparing import accuracy_reward
 from ..scoring import score_completions
+from ..showing import own_names
 from ..tensors import in_line, patch, question_text, visible
 from ..run.sparks import BLOCKS
 from .readings import Reading, readings
@@ -48,7 +49,8 @@ def check_row(reading, b:int):
 
 def completion_line(row:dict) -> dict:
     "A completion in a table"
-    parts = {name: value for name, value in row.get('rewards', {}).items() if len(row['rewards']) > 1}
+    rewards = row.get('rewards') or {}
+    parts = dict(zip(own_names(rewards), rewards.values())) if len(rewards) > 1 else {}
     known = dict(completion=row['text'], **parts, reward=row.get('reward'), advantage=row.get('advantage'),
                  tokens=row.get('tokens'))
     return known | dict(stopped=row.get('stop') or '')

@@ -19,6 +19,8 @@ from ..rewards.comparing import accuracy_reward
 
 from ..scoring import score_completions
 
+from ..showing import own_names
+
 from ..tensors import in_line, patch, question_text, visible
 
 from ..run.sparks import BLOCKS
