@@ -79,6 +79,12 @@ def test_a_rate_that_is_turned_where_the_schedule_is_at_zero_is_its_peak():
     assert column(trainer, 'learning_rate') == pytest.approx([0., 2e-3, 4e-3, 4e-3, 4e-3, 4e-3])
 
 
+def test_a_run_that_began_at_a_rate_of_zero_takes_the_rate_that_is_turned():
+    still, turned = new_trainer(max_steps=3, learning_rate=0.), new_trainer(None, {1: dict(learning_rate=1e-3)}, max_steps=3, learning_rate=0.)
+    still.train(live=False), turned.train(live=False)
+    assert column(turned, 'learning_rate') == [0., 1e-3, 1e-3] and not same_weights(turned, still)
+
+
 @pytest.mark.slow
 def test_the_optimizer_takes_the_turned_rate():
     plain, doubled = new_trainer(max_steps=1), new_trainer(max_steps=1, learning_rate=2e-3)
@@ -320,11 +326,12 @@ def test_rewinding_to_nowhere_changes_nothing(tmp_path):
     control = new_trainer(tmp_path, save_steps=2).control()
     control.step(3)
     before = [p.clone() for p in control.trainer.model.parameters()]
-    for where in (9, -1, '9', True, 2.5, None, tmp_path/'checkpoint-77', tmp_path): 
+    for where in (9, -1, '9', True, 2.5, None, '', '²', [2], tmp_path/'checkpoint-77', tmp_path):
         with pytest.raises(ValueError): control.rewind(where)
     assert control.trainer.state.step == 3 and all(map(torch.equal, before, control.trainer.model.parameters()))
     assert control.checkpoints == [2]
     assert control.step()['step'] == 4
+    assert control.rewind(torch.tensor(2)) == tmp_path/'checkpoint-2'
 
 
 def test_a_rewind_that_fails_takes_nothing_away(tmp_path):
@@ -466,6 +473,32 @@ def test_who_trains_a_run_that_is_under_way_is_told_and_disturbs_nothing(tmp_pat
     goes.set()
     assert control.wait(math.inf) == 'done' and [m['step'] for m in Run(tmp_path).metrics()] == [1, 2]
     assert [p.name for p in Run(tmp_path).checkpoints()] == ['checkpoint-2']
+
+
+def test_the_policy_has_one_owner_at_a_time(tmp_path):
+    "What uses the model or puts other weights into it is refused beside a step, and is as before once the run stands"
+    goes = threading.Event()
+    def waits(trainer, metrics): goes.wait(60)
+    control = new_trainer(tmp_path, max_steps=2, save_steps=1, callbacks=[waits], test=task.test[:4]).control()
+    trainer = control.trainer
+    control.start()
+    while not trainer.history: time.sleep(.01)
+    saved = tmp_path/'checkpoint-1'
+    for use in (trainer.evaluate, lambda: trainer.load_checkpoint(saved)):
+        with pytest.raises(RuntimeError, match='pause its control'): use()
+    goes.set()
+    assert control.wait(60) == 'done' and trainer.state.step == 2
+    assert 'eval_reward' in trainer.evaluate()
+    trainer.load_checkpoint(saved)
+    assert trainer.state.step == 1
+
+
+@pytest.mark.parametrize('given', [dict(n='many'), dict(n=2.5), dict(n=None), dict(n=True), dict(n=[2]), dict(temperature='hot'), dict(temperature=True),
+                                   dict(temperature=math.nan), dict(max_completion_length=1.5), dict(max_completion_length='long')], ids=str)
+def test_a_number_of_a_question_that_is_none_is_named(given):
+    from grpo_lit.seeing.ask import read_asked
+    name, = given
+    with pytest.raises(ValueError, match=f'^{name} is .* must be'): read_asked(**dict(n=2, temperature=None, max_completion_length=None) | given)
 
 
 @pytest.mark.slow

@@ -76,6 +76,36 @@ def test_a_copied_folder_is_no_seed_and_a_damaged_plan_says_so(tmp_path):
         (tmp_path/'study.json').write_text(text)
         with pytest.raises(ValueError, match='study.json.* is damaged'): run_study(study, tmp_path)
 
+@pytest.mark.parametrize('text', ['', '{"sco', '[]', 'null', None])
+def test_a_run_whose_figures_cannot_be_read_is_made_again(tmp_path, text):
+    calls = []
+    study = small(counting(calls))
+    run_study(study, tmp_path)
+    file = tmp_path/'one'/'seed-1'/'summary.json'
+    file.unlink() if text is None else file.write_text(text)
+    table = study_table(tmp_path, study)
+    assert math.isnan(table.values['one']['score'][1]) and table.note.endswith('0, 1, 2; not all of them: one')
+    calls.clear()
+    table = run_study(study, tmp_path).table
+    assert calls == [(1., 1)] and table.values['one']['score'] == [1., 1.1, 1.2] and table.note.endswith('0, 1, 2')
+
+@pytest.mark.parametrize('asked', [dict(seeds=[]), dict(seeds=0), dict(seeds=[.5]), dict(seeds=['x']), dict(seeds=[True]), dict(seeds=[None]),
+                                   dict(steps=2.5), dict(steps='few'), dict(steps=0), dict(steps=True)], ids=str)
+def test_seeds_and_steps_that_are_none_are_refused_before_anything_is_made(tmp_path, asked):
+    with pytest.raises(ValueError, match='seed|steps'): run_study(small(counting([])), tmp_path/'new', **asked)
+    assert not (tmp_path/'new').exists()
+
+def test_a_number_of_seeds_is_as_many(tmp_path):
+    assert run_study(small(counting([])), tmp_path, seeds=2).table.seeds == [0, 1]
+
+@pytest.mark.parametrize('text', ['{"name": "small"}', '{"name": "small", "steps": 3, "arms": []}', '{"steps": 3, "arms": {}}', '{"arms": null, "x": 1}'])
+def test_a_plan_with_holes_is_one_sentence(tmp_path, text):
+    study = small(counting([]))
+    run_study(study, tmp_path, seeds=[0])
+    (tmp_path/'study.json').write_text(text)
+    with pytest.raises(ValueError): run_study(study, tmp_path)
+    with pytest.raises(ValueError): study_table(tmp_path)
+
 def test_one_seed_has_no_interval():
     table = StudyTable('t', dict(a=dict(x=[1.]), b=dict(x=[3.])), [0])
     assert with_interval([1.]) == '1' and table.note == '1 seed'

@@ -175,6 +175,7 @@ class Around:
                  ignore_keys:list|None=None, # Taken, as TRL has it
                  metric_key_prefix:str='eval') -> dict: # eval_reward, eval_length, eval_loss and eval_rewards/NAME/mean
         "Mean rewards on held-out prompts, always with the same random numbers"
+        self.check_alone()
         rows = rows_asked_for(self.eval_dataset, eval_dataset)
         found = held_out(self.collector, rows, self.args, metric_key_prefix, self.updater.objective)
         self.log(found)
@@ -237,8 +238,6 @@ class Around:
         if not self.args.push_to_hub: return
         try: self.push_to_hub(message)
         except Exception as e: log.warning('the policy could not be uploaded (%s: %s); the run goes on', type(e).__name__, str(e)[:300])
-
-
 
 # %% ../../nbs/5_run/65_around.ipynb #f7f5655a
 def checkpoint_is_kept(trainer):

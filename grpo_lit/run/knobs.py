@@ -45,7 +45,7 @@ def turned_rate(state:RunState,
     "What it is with the knob"
     if state.rate is None: return scheduled
     asked, stood = state.rate
-    return asked*(scheduled/stood)
+    return asked*(scheduled/stood) if stood else asked
 
 @contextlib.contextmanager
 def rates_in_force(state:RunState):
@@ -60,9 +60,9 @@ def rates_in_force(state:RunState):
 
 # %% ../../nbs/5_run/42_knobs.ipynb #df326f53
 def standing_rate(state:RunState) -> float:
-    "What a turned learning rate is measured by: the scheduled rate, or, where that is 0, the one it leads to"
-    peak = getattr(state.schedule, 'base_lrs', [1.])[0]
-    return scheduled_rate(state) or peak or 1.
+    "What a turned learning rate is measured by: the scheduled rate, or, where that is 0, the one it leads to; 0: it stays as it is turned"
+    peak = getattr(state.schedule, 'base_lrs', [0.])[0]
+    return scheduled_rate(state) or peak
 
 def in_force(state:RunState, args) -> dict: # Knob -> value; beta is None in a run without a reference
     "All knobs as they are"

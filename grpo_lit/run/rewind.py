@@ -14,13 +14,15 @@ from .ending import start_run
 from .files import remove_quietly
 from .knobs import events_file, knobs_of, read_events, to_keep, write_events
 from .logs import append_whole, as_line
+from .ranges import as_python
 from .runs import Run, numbered, step_of
 
 # %% ../../nbs/5_run/61_rewind.ipynb #033bff69
 def checkpoint_named(which, # A step, or a path
                      run:Run|None) -> Path:
     "The checkpoint that is meant; raises `ValueError`, with those that there are, if there is none"
-    if isinstance(which, (str, os.PathLike)) and not str(which).isdigit(): return Path(which)
+    if isinstance(which, (str, os.PathLike)) and not str(which).isdecimal(): return Path(which)
+    which = as_python(which)
     known = {step_of(p): p for p in (run.elsewhere().checkpoints()+run.checkpoints() if run else [])}
     if isinstance(which, bool) or not isinstance(which, (int, str)) or int(which) not in known:
         there = ', '.join(map(str, sorted(known))) or 'none'

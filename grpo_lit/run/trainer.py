@@ -213,7 +213,7 @@ class GRPOTrainer(Around):
                    merge:bool=False) -> None: # Fold a LoRA adapter into the weights
         "The policy and its tokenizer, as `from_pretrained` reads them"
         folder = Path(output_dir or self.args.output_dir or need('output_dir'))
-        with run_config_is_kept(self.run, folder):
+        with self.whole, run_config_is_kept(self.run, folder):
             save_policy(self.model, self.tokenizer, folder, merge)
 
     def save_checkpoint(self, path=None, passing:bool=False) -> Path: # `passing`: the next one takes its place
@@ -231,6 +231,7 @@ class GRPOTrainer(Around):
                         goes_on:bool=False # Refuse one that is behind the end of this run
                        ) -> None:
         "Put everything back as it was when `path` was written; raises `ValueError` if it is damaged, or of no such run"
+        self.check_alone()
         check = partial(check_not_shorter, path, self) if goes_on else None
         with uninterrupted(), self.whole:
             load_checkpoint(self.state, Path(path), self.fixed, check)

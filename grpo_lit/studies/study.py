@@ -20,6 +20,7 @@ from ..rewards.shape import think_format_reward
 from ..run.config import TINY_RUN, GRPOConfig
 from ..run.experiment import whole_run
 from ..run.logs import plain
+from ..run.ranges import Range, is_number, read_count
 from ..run.runs import Run
 from ..run.signals import say
 from ..run.trainer import GRPOTrainer
@@ -49,8 +50,11 @@ def run_place(out, arm:str, seed:int) -> Path:
     return Path(out)/arm/f'seed-{seed}'
 
 def is_done(place:Path) -> bool:
-    "Is the run there finished?"
-    return (place/'done.json').exists()
+    "Is the run there finished, and can its figures be read?"
+    if not (place/'done.json').exists(): return False
+    try: Run(place).read('summary.json')
+    except (OSError, ValueError): return False
+    return True
 
 def run_arm(study:Study, arm:str, seed:int, steps:int, out):
     "Make one run, unless it is there"
@@ -67,7 +71,8 @@ def _check_same(study, steps, out):
     file, now = Path(out)/'study.json', plain(dict(name=study.name, title=study.title, steps=steps, arms=study.arms))
     before = Run(out).read('study.json') if file.exists() else {}
     arms = before.get('arms', {})
-    changed = [name for name in ('name', 'steps') if before and before[name] != now[name]]
+    if not isinstance(arms, dict): raise ValueError(f'{str(file)!r} is damaged: its arms are {arms!r:.40}')
+    changed = [name for name in ('name', 'steps') if before and before.get(name) != now[name]]
     changed += [arm for arm in arms if arm in now['arms'] and arms[arm] != now['arms'][arm]]
     if changed:
         raise ValueError(f'{str(out)!r} holds runs of a study with another {", ".join(changed)}: '
@@ -85,19 +90,26 @@ def study_folder(name:str) -> Path:
     "Where a study goes that is told nothing else: into the folder that GRPO_LIT_STUDIES names, or into runs/studies"
     return Path(os.environ.get('GRPO_LIT_STUDIES') or 'runs/studies')/name
 
+def _seeds_asked_for(seeds, study):
+    "The seeds that are meant; raises `ValueError` for what are none"
+    if seeds is None: return study.seeds
+    if is_number(seeds): seeds = range(read_count('seeds', seeds, Range(1)))
+    found = [read_count('seed', seed, Range()) for seed in seeds]
+    if not found: raise ValueError('seeds are none: at least one run is needed')
+    return found
+
 def run_study(study:Study,
               out=None, # Where the run directories go; None: `study_folder`
-              seeds=None, # None: those of the study
+              seeds=None, # Which ones, or how many; None: those of the study
               steps:int|None=None, # Updates of a run; None: those of the study
               arms=None # Only these; None: all
              ) -> 'StudyResult':
     "Make every run that is not there yet, seed by seed"
     out = Path(out or study_folder(study.name))
-    steps = study.steps if steps is None else steps
-    arms = _asked_for('arm', arms, study.arms)
-    if steps < 1: raise ValueError(f'steps is {steps}: a run has at least one')
+    steps = study.steps if steps is None else read_count('steps', steps, Range(1))
+    arms, seeds = _asked_for('arm', arms, study.arms), _seeds_asked_for(seeds, study)
     _check_same(study, steps, out)
-    for seed in study.seeds if seeds is None else seeds:
+    for seed in seeds:
         for arm in arms:
             if is_done(run_place(out, arm, seed)): continue
             run_arm(study, arm, seed, steps, out)
@@ -128,7 +140,7 @@ def study_table(out, # The directory of a study
     "Read the measures of all finished runs from their directories"
     out = Path(out)
     if not (out/'study.json').exists(): raise ValueError(f'{str(out)!r} holds no study: give the directory that `grpo-lit study` made')
-    study = study or study_named(Run(out).read('study.json')['name'])
+    study = study or study_named(Run(out).read('study.json').get('name'))
     seeds, values = _seeds_there(out), {}
     nothing = dict.fromkeys(study.measures, math.nan)
     for arm in study.arms:
@@ -205,7 +217,7 @@ def study_runs(name:str, # beta, groups, recipes, exploring, copying, critic, te
     if seeds is not None and seeds < 1: raise ValueError(f'--seeds is {seeds}: at least one run is needed')
     study = study_named(name)
     say(study.title)
-    result = run_study(study, out or None, seeds and range(seeds), steps, arms)
+    result = run_study(study, out or None, seeds, steps, arms)
     say(result)
     say(f'everything is in {result.out}/')
     return {}

@@ -60,7 +60,15 @@ class StudyTable:
 
     @property
     def note(self) -> str:
-        return f'mean ± 95 % interval over the seeds {", ".join(map(str, self.seeds))}' if len(self.seeds) > 1 else '1 seed'
+        if len(self.seeds) < 2: return '1 seed'
+        short = ', '.join(self.incomplete)
+        return f'mean ± 95 % interval over the seeds {", ".join(map(str, self.seeds))}'+(f'; not all of them: {short}' if short else '')
+
+    @property
+    def incomplete(self) -> list: # Of arms
+        "Where the run of a seed is missing: it has none of the measures"
+        def run_is_there(columns): return [any(v == v for v in run) for run in zip(*columns.values())]
+        return [arm for arm, columns in self.values.items() if not all(run_is_there(columns))]
 
     def _repr_markdown_(self):
         head, *rows = ['| '+' | '.join(row)+' |' for row in self.rows()]
