@@ -179,7 +179,8 @@ def test_the_inspector_works_inside_the_first_page(browser, address, width, sche
         assert frame.evaluate('document.documentElement.scrollWidth <= innerWidth')
         paper = lambda: light(frame.evaluate('getComputedStyle(document.body).backgroundColor'))
         assert (paper() > .5) == (scheme == 'light')
-        page.evaluate('document.querySelector("[data-md-component=palette] input:not(:checked)").click()') # the site's own switch
+        page.evaluate('scrollTo(0, 0)')
+        page.locator('[data-md-component=palette] label:visible').click() # the site's own switch
         frame.wait_for_function('dark => (document.documentElement.dataset.theme === "dark") === dark', arg=scheme == 'light')
         assert (paper() > .5) == (scheme == 'dark')
 
