@@ -1,7 +1,7 @@
 # made by tools/stubs.py: edit the source, then run it
 from typing import Any
 
-__all__ = ['needle', 'around_match', 'tokens_hit', 'Hits', 'share_curve', 'Crossings']
+__all__ = ['needle', 'around_match', 'tokens_hit', 'of_each', 'lost_words', 'Hits', 'share_curve', 'Crossings']
 
 import html, re
 
@@ -31,11 +31,19 @@ def tokens_hit(tokens: list, text) -> set:
     """The tokens that a word or a number is in, though it may lie across several"""
     ...
 
+def of_each(steps: list, ask) -> tuple:
+    """What each step answers; raises `ValueError` where none does"""
+    ...
+
+def lost_words(lost: dict) -> str:
+    ...
+
 class Hits:
     """Where a text was found"""
     text: Any
     found: Any
     sizes: Any
+    lost: Any
 
     def __init__(self, text, readings, prompts: bool=False):
         ...
@@ -72,12 +80,13 @@ def share_curve(rows: list) -> str:
 
 class Crossings:
     """Old completions with another reward, over all steps"""
+    lost: dict | None
     name: str
     moved: Any
     counts: Any
     lines: Any
 
-    def __init__(self, pairs: list, name: str):
+    def __init__(self, pairs: list, name: str, lost: dict | None=None):
         ...
 
     def _compare(self, old, new):

@@ -15,7 +15,7 @@ from ..tensors import no_such, patch
 
 from .beside import BesideReference, BesideSteps, same_prompt
 
-from .hits import Crossings, Hits
+from .hits import Crossings, Hits, of_each
 
 from .readings import readings
 
