@@ -256,3 +256,9 @@ def test_many_events_and_long_names_leave_room(tmp_path):
     (run.path/'events.jsonl').write_text(''.join(lines))
     about, _ = contents(page_html(run.path, max_bytes=80_000))
     assert len(about['events']) == 300 and any('300 of 2,000 events' in said for said in about['left_out']) and about['events'][-1]['text'].endswith(f'{1999/7:.4g}')
+
+def test_what_is_no_number_is_no_point_of_a_curve(tmp_path):
+    run = Run(tmp_path/'run').start({})
+    for step, value in enumerate((1, 'x', [1], True, 10**400, None, .5), 1): run.log(dict(step=step, reward=value, kl='</script>'))
+    curve, = contents(page_html(run.path))[0]['curves']
+    assert curve['y'] == [1, None, None, None, None, None, .5]

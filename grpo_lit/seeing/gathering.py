@@ -16,7 +16,7 @@ import numpy as np
 from ..core import prompt_text
 from ..tensors import in_line, question_text, visible
 from ..run.config import GRPOConfig
-from ..run.figures import event_change
+from ..run.figures import event_change, finite_number
 from ..run.logs import plain
 from ..run.plotting import PLOTTED, run_events, training_steps
 from ..run.runs import Record
@@ -44,9 +44,10 @@ def page_curves(path:Path|None, steps:list, # Of the page
     except ValueError: rows = []
     if not rows: return reward_curve(steps)
     rows = [rows[i] for i in evenly(len(rows), most)]
-    known = [(name, title) for name, title in PLOTTED if any(r.get(name) is not None for r in rows)]
+    values = {name: [finite_number(r.get(name)) for r in rows] for name, _ in PLOTTED}
+    known = [(name, title) for name, title in PLOTTED if any(v is not None for v in values[name])]
     x = [r['step'] for r in rows]
-    return [dict(title=SHORT_TITLES.get(name, title), hint=': '.join(METRICS.get(name, (title,))), x=x, y=plain([r.get(name) for r in rows])) for name, title in known]
+    return [dict(title=SHORT_TITLES.get(name, title), hint=': '.join(METRICS.get(name, (title,))), x=x, y=values[name]) for name, title in known]
 
 def evenly(n:int, most:int) -> list: # Of numbers below n
     "At most so many of n, the first and the last among them"

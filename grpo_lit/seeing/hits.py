@@ -41,7 +41,7 @@ def tokens_hit(tokens:list, text) -> set: # Numbers of tokens
     spans = [at.span() for at in needle(text).finditer(''.join(tokens))]
     return {t for a, b in spans for t in range(bisect_right(ends, a), bisect_left(ends, b)+1)}
 
-# %% ../../nbs/6_seeing/14_hits.ipynb #9ede27bc
+# %% ../../nbs/6_seeing/14_hits.ipynb #c93a0f51
 def of_each(steps:list, ask # Called with a step
            ) -> tuple: # Answers, and step -> why it has none
     "What each step answers; raises `ValueError` where none does"
@@ -54,6 +54,7 @@ def of_each(steps:list, ask # Called with a step
 
 def lost_words(lost:dict) -> str: return f'; {len(lost)} steps could not be read' if lost else ''
 
+# %% ../../nbs/6_seeing/14_hits.ipynb #9ede27bc
 class Hits:
     "Where a text was found"
     def __init__(self, text, readings, prompts:bool=False): # Search in the prompts too
