@@ -294,6 +294,20 @@ def test_rewind_forgets_what_was_turned_later_and_keeps_it_aside(tmp_path):
     assert len(list((tmp_path/'abandoned-rollouts').iterdir())) == 4
 
 
+def test_a_resumed_run_tells_what_happened_in_the_order_in_which_it_did(tmp_path):
+    "Also what has the same step: a turn, and two rewinds that are alike"
+    control = new_trainer(tmp_path, max_steps=3, save_steps=1).control()
+    control.set(beta=.3)
+    control.step()
+    for _ in range(3): control.rewind(1)
+    control.stop()
+    told = read_events(tmp_path)
+    assert [e['event'] for e in told] == ['beta']+['rewind']*3 and all(e['time'] for e in told)
+    again = new_trainer(tmp_path, max_steps=3)
+    again.load_checkpoint(tmp_path/'checkpoint-1')
+    assert again.events == told
+
+
 @pytest.mark.slow
 def test_rewind_with_the_knobs_of_today(tmp_path):
     control = new_trainer(tmp_path, save_steps=1).control()

@@ -106,6 +106,11 @@ def test_a_plan_with_holes_is_one_sentence(tmp_path, text):
     with pytest.raises(ValueError): run_study(study, tmp_path)
     with pytest.raises(ValueError): study_table(tmp_path)
 
+@pytest.mark.parametrize('price', [-1., math.nan, math.inf, -math.inf])
+def test_a_price_that_pays_or_is_no_number_is_refused(price):
+    from grpo_lit.rewards.marginal import marginal_tests
+    with pytest.raises(ValueError, match='price is'): marginal_tests(price=price)
+
 def test_one_seed_has_no_interval():
     table = StudyTable('t', dict(a=dict(x=[1.]), b=dict(x=[3.])), [0])
     assert with_interval([1.]) == '1' and table.note == '1 seed'

@@ -78,7 +78,7 @@ def marginal_tests(price:float=.01, # Of a test that finds nothing new: so much 
                    n_mutants:int=12, reference_runs:int=3, penalty:float=.5, timeout:float=2. # As of `unit_tests`
                   ): # A reward function `marginal_tests_reward`: between -penalty and 1, None where a reference is unusable
     "Make a reward for tests that each find something new; it reads the columns `solution` and `tests`, as `unit_tests` does"
-    if price<0: raise ValueError(f'price is {price}: what adds nothing is not to be paid for')
+    if not 0<=price<float('inf'): raise ValueError(f'price is {price}, but must be finite, at least 0: what adds nothing is not to be paid for')
     if n_mutants<1 or reference_runs<1: raise ValueError('n_mutants and reference_runs are 1 or more')
     def marginal_tests_reward(prompts, completions, completion_ids, solution, tests, **columns) -> list:
         memo, groups = {}, {}

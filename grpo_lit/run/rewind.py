@@ -8,7 +8,7 @@ Docs: https://grpo-lit.github.io/grpo-lit/5_run/rewind.html.md"""
 __all__ = ['ASIDE', 'checkpoint_named', 'put_lines_aside', 'put_later_aside', 'rewind', 'forget_later']
 
 # %% ../../nbs/5_run/61_rewind.ipynb #e3a6fc42
-import os
+import os, time
 from pathlib import Path
 from .ending import start_run
 from .files import remove_quietly
@@ -60,7 +60,7 @@ def rewind(trainer, # A `GRPOTrainer`
     trainer.load_checkpoint(path, goes_on=True)
     state.turns = []
     if keep_knobs: trainer.turn(**to_keep(today, state, trainer.args) | waiting)
-    state.events = state.events+[dict(step=state.step, event='rewind', value=state.step, before=came_from)]
+    state.events = state.events+[dict(step=state.step, event='rewind', value=state.step, before=came_from, time=time.time())]
     trainer.last_rollouts = None
     if run: forget_later(trainer)
     return path

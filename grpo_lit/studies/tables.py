@@ -61,7 +61,7 @@ class StudyTable:
     @property
     def note(self) -> str:
         if len(self.seeds) < 2: return '1 seed'
-        short = ', '.join(self.incomplete)
+        short = '; '.join(self.incomplete)
         return f'mean ± 95 % interval over the seeds {", ".join(map(str, self.seeds))}'+(f'; not all of them: {short}' if short else '')
 
     @property
