@@ -189,6 +189,7 @@ def test_the_inspector_works_inside_the_first_page(browser, address, width, sche
 def test_each_inspector_page_alone(browser, address, name):
     with Visit(browser, address, f'assets/inspect/{name}.html') as page:
         page.wait_for_selector('#all:not([hidden])')
+        assert page.locator('.row > .body > .t').count() # of a group whose tokens have figures
         page.keyboard.press('End')
         last = page.locator('#now b').inner_text()
         page.keyboard.press('Home')

@@ -579,6 +579,11 @@ function drawFoot() {
   $('foot').replaceChildren(...run.left_out.map(text => make('p', {}, text)), make('p', {}, run.made),
     make('details', {}, make('summary', {}, 'The settings of this run'), make('table', {}, make('tbody', {}, facts))))
 }
+function firstToLookAt(groups) {
+  const told = g => g.rows.some(r => r.at >= 0), alive = g => !g.dead
+  const found = [g => told(g) && alive(g), told, alive].map(wanted => groups.findIndex(wanted))
+  return found.find(k => k >= 0) ?? 0
+}
 async function begin() {
   try { [run, arrays] = await unpacked($('data').textContent.trim()) }
   catch (e) { $('wait').textContent = `This page could not be unpacked (${e.message}). It needs a browser of 2023 or later.`; return }
@@ -589,7 +594,7 @@ async function begin() {
   $('steps').hidden = run.steps.length < 2
   drawn.most = 3000
   at.s = run.steps.length - 1
-  at.g = Math.max(0, step().groups.findIndex(g => !g.dead))
+  at.g = firstToLookAt(step().groups)
   $('wait').hidden = true
   $('all').hidden = false
   drawKinds()
