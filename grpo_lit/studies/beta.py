@@ -41,7 +41,7 @@ def answers_after(run) -> list: # Of texts
     return [text for row in run.read('after.json')['rows'] for text in row['completions']]
 
 def shapeless_share(run) -> float:
-    "Answers that are not <think>...</think><answer>...</answer>"
+    "Answers that are not `<think>...</think><answer>...</answer>`"
     fits = tag_format('think', 'answer')(completions=answers_after(run))
     return 1-sum(fits)/len(fits)
 
