@@ -8,14 +8,14 @@ Docs: https://grpo-lit.github.io/grpo-lit/6_seeing/hits.html.md"""
 __all__ = ['needle', 'around_match', 'tokens_hit', 'of_each', 'lost_words', 'Hits', 'share_curve', 'Crossings']
 
 # %% ../../nbs/6_seeing/14_hits.ipynb #03166c9a
-import html, re
+import re
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from itertools import accumulate
 from ..run.sparks import curve_line
 from ..run.past import SIDES, side
 from ..tensors import in_line, patch, question_text
-from .shades import plain_table, safe, seen, seen_table
+from .shades import plain_table, safe, safe_lines, seen, seen_table
 
 # %% ../../nbs/6_seeing/14_hits.ipynb #14dd71ae
 def needle(text) -> re.Pattern:
@@ -107,13 +107,13 @@ def __repr__(self:Hits):
 @patch
 def _repr_html_(self:Hits):
     def line(h):
-        before, hit, after = (safe(x, '\n').replace('\n', '⏎') for x in h['context'])
+        before, hit, after = (safe_lines(x).replace('\n', '⏎') for x in h['context'])
         text = f'{before}<b class="hit">{hit}</b>{after}'
         return f'<tr><td>{h["step"]}</td><td>{h["row"]}</td><td class="left"><code>{text}</code></td></tr>'
     head = '<tr><th>step</th><th>completion</th><th class="left">text</th></tr>'
     more = f'<p><small>… {len(self)-20} more</small></p>' if len(self) > 20 else ''
     found = [r for r in self.by_step() if r['completions']]
-    return seen(f'<p><b>{html.escape(self.title())}</b> <code>{share_curve(self.by_step())}</code></p>',
+    return seen(f'<p><b>{safe(self.title())}</b> <code>{share_curve(self.by_step())}</code></p>',
                 f'<div class="wide"><table>{head}{"".join(map(line, self.found[:20]))}</table></div>', more,
                 f'<details><summary>by step</summary>{seen_table(found)}</details>' if found else '')
 
@@ -163,5 +163,5 @@ class Crossings:
     def __repr__(self): return '\n'.join([self.title(), plain_table(self.sides()), plain_table(self.rows())]).strip()
     def _repr_html_(self):
         steps = f'<details><summary>by step</summary>{seen_table(self.lines)}</details>'
-        head = f'<p><b>{html.escape(self.title())}</b></p>'
+        head = f'<p><b>{safe(self.title())}</b></p>'
         return seen(head, seen_table(self.sides()), seen_table(self.rows()), steps)

@@ -8,7 +8,6 @@ Docs: https://grpo-lit.github.io/grpo-lit/6_seeing/sliders.html.md"""
 __all__ = ['NARROW', 'PAGES', 'answer_or_reason', 'place_controls', 'rule_controls', 'other_controls', 'Sliders']
 
 # %% ../../nbs/6_seeing/16_sliders.ipynb #bea7f287
-import html
 import ipywidgets as W
 from ..loss import KL_TERMS, LEVELS, LOSSES
 from ..run.named_rewards import reward_named
@@ -16,7 +15,7 @@ from ..tensors import in_line, patch, question_text
 from .hits import tokens_hit
 from .inspector import Inspector
 from .rules import most_moved
-from .shades import TOKEN_KINDS, seen
+from .shades import TOKEN_KINDS, safe, seen
 from .summands import LOSS_DEFAULTS
 from .walk import GroupView, TokensView, kept_tokens
 
@@ -24,7 +23,7 @@ from .walk import GroupView, TokensView, kept_tokens
 def answer_or_reason(f, *args) -> str: # HTML
     "What a question shows, or why it has no answer"
     try: return f(*args)
-    except ValueError as e: return seen(f'<p>{html.escape(str(e))}</p>')
+    except ValueError as e: return seen(f'<p>{safe(e)}</p>')
 
 # %% ../../nbs/6_seeing/16_sliders.ipynb #c341f4c5
 NARROW = W.Layout(width='16em')

@@ -22,7 +22,7 @@ from ..tensors import in_line, patch, question_text, visible
 from ..run.sparks import BLOCKS
 from .readings import Reading, readings
 from .shades import Shown, as_digits, distance, legend, plain_table, reach_of
-from .shades import safe_line, seen, seen_table, shade, shaded_text, token_kind
+from .shades import safe, safe_line, seen, seen_table, shade, shaded_text, token_kind
 
 # %% ../../nbs/6_seeing/10_walk.ipynb #1d0e2db8
 def four_figures(model, tokenizer, moved:float=.25 # Nats, the spread of what has changed since
@@ -149,7 +149,7 @@ class TokensView:
     def missing(self) -> str: # '': nothing is
         "Why there are no colours"
         if kept_tokens(self.reading, self.row) and self.color in self.values: return ''
-        return self.reading.note or f'the {token_kind(self.color).title} of these tokens was not kept'
+        return visible(self.reading.note) or f'the {token_kind(self.color).title} of these tokens was not kept'
 
     def is_clipped(self, t:int) -> bool: return 'clipped' in self.values and bool(self.values['clipped'][self.row,t])
 
@@ -193,5 +193,5 @@ def __repr__(self:TokensView):
 def _repr_html_(self:TokensView):
     tokens = self.tokens()
     marks = {m for t in tokens for m in t.mark.split()}
-    below = f'<p><small>{self.missing()}</small></p>' if self.missing() else legend(self.color, self.reach, marks)
+    below = f'<p><small>{safe(self.missing())}</small></p>' if self.missing() else legend(self.color, self.reach, marks)
     return seen(shaded_text(tokens, self.at or 0), below)
