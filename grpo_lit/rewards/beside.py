@@ -29,6 +29,8 @@ class EventLoop:
         while self.loop is loop and not loop.is_closed():
             with contextlib.suppress(BaseException):
                 loop.run_forever()
+        with contextlib.suppress(BaseException): # `end_thread` may still raise
+            for task in asyncio.all_tasks(loop): _close(task)
 
     def begin(self, coroutine):
         "Start a coroutine; returns a future that any thread may wait for"
@@ -49,6 +51,10 @@ class EventLoop:
             loop.set_exception_handler(lambda *_: None)
             loop.call_soon_threadsafe(loop.stop)
             end_thread(thread)
+
+def _close(task):
+    "Let a coroutine go that nobody will wake"
+    with contextlib.suppress(BaseException): task.get_coro().close()
 
 event_loop = EventLoop() # Of this process
 
