@@ -170,6 +170,16 @@ def test_hostile_texts_are_texts(chromium, tmp_path):
         page.locator('.row').nth(2).locator('.t').first.hover()
         assert HOSTILE[2] in page.locator('#tip').inner_text()
 
+def test_long_words_break_on_a_small_screen(chromium, tmp_path):
+    r, word = update(P=1, texts=[['W'*900, 'X']]*4), 'W'*300
+    for row in r.rows: row |= dict(stop=word, columns={word: word}, rewards={word: 1., 'b'+word: 2.}, reward=1e300)
+    r.prompts = [word]
+    file = write_page(several(r, update(2, P=1)), tmp_path/'page.html', title=word)
+    with Opened(chromium, file, 390) as page:
+        for key in ('Home', '.', 'b', 'n'):
+            page.keyboard.press(key)
+            assert page.evaluate('document.documentElement.scrollWidth') <= 390, key
+
 def test_ten_thousand_tokens_are_no_trouble(chromium, tmp_path):
     file = write_page(several(update(P=1, G=2, texts=[['word ']*10_000, ['a']])), tmp_path/'page.html')
     with Opened(chromium, file) as page:

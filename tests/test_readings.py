@@ -59,6 +59,7 @@ def test_the_average_of_the_terms_is_the_old_loss_to_the_bit(loss_type):
 # Runs -------------------------------------------------------------------------------------------------------------------
 
 import contextlib, json, logging, math, shutil, warnings
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from grpo_lit import GRPOConfig, GRPOTrainer, Rollouts
@@ -582,6 +583,15 @@ def test_advantages_of_single_tokens(tmp_path):
     assert r.advantages.shape == r.mask.shape and torch.equal(r.advantages[inside], ro.advantages[:, :r.mask.shape[1]][inside])
     expected = masked_mean(ro.advantages, ro.completion_mask, 1).tolist()
     assert [row['advantage'] for row in r.rows] == pytest.approx(expected, abs=1e-6) and r.gradients().any()
+
+@pytest.mark.parametrize('level', ['token', 'sequence'])
+@pytest.mark.parametrize('name', ['token_weights', 'advantages'])
+def test_padding_that_is_nan_reaches_no_token(name, level):
+    from test_page import update
+    r = update(importance_sampling_level=level)
+    figures = torch.rand(r.mask.shape, generator=torch.Generator().manual_seed(0))
+    plain, padded = (replace(r, **{name: x}) for x in (figures, figures.masked_fill(r.mask == 0, torch.nan)))
+    assert torch.equal(plain.gradients(), padded.gradients()) and padded.gradients().any() and plain.loss() == padded.loss()
 
 # Groups that teach nothing ----------------------------------------------------------------------------------------------
 

@@ -77,6 +77,10 @@ def _items(r, changes, options):
     if loss_type == was: return known
     return loss_items(loss_type, r.items, options.get('max_completion_length')).clamp(min=1)
 
+def _where_counted(x, mask):
+    "0 where nothing counts and padding is NaN: in a ratio of a whole answer all its tokens meet, and 0*NaN is NaN"
+    return x if x is None or x.shape != mask.shape else x.masked_fill(mask == 0, 0.)
+
 def _policy(r, old):
     "Log-probs of the policy; where the update left a row out, those it was written with"
     if r.new_logps is None: return old
@@ -92,7 +96,8 @@ def called_again(r:Reading, changes:dict) -> tuple: # Log-probs, the arguments o
     if options.get('beta') and r.ref_logps is None:
         raise ValueError('this run had no reference (its beta was 0), so there is no KL to pay for')
     old = r.logps if r.old_logps is None else r.old_logps
-    known = dict(token_weights=r.token_weights, sampling_logps=r.logps, ref_logps=r.ref_logps)
+    A, weights = (_where_counted(x, r.mask) for x in (A, r.token_weights))
+    known = dict(token_weights=weights, sampling_logps=r.logps, ref_logps=r.ref_logps)
     if options.get('entropy_coef') and r.entropy is not None: known['entropy'] = r.entropy.nan_to_num()
     return _policy(r, old), dict(advantages=A, mask=r.mask, old_logps=None if r.first else old) | known | options, items
 
