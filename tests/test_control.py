@@ -3,10 +3,12 @@ import gc, json, math, os, signal, subprocess, sys, textwrap, threading, time, w
 import pytest, torch
 from grpo_lit.run.checkpoints import counters
 from grpo_lit.run.config import GRPOConfig
+from grpo_lit.run.files import NotSaved
 from grpo_lit.run.knobs import read_events, repeat_turns, said_again, take_turns
 from grpo_lit.run.runs import Run
 from grpo_lit.run.trainer import GRPOTrainer
 from grpo_lit.seeing.desk import Desk, page_of_control
+from grpo_lit.seeing.owner import said
 from grpo_lit.tasks import addition_task
 
 pytestmark = [pytest.mark.filterwarnings('ignore::UserWarning'), pytest.mark.filterwarnings('ignore::FutureWarning')]
@@ -630,6 +632,74 @@ def test_the_panel_turns_and_shows(tmp_path):
     while control.thread: time.sleep(.01)
     assert control.trainer.state.step == 1
     assert comes(lambda: desk.knobs['beta'].number.value, .04) and comes(lambda: 'rewind' in desk.log.value, True)
+
+
+def test_a_reward_may_ask_and_pause_within_the_step_that_waits_for_it():
+    said = []
+    def asks(completions, **_):
+        if threading.current_thread() is not threading.main_thread() and not said:
+            control.pause()
+            said.append(control.ask('1+1=?', n=1))
+        return uneven(completions)
+    control = new_trainer(reward=asks, max_steps=2).control()
+    control.start()
+    assert control.wait(60) == 'paused' and control.trainer.state.step == 1 and len(said) == 1
+
+
+def test_a_forked_child_steers_nothing(tmp_path):
+    "It has the weights and the state, and would write into the same directory, or wait for a thread that it does not have"
+    control = new_trainer(tmp_path, max_steps=3).control()
+    control.step()
+    ends, begins = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            for f in (control.start, control.step, control.stop, control.save, control.wait, control.pause, lambda: control.ask('1')):
+                with pytest.raises(RuntimeError, match='a process forked from it'): f()
+            control.leave()
+            os.write(begins, b'refused')
+        finally: os._exit(0)
+    os.waitpid(child, 0)
+    os.close(begins)
+    assert os.read(ends, 99) == b'refused' and len(Run(tmp_path).metrics()) == 1 and not control.checkpoints
+    assert control.step()['step'] == 2
+
+
+def test_a_stop_that_cannot_save_stands_and_can_be_asked_for_again(tmp_path, monkeypatch):
+    control = new_trainer(tmp_path, max_steps=500).control()
+    def full(*args): raise NotSaved(28, 'no space left on the disk')
+    with monkeypatch.context() as m:
+        m.setattr(control.trainer, 'save_checkpoint', full)
+        control.start()
+        while control.trainer.state.step < 1: time.sleep(.01)
+        with pytest.raises(NotSaved, match='no space'): control.stop()
+    assert control.state == control.wait(60) == 'paused'
+    step = control.trainer.state.step
+    assert control.stop().name == f'checkpoint-{step}' and control.state == 'stopped'
+
+
+@pytest.mark.parametrize('when', ['the next step', *slowly('the end')])
+def test_events_that_found_no_room_are_written_when_there_is_some(tmp_path, monkeypatch, when):
+    control = new_trainer(tmp_path, max_steps=3).control()
+    control.step(1 if when == 'the next step' else 2)
+    def full(*args, **kw): raise NotSaved(28, 'no space left on the disk')
+    with monkeypatch.context() as m:
+        m.setattr('grpo_lit.run.knobs.write_whole', full)
+        control.set(beta=.3)
+        control.step()
+    assert read_events(tmp_path) == []
+    control.start()
+    assert control.wait(60) == 'done' and [e['value'] for e in read_events(tmp_path)] == [.3] and not control.trainer.run.troubles
+
+
+class Interrupting(Exception):
+    def __str__(self): raise KeyboardInterrupt
+
+@pytest.mark.parametrize('error', [Angry('x'*3_000_000), Angry('half \ud800 \x1b[31m\0 \u202e'), OSError(5, '\udcff'), Interrupting()], ids=range(4))
+def test_an_error_in_a_line_can_be_printed_whatever_it_says(error):
+    line = said(error)
+    assert line.startswith(type(error).__name__) and len(line) <= 300 and line.isprintable()
+    line.encode()
 
 
 # the end of the process

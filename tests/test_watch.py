@@ -1,5 +1,5 @@
 "A run that another process writes, shown from its directory: half lines, files that are replaced, processes that are gone, tables that are damaged"
-import io, json, os, re, socket, subprocess, sys, threading, time
+import io, json, os, re, shutil, socket, subprocess, sys, threading, time
 import pytest, torch
 from grpo_lit.core import four_answers
 from grpo_lit.policy import tiny_tokenizer
@@ -134,6 +134,25 @@ def test_a_file_that_is_shorter_or_gone(tmp_path):
     assert followed.figures().done == 1
     (run.path/'metrics.jsonl').unlink()
     assert followed.figures().steps == []
+
+@pytest.mark.parametrize('away', ['moved', 'removed', 'a file in its place'])
+def test_a_directory_that_is_no_longer_there(away, tmp_path, monkeypatch):
+    "What was seen stays to be seen; a moment later the watching ends"
+    run = written(tmp_path, 2)
+    with run.lock:
+        followed = Followed(run.path)
+        assert followed.figures().state == 'running'
+        os.rename(run.path, tmp_path/'elsewhere')
+        if away == 'removed': shutil.rmtree(tmp_path/'elsewhere')
+        if away == 'a file in its place': run.path.write_text('')
+        found = followed.figures()
+        assert (found.state, found.done) == ('running', 2) # a network disk comes back
+        monkeypatch.setattr(following, 'ABSENCE', -1.)
+        found = followed.figures()
+    assert found.state == 'gone: the directory is no longer there, after step 2 of 6' and len(found.steps) == 2
+    if away == 'moved':
+        os.rename(tmp_path/'elsewhere', run.path)
+        assert followed.figures().state == 'running'
 
 @pytest.mark.parametrize('junk', [b'\0\0\0\n', b'\xff\xfe\n', b'[1]\n', b'{"step": -1}\n', b'{"step": "x", "reward": 1}\n', b'{"reward": 1}\n', b'\n'*9, b'['*9999+b'\n'])
 def test_damaged_lines_are_left_out(junk, tmp_path):

@@ -9,7 +9,7 @@ __all__ = ['OVERTIME', 'IDLE', 'RewardTimeout', 'RewardStuck', 'late', 'raise_at
            'end_thread', 'in_thread', 'hand_over']
 
 # %% ../../nbs/2_rewards/35_limits.ipynb #97dd0946
-import _thread, concurrent.futures, contextlib, ctypes, faulthandler, os, signal, sys, threading, time
+import _thread, concurrent.futures, contextlib, contextvars, ctypes, faulthandler, os, signal, sys, threading, time
 
 # %% ../../nbs/2_rewards/35_limits.ipynb #d765c28f
 class RewardTimeout(BaseException):
@@ -215,7 +215,7 @@ def in_thread(call, seconds:float):
     def work():
         try: found.set_result(call())
         except BaseException as e: found.set_exception(e)
-    thread = threading.Thread(target=work, daemon=True)
+    thread = threading.Thread(target=contextvars.copy_context().run, args=[work], daemon=True) # it knows whose step it is in
     thread.start()
     if not concurrent.futures.wait([found], seconds).done:
         end_thread(thread)

@@ -21,6 +21,7 @@ from .collect import prompts_of
 from .display import Showing
 from .files import NotSaved, log
 from .hopeless import watch_evaluation
+from .knobs import events_are_owed, write_events
 from .phases import in_notebook, phase, phases_are_shown
 from .resume import checkpoint_to_resume
 from .runs import Run, step_of
@@ -95,6 +96,7 @@ def settle(trainer):
         return
     if run.written < len(run.rows):
         with run.tried('metrics.jsonl'): run.keep_rows()
+    if events_are_owed(run): write_events(run, trainer.state)
     if run.troubles or is_owed(trainer):
         with run.tried('the checkpoint', NotSaved): trainer.save_checkpoint()
 

@@ -7,8 +7,8 @@ Docs: https://grpo-lit.github.io/grpo-lit/5_run/knobs.html.md"""
 # %% auto #0
 __all__ = ['KNOBS', 'current_beta', 'temperature_now', 'turned_temperature', 'scheduled_rate', 'turned_rate', 'rates_in_force',
            'standing_rate', 'in_force', 'knobs_of', 'to_keep', 'turn_value', 'turn', 'too_early', 'put', 'take_turns',
-           'events_file', 'read_events', 'planned', 'write_events', 'moment', 'turn_again', 'in_order', 'repeat_turns',
-           'told_beside', 'said_again']
+           'events_file', 'read_events', 'planned', 'write_events', 'events_are_owed', 'moment', 'turn_again',
+           'in_order', 'repeat_turns', 'told_beside', 'said_again']
 
 # %% ../../nbs/5_run/42_knobs.ipynb #ad5ee09b
 import contextlib, time
@@ -146,10 +146,14 @@ def write_events(run, # A `Run`
                  state:RunState):
     "Write what happened and what is planned; a run without events has no such file"
     events, file = state.events+planned(state), events_file(run.path)
-    if not events:
-        return file.unlink(missing_ok=True)
     text = ''.join(map(as_line, events))
-    with run.tried('events.jsonl'): write_whole(file, lambda part: part.write_text(text), synced=False)
+    with run.tried('events.jsonl'):
+        if events: write_whole(file, lambda part: part.write_text(text), synced=False)
+        else: file.unlink(missing_ok=True)
+
+def events_are_owed(run) -> bool: # A `Run`, or None
+    "Could the events not be written when it was their time?"
+    return run is not None and 'events.jsonl' in run.troubles
 
 # %% ../../nbs/5_run/42_knobs.ipynb #9cc92d24
 def moment(event:dict) -> float: # 0: it does not say

@@ -28,7 +28,7 @@ from .ending import evaluation_is_due, evaluation_is_owed, log_evaluation, train
 from .fitness import check_adapter
 from .graders import RewardNotes, as_list
 from .history import TrainResult
-from .knobs import planned, repeat_turns, said_again, take_turns, told_beside, write_events
+from .knobs import events_are_owed, planned, repeat_turns, said_again, take_turns, told_beside, write_events
 from .hopeless import watch_learning
 from .shortage import memory_explained
 from .owned import all_graders, with_weights
@@ -158,7 +158,7 @@ class GRPOTrainer(Around):
         "One update, with a new rollout where the last one is used up"
         state, device, times = self.state, self.accelerator.device, {}
         began = clock(device)
-        if take_turns(state, self.args) and self.run: write_events(self.run, state)
+        if (take_turns(state, self.args) or events_are_owed(self.run)) and self.run: write_events(self.run, state)
         if state.rollouts is None:
             state.rollouts, times = collect(self.collector, state.rollout)
         ro, update = state.rollouts, state.update

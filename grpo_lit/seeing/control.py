@@ -29,7 +29,11 @@ class Stoppable(Owner):
         trainer, saved = self.trainer, None
         self.close_steps()
         if trainer.run and trainer.started and trainer.state.step:
-            with trainer.lock: saved = trainer.save_checkpoint()
+            try:
+                with trainer.lock: saved = trainer.save_checkpoint()
+            except Exception: # it stands, and may be saved when there is room
+                if self.state == 'running': self.become('paused')
+                raise
         if self.state != 'idle': self.become('stopped')
         self.tell()
         return saved

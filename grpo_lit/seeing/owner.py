@@ -8,13 +8,13 @@ Docs: https://grpo-lit.github.io/grpo-lit/6_seeing/owner.html.md"""
 __all__ = ['Message', 'said', 'WorkThread', 'StepThread', 'Owner', 'is_unsaved', 'BrokenOff', 'break_off', 'leave_all']
 
 # %% ../../nbs/6_seeing/22_owner.ipynb #8cc3d4f3
-import contextlib, ctypes, math, os, threading, time, weakref
+import contextlib, contextvars, ctypes, math, os, threading, time, weakref
 from concurrent.futures import Future
 from ..run.callbacks import training_ends
 from ..run.ending import newest_saved, save_broken, settle, sum_up
 from ..run.files import log
 from ..run.signals import before_the_end, say
-from ..tensors import patch
+from ..tensors import in_line, patch
 
 # %% ../../nbs/6_seeing/22_owner.ipynb #48f04669
 class Message:
@@ -29,8 +29,8 @@ class Message:
 def said(error:BaseException) -> str:
     "An error in one line"
     try: text = str(error)
-    except Exception: text = 'it cannot say what is wrong'
-    return ' '.join(f'{type(error).__name__}: {text}'.split())
+    except (Exception, KeyboardInterrupt, SystemExit): text = 'it cannot say what is wrong'
+    return in_line(' '.join(f'{type(error).__name__}: {text}'.split()), 300)
 
 # %% ../../nbs/6_seeing/22_owner.ipynb #1dd3bf46
 class WorkThread:
@@ -38,7 +38,7 @@ class WorkThread:
     def __init__(self):
         self.state, self.left = 'idle', 0 # Steps that are to be made
         self.messages, self.thread = [], None
-        self.changed = threading.Condition()
+        self.changed, self.pid = threading.Condition(), os.getpid()
         self.listeners = [] # Called after each step and change, in the thread of the worker
 
     def advance(self): raise NotImplementedError
@@ -70,12 +70,25 @@ class WorkThread:
             except (Exception, SystemExit, KeyboardInterrupt) as e: log.debug('a listener failed: %s', said(e))
 
 # %% ../../nbs/6_seeing/22_owner.ipynb #0181bfd7
+_at_work = contextvars.ContextVar('_at_work', default=None) # Whose step it is, also in the thread of a reward
+
 class StepThread(WorkThread):
     "A thread that is told what to do from outside"
+    def check_ours(self):
+        "Raise `RuntimeError` in a child that was forked: it has the weights, and not the thread"
+        if self.pid != os.getpid(): raise RuntimeError(f'this run belongs to process {self.pid}: a process forked from it cannot steer it')
+
+    @property
+    def within(self) -> bool: # The thread itself, or that of a reward it waits for
+        "Does its own step ask?"
+        here = threading.current_thread()
+        return here is self.thread or here is not threading.main_thread() and _at_work.get() is self
+
     def send(self, f) -> Future: # Of what `f` returns or raises
-        "Have something done between two steps; in the thread itself, at once"
+        "Have something done between two steps; from within a step, which would wait for itself, at once"
+        self.check_ours()
         message = Message(f)
-        if threading.current_thread() is self.thread: message()
+        if self.within: message()
         else:
             with self.changed:
                 self.messages.append(message)
@@ -84,6 +97,7 @@ class StepThread(WorkThread):
 
     def go(self, steps):
         "Have so many steps made from now on"
+        self.check_ours()
         with self.changed:
             self.left = steps
             if steps:
@@ -98,7 +112,8 @@ class StepThread(WorkThread):
 
     def rest(self, timeout:float|None=None) -> bool: # False: it still runs
         "Wait until no step is made and none is to be made"
-        if threading.current_thread() is self.thread: return False
+        self.check_ours()
+        if self.within: return False
         most = None if timeout is None else min(timeout, threading.TIMEOUT_MAX)
         with self.changed: return self.changed.wait_for(lambda: self.state != 'running', most)
 
@@ -110,7 +125,7 @@ class Owner(StepThread):
         self.trainer, self.steps = trainer, None # None: the generator has not begun, or is over
         self.error = None # That ended training
         self.metrics = {} # Of the last step
-        self.leaving, self.pid = False, os.getpid()
+        self.leaving = False
 
     def advance(self):
         "One step"
@@ -196,6 +211,7 @@ def leave(self:Owner):
 @patch
 def work(self:Owner):
     "The thread, which may be broken off anywhere; where it breaks by itself, nobody is left waiting"
+    _at_work.set(self)
     try: StepThread.work(self)
     except BrokenOff: return
     except BaseException as e:
