@@ -60,7 +60,7 @@ def advantages_of(self:Reading, rewards # B numbers, or (B, K) with the columns 
     weights = options.pop('weights', None)
     return group_advantages(table, self.num_generations, weights=weights if table.ndim==2 else None, **options)
 
-# %% ../../nbs/6_seeing/01_reading.ipynb #12a09100
+# %% ../../nbs/6_seeing/01_reading.ipynb #c0a69fea
 def _advantages_asked(r, changes):
     "Those that are asked for, or follow from the rewards that are asked for, or were there"
     given, rewards = changes.pop('advantages', None), changes.pop('rewards', None)
@@ -69,6 +69,7 @@ def _advantages_asked(r, changes):
     if given is None: raise ValueError('no advantages are known: give rewards= or advantages=')
     return torch.as_tensor(given, dtype=torch.float32)
 
+# %% ../../nbs/6_seeing/01_reading.ipynb #a45c8733
 def _items(r, changes, options):
     "What the loss divides by: what it was, unless another kind of loss counts something else"
     known = options.pop('num_items', None)
@@ -77,15 +78,18 @@ def _items(r, changes, options):
     if loss_type == was: return known
     return loss_items(loss_type, r.items, options.get('max_completion_length')).clamp(min=1)
 
+# %% ../../nbs/6_seeing/01_reading.ipynb #0be41c78
 def _where_counted(x, mask):
-    "0 where nothing counts and padding is NaN: in a ratio of a whole answer all its tokens meet, and 0*NaN is NaN"
+    "0 where nothing counts"
     return x if x is None or x.shape != mask.shape else x.masked_fill(mask == 0, 0.)
 
+# %% ../../nbs/6_seeing/01_reading.ipynb #e1938ea8
 def _policy(r, old):
     "Log-probs of the policy; where the update left a row out, those it was written with"
     if r.new_logps is None: return old
     return r.new_logps if old is None else torch.where(r.new_logps.isnan(), old, r.new_logps)
 
+# %% ../../nbs/6_seeing/01_reading.ipynb #6b7150b9
 def called_again(r:Reading, changes:dict) -> tuple: # Log-probs, the arguments of `token_terms` besides, and num_items
     "What the loss is called with once more; raises `ValueError` where something it needs is not known"
     if r.mask is None: raise ValueError(r.note or 'no figures of tokens were kept')

@@ -26,7 +26,7 @@ from .joining import FIGURES, TEXTS_ONLY, check_texts, known_number, rows_of_tok
 from .reading import Reading
 from ..tensors import patch
 
-# %% ../../nbs/6_seeing/03_readings.ipynb #b0d4f84b
+# %% ../../nbs/6_seeing/03_readings.ipynb #a340502b
 OF_ADVANTAGES = dict(scale_rewards='group', baseline='group', multi_objective_aggregation='sum_then_normalize',
                      reward_clip=None, weights=None) # Options of `group_advantages`, as they are if nobody says
 
@@ -43,6 +43,7 @@ def judge_of_run(rows, # A dataset: the whole rollout
         return table[at], rewards[at], _anew(table, G, weights, options)[at], errors
     return judge
 
+# %% ../../nbs/6_seeing/03_readings.ipynb #f5e6734b
 def judge_of_rollouts(rollouts:Rollouts, options:dict):
     "The same for answers in memory"
     def judge(funcs, weights, timeout):
@@ -75,7 +76,8 @@ class RunFiles:
         "Of the run, where it says so"
         try: args = self.record.read('config.json').get('args') or {}
         except (OSError, ValueError): args = {}
-        return {name: args.get(name, usual) for name, usual in OF_ADVANTAGES.items()} | dict(weights=args.get('reward_weights'))
+        known = {name: args.get(name, usual) for name, usual in OF_ADVANTAGES.items()}
+        return known | dict(weights=args.get('reward_weights'))
 
     def figures(self, step:int) -> tuple: # From `read_tokens`; or None, and why
         try: return read_tokens(self.record.token_file(step))
@@ -100,11 +102,13 @@ class OfRun(RunFiles):
         first_row, n, G = (about['kept'][k] for k in ('first_row', 'of', 'num_generations'))
         rows, why = self.texts(kept['rollout_step'][0])
         if rows is None or len(rows) < first_row+n:
-            return self.without_texts(step, kept, about, options, why or f'the texts of step {step} are not complete')
+            why = why or f'the texts of step {step} are not complete'
+            return self.without_texts(step, kept, about, options, why)
         if 'completion_ids' not in rows.column_names: rows = with_ids(rows, kept)
         at = slice(first_row, first_row+n)
         some = list(rows.select(range(len(rows))[at]))
-        reading = text_reading(step, some, first_row, G, advantage_options=options, judge=judge_of_run(rows, at, G, options))
+        judge = judge_of_run(rows, at, G, options)
+        reading = text_reading(step, some, first_row, G, advantage_options=options, judge=judge)
         return with_figures(reading, kept, about)
 
     def without_figures(self, step, why):
@@ -118,8 +122,9 @@ class OfRun(RunFiles):
     def without_texts(self, step, kept, about, options, why):
         rows, G = rows_of_tokens(kept), about['kept']['num_generations']
         reading = text_reading(step, rows, 0, G if len(rows)%G == 0 else 1, advantage_options=options)
-        found = with_figures(reading, kept | dict(row=list(range(len(rows)))), about | dict(kept=about['kept'] | dict(first_row=0)))
-        return replace(found, note=f'{why}: prompts and rewards are not known')
+        kept = kept | dict(row=list(range(len(rows))))
+        about = about | dict(kept=about['kept'] | dict(first_row=0))
+        return replace(with_figures(reading, kept, about), note=f'{why}: prompts and rewards are not known')
 
 # %% ../../nbs/6_seeing/03_readings.ipynb #bff88d66
 class OfRollouts:
@@ -143,7 +148,8 @@ class OfRollouts:
         if ro.completions is None or ro.prompts is None:
             raise ValueError('these rollouts have no texts: fill in prompts and completions')
         rows = [row | dict(prompt=p) for row, p in zip(rollout_rows(step, ro), ro.repeated('prompts'))]
-        reading = text_reading(step, rows, 0, ro.num_generations, advantage_options=options, judge=judge_of_rollouts(ro, options))
+        judge = judge_of_rollouts(ro, options)
+        reading = text_reading(step, rows, 0, ro.num_generations, advantage_options=options, judge=judge)
         beta = 0. if ro.ref_logps is None else GRPOConfig.beta
         note = '' if self.pieces else 'give tokenizer= to see the texts of tokens'
         return replace(reading, options=dict(beta=beta) | self.options, first=self.first, note=note, **self.known(ro))
@@ -154,7 +160,8 @@ class OfRollouts:
         if self.figures: found |= self.figures.found(torch.arange(len(ro)))
         said = None if ro.observation_mask is None else ro.observation_mask.cpu()
         texts = self.pieces and [self.pieces(ids[:n].tolist()) for ids, n in zip(ro.completion_ids, row_ends(ro))]
-        return found | dict(ids=ro.completion_ids.cpu(), mask=mask, observed=said, items=mask.sum(1, keepdim=True), tokens=texts)
+        items = mask.sum(1, keepdim=True)
+        return found | dict(ids=ro.completion_ids.cpu(), mask=mask, observed=said, items=items, tokens=texts)
 
 # %% ../../nbs/6_seeing/03_readings.ipynb #29cff903
 class Readings:
@@ -210,7 +217,8 @@ def rescored(self:Reading, reward_funcs, # One function or several, with TRL's s
             ) -> Reading: # With new rewards and advantages; a KL that was paid in the reward is left out
     "The same answers, judged anew"
     funcs = list(reward_funcs) if isinstance(reward_funcs, (list, tuple)) else [reward_funcs]
-    if weights is not None and len(weights) != len(funcs): raise ValueError(f'{len(weights)} weights for {len(funcs)} functions')
+    if weights is not None and len(weights) != len(funcs):
+        raise ValueError(f'{len(weights)} weights for {len(funcs)} functions')
     if self.judge is None: raise ValueError(f'these answers cannot be judged: {self.note}')
     table, rewards, advantages, errors = self.judge(funcs, weights, timeout)
     names, values = [reward_name(f) for f in funcs], zip(table.tolist(), rewards.tolist(), advantages.tolist())
