@@ -3,7 +3,7 @@ from typing import Any
 
 __all__ = ['needle', 'around_match', 'tokens_hit', 'of_each', 'lost_words', 'Hits', 'share_curve', 'Crossings']
 
-import html, re
+import re
 
 from bisect import bisect_left, bisect_right
 
@@ -17,7 +17,7 @@ from ..run.past import SIDES, side
 
 from ..tensors import in_line, patch, question_text
 
-from .shades import plain_table, safe, seen, seen_table
+from .shades import plain_table, safe, safe_lines, seen, seen_table
 
 def needle(text) -> re.Pattern:
     """What to look for; raises `ValueError` if there is nothing"""

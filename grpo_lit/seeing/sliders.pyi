@@ -3,8 +3,6 @@ from typing import Any
 
 __all__ = ['NARROW', 'PAGES', 'answer_or_reason', 'place_controls', 'rule_controls', 'other_controls', 'Sliders']
 
-import html
-
 import ipywidgets as W
 
 from ..loss import KL_TERMS, LEVELS, LOSSES
@@ -19,7 +17,7 @@ from .inspector import Inspector
 
 from .rules import most_moved
 
-from .shades import TOKEN_KINDS, seen
+from .shades import TOKEN_KINDS, safe, seen
 
 from .summands import LOSS_DEFAULTS
 

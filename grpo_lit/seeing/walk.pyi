@@ -29,7 +29,7 @@ from .readings import Reading, readings
 
 from .shades import Shown, as_digits, distance, legend, plain_table, reach_of
 
-from .shades import safe_line, seen, seen_table, shade, shaded_text, token_kind
+from .shades import safe, safe_line, seen, seen_table, shade, shaded_text, token_kind
 
 def four_figures(model, tokenizer, moved: float=0.25) -> Reading:
     """The running example as an update sees it"""
