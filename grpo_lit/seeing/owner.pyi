@@ -3,7 +3,7 @@ from typing import Any
 
 __all__ = ['Message', 'said', 'WorkThread', 'StepThread', 'Owner', 'is_unsaved', 'BrokenOff', 'break_off', 'leave_all']
 
-import contextlib, ctypes, math, os, threading, time, weakref
+import ctypes, os, threading, time, weakref
 
 from concurrent.futures import Future
 
