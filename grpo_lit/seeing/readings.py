@@ -73,8 +73,9 @@ class RunFiles:
 
     def advantage_options(self) -> dict:
         "Of the run, where it says so"
-        try: args = self.record.read('config.json').get('args') or {}
-        except (OSError, ValueError): args = {}
+        try: args = self.record.read('config.json').get('args')
+        except (OSError, ValueError): args = None
+        if not isinstance(args, dict): args = {}
         return {name: args.get(name, usual) for name, usual in OF_ADVANTAGES.items()} | dict(weights=args.get('reward_weights'))
 
     def figures(self, step:int) -> tuple: # From `read_tokens`; or None, and why
