@@ -2,10 +2,12 @@
 import math, re
 from dataclasses import replace
 import pytest, torch
+from grpo_lit.advantages import group_advantages
 from grpo_lit.core import four_answers
 from grpo_lit.loss import LOSSES, grpo_loss
 from grpo_lit.policy import load_policy
 from grpo_lit.seeing.inspector import inspect
+from grpo_lit.seeing.page import page_html
 from grpo_lit.seeing.reading import Reading
 from grpo_lit.seeing.readings import Readings
 from grpo_lit.seeing.walk import four_figures
@@ -93,7 +95,6 @@ def test_another_reward_and_who_changes_sides(policy):
     ro = four_answers(policy[1])
     from grpo_lit.rewards import accuracy_reward
     from grpo_lit.scoring import score_completions
-    from grpo_lit.advantages import group_advantages
     ro = score_completions(ro, accuracy_reward)
     look = inspect(replace(ro, advantages=group_advantages(ro.rewards, 4)), tokenizer=policy[1])
     def shortest(completions, **_): return [-float(len(c)) for c in completions]
@@ -242,3 +243,10 @@ def test_one_advantage_where_tokens_have_their_own(first):
     expected = replace(first, advantages=turned).gradients(beta=0.)
     assert torch.equal(look.rules(1, row=1, advantage=2., beta=0.).after, expected)
     assert look.token(1, 2, step=1, advantage=2.).values['A'] == 2. and look.token(2, 2, step=1, advantage=2.).step == 1
+
+def test_the_page_of_an_inspector_knows_what_the_inspector_was_told(policy, tmp_path):
+    ro = four_answers(policy[1])
+    ro = replace(ro, logps=torch.zeros(ro.completion_mask.shape), rewards=torch.tensor([1., 0., 0., 1.]))
+    ro = replace(ro, advantages=group_advantages(ro.rewards, 4))
+    told = inspect(ro, tokenizer=policy[1]).page(tmp_path/'told.html').read_text(encoding='utf-8')
+    assert told == page_html(ro, tokenizer=policy[1]) != page_html(ro)

@@ -70,7 +70,7 @@ from grpo_lit.run.pieces import Pieces
 from grpo_lit.run.runs import Run
 from grpo_lit.run.tokens import read_tokens
 from grpo_lit.seeing.reading import VALUES
-from grpo_lit.seeing.readings import readings
+from grpo_lit.seeing.readings import OF_ADVANTAGES, readings
 from grpo_lit.tasks import addition_task
 from scripted import byte_tokenizer, one_thread, scripted, tool, undecided # one_thread is a fixture
 
@@ -405,6 +405,12 @@ def test_both_damaged_is_one_sentence(run):
     with pytest.raises(ValueError, match='step 1'): readings(run).at(1)
     assert readings(run).at(3).note # its rollout is the damaged one
     assert len(list(zip(range(3), (s for s in readings(run).steps)))) == 3
+
+@pytest.mark.parametrize('config', ['{"args": [1]}', '{"args": null}', '{"args"', '[]'])
+def test_settings_that_are_none_are_the_usual_ones(config, run):
+    (run/'config.json').write_text(config)
+    shutil.rmtree(run/'tokens')
+    assert readings(run).at(1).advantage_options == OF_ADVANTAGES
 
 def test_an_old_run_has_its_texts(run):
     shutil.rmtree(run/'tokens')

@@ -13,7 +13,7 @@ import torch
 from ..core import Rollouts
 from ..run.ranges import Range, read_count, read_number
 from ..sampling import sample_groups
-from .shades import safe, safe_lines
+from .shades import IGNORED, safe, safe_lines
 from ..tensors import question_text, visible
 
 # %% ../../nbs/6_seeing/21_ask.ipynb #c7819cbf
@@ -34,7 +34,7 @@ def in_training_form(prompt, # A string, or a list of chat messages
 CELL = 'style="text-align:left;vertical-align:top;white-space:pre-wrap;padding:2px 10px;max-width:40em"'
 
 def _shown_cell(text, tag='td'): # MathJax stays away
-    return f'<{tag} {CELL} class="tex2jax_ignore mathjax_ignore">{safe_lines(text)}</{tag}>'
+    return f'<{tag} {CELL} class="{IGNORED}">{safe_lines(text)}</{tag}>'
 
 @dataclass(repr=False)
 class BothAnswers:
@@ -61,7 +61,7 @@ class BothAnswers:
         question = safe(question_text(self.prompt))
         head = ''.join(_shown_cell(name, 'th') for name in ('policy', 'reference'))
         body = ''.join(f'<tr>{"".join(map(_shown_cell, row))}</tr>' for row in self.rows())
-        title = f'<p class="tex2jax_ignore mathjax_ignore"><b>{question}</b> <small>{self.where}</small></p>'
+        title = f'<p class="{IGNORED}"><b>{question}</b> <small>{self.where}</small></p>'
         return f'{title}<table><tr>{head}</tr>{body}</table>'
 
 # %% ../../nbs/6_seeing/21_ask.ipynb #673fb04e

@@ -17,7 +17,7 @@ from ..run.looking import run_at
 from ..run.pairs import holm
 from ..run.pictures import PALETTE, in_style, literal, name_lines, panels, picture_kind
 from ..run.plotting import PLOTTED, SHARES, finished, mark_events, moving_mean, run_events, training_steps, values_of
-from .seeds import band_of, p_text, seed_difference
+from .seeds import band_of, seed_difference
 from ..tensors import no_such
 
 # %% ../../nbs/6_seeing/18_compare.ipynb #216f74f6

@@ -17,7 +17,7 @@ from ..run.files import log
 from ..run.livepage import RedrawPace, html_page
 from .control import Control
 from .owner import said
-from .shades import safe, safe_lines
+from .shades import IGNORED, safe, safe_lines
 
 # %% ../../nbs/6_seeing/24_desk.ipynb #c7b008ca
 WARNING = '#D55E00'
@@ -26,7 +26,7 @@ def error_html(error:BaseException|None) -> str:
     "An error that can be unfolded"
     if error is None: return ''
     lines = ''.join(traceback.format_exception(error))[-20_000:]
-    return (f'<details class="tex2jax_ignore mathjax_ignore"><summary style="color:{WARNING}"><b>{safe(said(error)[:600])}</b></summary>'
+    return (f'<details class="{IGNORED}"><summary style="color:{WARNING}"><b>{safe(said(error)[:600])}</b></summary>'
             f'<pre style="white-space:pre-wrap;font-size:11px">{safe_lines(lines)}</pre></details>')
 
 # %% ../../nbs/6_seeing/24_desk.ipynb #e209b8d3
@@ -173,7 +173,7 @@ def events_list(events:list, waiting:dict) -> str:
     lines += [event_words(e) for e in reversed(events[-8:])]
     if not lines: return ''
     rows = ''.join(f'<div>{safe_lines(line)}</div>' for line in lines)
-    return f'<div style="font-size:11px;opacity:.85" class="tex2jax_ignore mathjax_ignore">{rows}</div>'
+    return f'<div style="font-size:11px;opacity:.85" class="{IGNORED}">{rows}</div>'
 
 def page_of_control(control:Control) -> str:
     "A run and what broke it, as HTML"

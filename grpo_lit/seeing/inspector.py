@@ -39,7 +39,7 @@ class Inspector:
     def __init__(self, run_or_rollouts, **options): # As `readings` takes them
         self.readings = readings(run_or_rollouts, **options)
         if not self.steps: raise ValueError('there is nothing to inspect: no step has been recorded')
-        self.source, self.step, self.row, self.t = run_or_rollouts, self.steps[-1], 0, 0
+        self.step, self.row, self.t = self.steps[-1], 0, 0
         self._kept, self._panel = {}, None # Step -> reading and its values
 
     @property
@@ -145,7 +145,7 @@ def beside(self:Inspector, what, # A step, or "reference"
 @patch
 def page(self:Inspector, path, **options) -> Path:
     "The run as one HTML file that needs no kernel"
-    return import_module('grpo_lit.seeing.page').write_page(self.source, path, **options)
+    return import_module('grpo_lit.seeing.page').write_page(self.readings, path, **options)
 
 # %% ../../nbs/6_seeing/15_inspector.ipynb #515f2c4c
 @patch

@@ -32,7 +32,6 @@ def row_changes(reading, row: int, advantage: float | None=None, reward: float |
 class Inspector:
     """A run, to be asked"""
     readings: Any
-    source: Any
     step: Any
     row: Any
     t: Any

@@ -8,7 +8,7 @@ Docs: https://grpo-lit.github.io/grpo-lit/6_seeing/owner.html.md"""
 __all__ = ['Message', 'said', 'WorkThread', 'StepThread', 'Owner', 'is_unsaved', 'BrokenOff', 'break_off', 'leave_all']
 
 # %% ../../nbs/6_seeing/22_owner.ipynb #8cc3d4f3
-import contextlib, contextvars, ctypes, math, os, threading, time, weakref
+import contextvars, ctypes, os, threading, time, weakref
 from concurrent.futures import Future
 from ..run.callbacks import training_ends
 from ..run.ending import newest_saved, save_broken, settle, sum_up

@@ -16,7 +16,7 @@ from .. import __version__
 from ..tensors import in_line, visible
 from ..run.files import write_whole
 from ..run.signals import say
-from .gathering import about_run, page_curves, events_of, run_path
+from .gathering import about_run, events_of, page_curves
 from .readings import readings
 from .shortening import page_data, page_steps
 
@@ -42,9 +42,10 @@ MOST_EVENTS = 300
 
 def page_parts(run_or_rollouts, max_bytes:int, title:str|None, **options) -> tuple: # Title, a line about it, data: for `shell`
     "What a page says of a run"
-    path = run_path(run_or_rollouts)
+    found = readings(run_or_rollouts, **options)
+    path = found.path
     title = visible(title or (f'Run {path.name}' if path else 'Completions'))
-    steps, about = page_steps(readings(run_or_rollouts, **options))
+    steps, about = page_steps(found)
     events, made = events_of(path), f'Made by grpo_lit {__version__}.'
     about |= dict(curves=page_curves(path, steps), events=events[-MOST_EVENTS:], facts=about_run(path), made=made)
     if len(events) > MOST_EVENTS: about['left_out'].append(f'The newest {MOST_EVENTS} of {len(events):,} events are here.')

@@ -74,8 +74,9 @@ class RunFiles:
 
     def advantage_options(self) -> dict:
         "Of the run, where it says so"
-        try: args = self.record.read('config.json').get('args') or {}
-        except (OSError, ValueError): args = {}
+        try: args = self.record.read('config.json').get('args')
+        except (OSError, ValueError): args = None
+        if not isinstance(args, dict): args = {}
         known = {name: args.get(name, usual) for name, usual in OF_ADVANTAGES.items()}
         return known | dict(weights=args.get('reward_weights'))
 

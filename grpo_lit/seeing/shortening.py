@@ -19,7 +19,7 @@ from .stops import KL_SYMBOLS, differs_from, loss_texts, stops_of
 MOST_STEPS = 200
 
 def page_steps(found # From `readings`
-            ) -> tuple: # steps for the page, and what is said of all of them
+              ) -> tuple: # steps for the page, and what is said of all of them
     "Read a run for a page"
     numbers = list(found.steps)
     kept = [numbers[i] for i in evenly(len(numbers), MOST_STEPS)]
@@ -102,9 +102,9 @@ def assembled(steps:list, about:dict,
 
 # %% ../../nbs/6_seeing/07_shortening.ipynb #91e31dc9
 def largest_fitting(make, # Called with a number
-            n:int, # The first that is tried
-            room:int # Characters
-           ) -> tuple: # n, and the text; n is 0 where nothing fits
+                    n:int, # The first that is tried
+                    room:int # Characters
+                   ) -> tuple: # n, and the text; n is 0 where nothing fits
     "A text of the largest number that fits, or nearly"
     text = make(n)
     while n and len(text) > room:
@@ -116,8 +116,8 @@ def largest_fitting(make, # Called with a number
 LENGTHS = 12_000, 4000, 1200, 400, 100 # Tokens of a completion, tried one after the other
 
 def page_data(steps:list, about:dict, # From `page_steps`
-           room:int # Characters
-          ) -> str:
+              room:int # Characters
+             ) -> str:
     "The data of a page, with as much of a run as there is room for"
     every = [(s, g) for s, step in enumerate(steps) for g in range(len(step['groups']))]
     some = lambda pairs, n: [pairs[i] for i in evenly(len(pairs), n)]

@@ -12,7 +12,7 @@ __all__ = ['LOSS_SYMBOLS', 'KL_SYMBOLS', 'EPSILON_STOPS', 'BETA_STOPS', 'TRAINED
 # %% ../../nbs/6_seeing/05_stops.ipynb #27f2c332
 import numpy as np
 import torch
-from ..loss import KL_TERMS, LOSSES
+from ..loss import LOSSES
 from ..terms import clipped_term
 from .packing import rounded
 

@@ -17,8 +17,8 @@ from ..terms import capped_term, clipped_term, gamma_term, gated_term, kl_term, 
 from ..tensors import patch
 from .reading import called_again
 from .shades import BLUE_INK, PURPLE_INK, SKY_INK
-from .walk import check_row, kept_tokens
 from .shades import as_digits, plain_table, safe_line, seen
+from .walk import check_row, kept_tokens
 
 # %% ../../nbs/6_seeing/12_summands.ipynb #6c6fe877
 _ATOM = re.compile(r'([^\W\d_]+)(?:_([^\W_]+))?(²)?|(\d+(?:\.\d+)?)|(\s+)|(.)')

@@ -19,9 +19,9 @@ from .reading import called_again
 
 from .shades import BLUE_INK, PURPLE_INK, SKY_INK
 
-from .walk import check_row, kept_tokens
-
 from .shades import as_digits, plain_table, safe_line, seen
+
+from .walk import check_row, kept_tokens
 
 def math_of(formula: str, ink: str='') -> str:
     """A formula as browsers draw it"""

@@ -9,7 +9,7 @@ __all__ = ['STUDIES', 'Study', 'run_place', 'is_done', 'run_arm', 'study_folder'
            'study_table', 'StudyResult', 'study_named', 'adding_run', 'study_runs']
 
 # %% ../../nbs/7_studies/02_study.ipynb #283b65fb
-import contextlib, json, math, os, re, time
+import contextlib, math, os, re, time
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -145,8 +145,9 @@ def study_table(out, # The directory of a study
     nothing = dict.fromkeys(study.measures, math.nan)
     for arm in study.arms:
         runs = [run_place(out, arm, seed) for seed in seeds]
-        found = [measures_of(study, Run(r)) if is_done(r) else nothing for r in runs]
-        if any(map(is_done, runs)): values[arm] = {title: [f[title] for f in found] for title in nothing}
+        done = list(map(is_done, runs))
+        found = [measures_of(study, Run(r)) if ok else nothing for r, ok in zip(runs, done)]
+        if any(done): values[arm] = {title: [f[title] for f in found] for title in nothing}
     return StudyTable(study.title, values, seeds)
 
 # %% ../../nbs/7_studies/02_study.ipynb #48090042
