@@ -58,11 +58,9 @@ def test_the_average_of_the_terms_is_the_old_loss_to_the_bit(loss_type):
 
 # Runs -------------------------------------------------------------------------------------------------------------------
 
-import contextlib, json, logging, math, shutil, warnings
-from functools import cache
+import contextlib, logging, math, shutil, warnings
 from pathlib import Path
 from grpo_lit import GRPOConfig, GRPOTrainer, Rollouts
-from grpo_lit.core import four_answers
 from grpo_lit.policy import tiny_tokenizer
 from grpo_lit.run.past import load_rollouts
 from grpo_lit.run.pieces import Pieces
