@@ -38,7 +38,11 @@ def same_weights(a, b):
 def column(trainer, name): return [m.get(name) for m in trainer.history]
 
 
-def without_time(events): return [{k: v for k, v in e.items() if k != 'time'} for e in events]
+def comes(ask, wanted, seconds=30.):
+    "What another thread does is done a moment later"
+    end = time.monotonic()+seconds
+    while ask() != wanted and time.monotonic() < end: time.sleep(.01)
+    return ask() == wanted
 
 
 # knobs
@@ -473,7 +477,7 @@ def test_an_error_that_cannot_be_told_and_a_listener_that_exits_leave_nobody_wai
     def breaks(): raise MemoryError
     control.tell = breaks # the thread itself breaks
     control.start()
-    while control.thread: time.sleep(.01)
+    assert comes(lambda: control.thread, None)
     assert control.state == 'failed' and isinstance(control.error, MemoryError)
     del control.tell
     assert control.send(lambda: 5).result(60) == 5
@@ -498,7 +502,7 @@ def test_the_policy_has_one_owner_at_a_time(tmp_path):
     control = new_trainer(tmp_path, max_steps=2, save_steps=1, callbacks=[waits], test=task.test[:4]).control()
     trainer = control.trainer
     control.start()
-    while not trainer.history: time.sleep(.01)
+    assert comes(lambda: len(trainer.history), 1)
     saved = tmp_path/'checkpoint-1'
     for use in (trainer.evaluate, lambda: trainer.load_checkpoint(saved)):
         with pytest.raises(RuntimeError, match='pause its control'): use()
@@ -610,26 +614,21 @@ def test_what_nobody_can_make_html_of():
     assert '<script>' not in desk.answers.value and '$' not in desk.answers.value
 
 
-def comes(ask, wanted, seconds=30.):
-    "What is drawn by a thread is there a moment later"
-    end = time.monotonic()+seconds
-    while ask() != wanted and time.monotonic() < end: time.sleep(.01)
-    return ask() == wanted
-
-
 @pytest.mark.slow
 def test_the_panel_turns_and_shows(tmp_path):
     control = new_trainer(tmp_path, save_steps=1).control()
     desk = Desk(control)
     control.step(2)
+    assert comes(lambda: desk.steps.options, (1, 2))
+    desk.steps.value = 1
     desk.knobs['beta'].number.value = .25
     desk.knobs['temperature'].slider.value = 1.5
     assert control.step()['beta'] == .25 and control.trainer.history[-1]['temperature'] == pytest.approx(1.5, abs=.02)
-    assert comes(lambda: desk.steps.options, (1, 2, 3)) and desk.steps.value == 1 # chosen when it was the only one
+    assert comes(lambda: desk.steps.options, (1, 2, 3)) and desk.steps.value == 1 # what was chosen stays
     desk.knobs['beta'].number.value = -3.
     assert 'beta' in desk.said.value and desk.knobs['beta'].number.value == .25
     desk.rewind()
-    while control.thread: time.sleep(.01)
+    assert comes(lambda: control.thread, None)
     assert control.trainer.state.step == 1
     assert comes(lambda: desk.knobs['beta'].number.value, .04) and comes(lambda: 'rewind' in desk.log.value, True)
 
@@ -767,7 +766,8 @@ def test_ctrl_c_in_a_cell_stops_the_run_with_a_checkpoint(tmp_path):
         client.execute('control.wait()')
         time.sleep(1)
         kernel.interrupt_kernel()
-        found = client.execute_interactive('print(control.state)', timeout=60, output_hook=lambda m: said.append(m)) if (said := []) is not None else None
+        said = []
+        client.execute_interactive('print(control.state)', timeout=60, output_hook=said.append)
         texts = [m['content'].get('text', '') for m in said]
         assert 'stopped\n' in texts, texts
     finally:

@@ -1,6 +1,5 @@
 """Disks that are full, read-only or gone in the middle of a run; two runs in one directory. Nothing that was computed is lost."""
-import errno, json, logging, os, resource, select, shutil, signal, subprocess, sys, time, traceback
-from contextlib import contextmanager
+import errno, json, os, resource, select, shutil, signal, subprocess, sys, time, traceback
 from pathlib import Path
 import pytest
 import torch

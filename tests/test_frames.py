@@ -2,6 +2,7 @@
 import base64, hashlib, html, json, re
 from pathlib import Path
 import pytest
+from grpo_lit.seeing.page import shell
 
 root = Path(__file__).resolve().parent.parent
 
@@ -32,6 +33,6 @@ def test_framed_pages_can_run():
         assert '\n' not in page, name # the site takes indentation off
         assert not wrong_sources(html.unescape(page)), name
 
-@pytest.mark.parametrize('path', sorted((root/'docs_assets/inspect').glob('*.html')), ids=lambda p: p.stem)
+@pytest.mark.parametrize('path', sorted((root/'docs_assets/inspect').glob('*.json')), ids=lambda p: p.stem)
 def test_pages_of_the_front_can_run(path):
-    assert not wrong_sources(path.read_text(encoding='utf-8'))
+    assert not wrong_sources(shell(*json.loads(path.read_text(encoding='utf-8'))))

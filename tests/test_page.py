@@ -14,16 +14,11 @@ from grpo_lit.seeing.page import page_html, write_page
 from grpo_lit.seeing.reading import Reading
 from grpo_lit.seeing.readings import Readings
 from grpo_lit.seeing.shortening import evenly
+from test_inspector import Given
 
 HOSTILE = ['<script>window.pwned=1</script>', '</script><script>window.pwned=1</script>', '<img src=x onerror="window.pwned=1">', '--><b>bold</b><!--',
            '\x1b[31mred\x1b[0m', 'left \u202eright', 'nul\0nul', 'half \ud83d of an emoji', 'a $\\href{javascript:1}{x}$ b', '&lt;b&gt; &amp;', '{"a": 1}\u2028\u2029',
            'DATA SCRIPT STYLE TITLE', '</title></style></textarea>', 'e\u0301 \U0001f600 עברית العربية', '']
-
-class OneByOne:
-    "Updates made by hand: what `readings` takes from a run directory"
-    def __init__(self, several): self.several = {r.step: r for r in several}
-    steps = property(lambda self: list(self.several))
-    def at(self, step): return self.several[step]
 
 def update(step=1, P=2, G=4, T=9, loss_type='dapo', beta=.04, texts=None, spread=.4, **options):
     "An update of random figures, some of its tokens beyond every clip"
@@ -41,7 +36,7 @@ def update(step=1, P=2, G=4, T=9, loss_type='dapo', beta=.04, texts=None, spread
     return Reading(step, rows, G, [f'prompt {i}' for i in range(P)], tokens, mask=mask, advantages=A, logps=logps, ref_logps=-R(B,T).abs() if beta else None,
                    new_logps=logps+spread*R(B,T), entropy=R(B,T).abs(), options=options, first=False, items=mask.sum(1, keepdim=True))
 
-def several(*updates): return Readings(OneByOne(updates))
+def several(*updates): return Readings(Given(*updates))
 
 def contents(page): # The description, and name -> array
     return read_back(re.search(r'id="data">([^<]*)</script>', page)[1])

@@ -1,13 +1,12 @@
 """Pictures of runs: what they hold is what the runs say; one look on white and on dark; any text as a name."""
 import io, json, math, random
 from itertools import combinations
-from pathlib import Path
 import pytest
 import matplotlib
 matplotlib.use('agg')
 import matplotlib.pyplot as plt
 from grpo_lit.run.cli import main
-from grpo_lit.run.pictures import GREY, PALETTE, bars, curves, literal, panels, save_figure
+from grpo_lit.run.pictures import GREY, PALETTE, bars, curves, literal, panels
 from grpo_lit.run.plotting import PLOTTED, mark_events, plot_run
 from grpo_lit.run.runs import Run, write_table
 from grpo_lit.seeing.compare import arms_of, compare_runs

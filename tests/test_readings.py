@@ -63,7 +63,6 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from grpo_lit import GRPOConfig, GRPOTrainer, Rollouts
-from grpo_lit.core import four_answers
 from grpo_lit.policy import tiny_tokenizer
 from grpo_lit.run.past import load_rollouts
 from grpo_lit.run.pieces import Pieces

@@ -206,7 +206,6 @@ def test_on_paper_it_is_light_and_whole(browser, address):
 
 @pytest.mark.browser
 def test_a_switch_leads_to_the_same_page_of_a_release(browser, site, tmp_path):
-    import shutil
     whole = tmp_path/'site'
     keep = shutil.ignore_patterns('2_*', '3_*', '4_*', '5_*', '6_*', '7_*', 'cases', 'guides')
     shutil.copytree(site, whole, ignore=keep)

@@ -76,7 +76,10 @@ class Awaited:
 
     def begin(self):
         self.loop = event_loop.running()
-        self.future = event_loop.begin(asyncio.wait_for(self.call(), self.seconds))
+        self.future = event_loop.begin(self.within())
+
+    async def within(self): # its coroutine is made where it runs: none is left that nobody awaits
+        return await asyncio.wait_for(self.call(), self.seconds)
 
     def settled(self) -> bool:
         "Wait; has it come to an end of its own?"

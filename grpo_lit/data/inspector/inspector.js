@@ -54,7 +54,7 @@ function number(x) {
   return size < 100 ? x.toFixed(4) : String(+x.toPrecision(5))
 }
 const short = x => x === null || x === undefined ? '–' : Math.abs(x) >= 1000 || Number.isInteger(x) ? String(Math.round(x)) : String(+x.toPrecision(3))
-const signed = x => (x > 0 ? '+' : '') + x.toFixed(2)
+const signed = x => Number.isFinite(x) ? (x > 0 ? '+' : '') + x.toFixed(2) : '–'
 
 // ---- the rules in force: as recorded, or one stop further
 
