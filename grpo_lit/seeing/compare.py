@@ -17,7 +17,7 @@ from pathlib import Path
 from ..run.looking import run_at
 from ..run.pairs import holm
 from ..run.pictures import PALETTE, in_style, literal, name_lines, panels, picture_kind
-from ..run.runs import run_place
+from ..run.runs import directory_given
 from ..run.plotting import PLOTTED, SHARES, finished, mark_events, moving_mean, run_events, training_steps, values_of
 from .seeds import band_of, p_text, seed_difference
 from ..tensors import no_such
@@ -26,7 +26,7 @@ from ..tensors import no_such
 def directory_of(run) -> Path:
     "The directory of a path, a `Run`, or a trainer"
     run = getattr(run, 'run', None) or run
-    return run_place(getattr(run, 'path', run))
+    return directory_given(getattr(run, 'path', run))
 
 def _seed_in(name):
     found = re.fullmatch(r'(?:.*[-_ .])?seed[-_ ]?(\d+)', name)
