@@ -10,7 +10,7 @@ from grpo_lit.run.pictures import GREY, PALETTE, bars, curves, literal, panels
 from grpo_lit.run.plotting import PLOTTED, mark_events, plot_run
 from grpo_lit.run.runs import Run, write_table
 from grpo_lit.seeing.compare import arms_of, compare_runs
-from grpo_lit.seeing.ridges import group_spread, ridges
+from grpo_lit.seeing.ridges import group_kinds, group_spread, ridges
 from grpo_lit.seeing.seeds import band_of, seed_difference, student_p
 
 def made_up(path, seed=0, steps=30, gain=.4, settings=True, **more):
@@ -336,3 +336,44 @@ def test_differences_too_large_to_be_squared():
     found = seed_difference({0: 1e200, 1: 2e200, 2: 4e200}, {0: 3e200, 1: 5e200, 2: 9e200})
     plain = seed_difference({0: 1., 1: 2., 2: 4.}, {0: 3., 1: 5., 2: 9.})
     assert found.p_value == pytest.approx(plain.p_value) and found.interval[0] == pytest.approx(1e200*plain.interval[0])
+
+# What is asked wrongly, or has nothing to say ------------------------------------------------------------------------------
+
+@pytest.mark.parametrize('wrong', [None, 3, b'x', [None], dict(a=3), iter([None])], ids=repr)
+def test_what_is_no_run_is_a_sentence(wrong):
+    with pytest.raises(ValueError, match='a run is given by its directory, not as'): compare_runs(wrong)
+
+@pytest.mark.parametrize('look', [ridges, group_spread, plot_run])
+def test_nothing_is_no_run(look):
+    with pytest.raises(ValueError, match='a run is given by its directory, not as NoneType'): look(None)
+
+def test_runs_may_come_one_by_one(two):
+    runs = [two/'leash'/'seed-0', two/'free'/'seed-1']
+    assert arms_of(r for r in runs) == arms_of(runs) and arms_of(dict(a=iter(runs))) == arms_of(dict(a=runs))
+
+@pytest.mark.parametrize('smooth', [0, -1, .5, None, 'a'], ids=repr)
+def test_an_average_over_nothing_is_refused(smooth, tmp_path):
+    made_up(tmp_path/'a', steps=3)
+    for draw in (plot_run, compare_runs):
+        with pytest.raises(ValueError, match='smooth is'): draw(tmp_path/'a', smooth=smooth)
+
+def rows_in(path, *rows):
+    path.mkdir()
+    (path/'metrics.jsonl').write_text(''.join(json.dumps(r)+'\n' for r in rows))
+    (path/'config.json').write_text(json.dumps(dict(args=dict(seed=0))))
+    return path
+
+def test_runs_without_a_step_in_common(tmp_path):
+    early, late = (rows_in(tmp_path/name, dict(step=s, reward=.5), dict(step=s+1, reward=.7)) for name, s in (('early', 1), ('late', 11)))
+    for runs in ([early, late], [late, early]): assert 'no step in common: not tested' in caption(compare_runs(runs))
+
+def test_rewards_that_are_all_nan_are_said(tmp_path):
+    with pytest.raises(ValueError, match="'reward' holds no number that is finite"): compare_runs(rows_in(tmp_path/'a', dict(step=1, reward=math.nan)))
+
+def test_three_hundred_digits_are_not_shown(tmp_path):
+    huge, one = rows_in(tmp_path/'huge', dict(step=1, reward=1e299)), rows_in(tmp_path/'one', dict(step=1, reward=1.))
+    assert '-1e+299' in caption(compare_runs([huge, one]))
+
+def test_groups_of_any_kind(tmp_path):
+    found = group_kinds(dict(group=[[0, 1], [0, 1], {'a': 1}, {'a': 1}], reward=[0., 1., 1., 1.]), 1., 0.)
+    assert (found['groups'], found['right'], len(found['std'])) == (2, 1, 1)

@@ -437,6 +437,10 @@ def test_a_run_that_is_being_written_has_more_steps_when_asked_again(run, tmp_pa
 def test_no_run_is_a_sentence(wrong):
     with pytest.raises(ValueError, match='is no run'): readings(wrong)
 
+@pytest.mark.parametrize('wrong', [None, 3, b'x', iter([])], ids=repr)
+def test_what_names_no_run_is_a_sentence(wrong):
+    with pytest.raises(ValueError, match='a run is given by its directory'): readings(wrong)
+
 def test_later_updates_find_their_rows(whole_run):
     first, second, third = (readings(whole_run).at(s) for s in (1, 2, 3))
     assert [r['row'] for r in first.rows] == list(range(8)) and [r['row'] for r in second.rows] == list(range(8, 16))

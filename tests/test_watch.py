@@ -316,3 +316,13 @@ def test_a_card_with_a_number_that_no_process_has(pid, tmp_path):
     run = written(tmp_path)
     (run.path/'run.lock').write_text(json.dumps(dict(pid=pid, host=socket.gethostname(), began=None)))
     assert Followed(run.path).figures().state.startswith(f'gone: process {pid} ')
+
+def test_a_run_that_does_not_say_how_long_it_will_be(tmp_path):
+    run = written(tmp_path, steps=0)
+    for n in (1, 2): run.log(dict(step=n, reward=1e299, step_time=.1, kl=1e299, tokens_per_second=1e299))
+    _, text = seen(run.path)
+    assert 'step 2' in text and '2/0' not in text and '█' not in text and 'ETA' not in text and '1e+299' in text and '0'*20 not in text
+
+@pytest.mark.parametrize('wrong', [None, 3, b'x'], ids=repr)
+def test_what_names_no_run(wrong):
+    with pytest.raises(ValueError, match='a run is given by its directory'): watch(wrong, wait=False)

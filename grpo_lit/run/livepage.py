@@ -37,7 +37,7 @@ def group_html(group:ShownGroup|None) -> str:
 def html_page(figures:Figures) -> str:
     "A run as it is now"
     head = f'<div>{state_html(figures.state)} &nbsp; {html.escape(headline(figures))}</div>'
-    parts = [head, bar_html(figures.done/max(figures.total, 1)), sparks(figures), strip(figures.phases),
+    parts = [head, bar_html(figures.done/figures.total if figures.total else 0), sparks(figures), strip(figures.phases),
              events_html(figures.events), group_html(figures.group)]
     return f'<div class="tex2jax_ignore mathjax_ignore" style="max-width:900px">{"".join(parts)}</div>'
 

@@ -17,7 +17,7 @@ from .config import GRPOConfig
 from .following import kept_question
 from .manifest import check_whole
 from .questions import answer_room
-from .runs import Record
+from .runs import Record, directory_given
 from .setup import on_device
 from .signals import say
 from .sparks import curve_line
@@ -32,7 +32,7 @@ SHOWN = ('reward', 'rewards/accuracy_reward/mean', 'frac_reward_zero_std', 'kl',
 
 def run_at(path) -> Record:
     "The run in a directory; raises `ValueError` if there is none"
-    path = Path(path)
+    path = directory_given(path)
     if not path.exists():
         beside = [str(p.parent) for p in path.parent.glob('*/config.json')] if path.parent.is_dir() else []
         raise ValueError(f'there is no directory {str(path)!r}' + did_you_mean(path, beside, .6))

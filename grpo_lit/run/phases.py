@@ -32,8 +32,8 @@ def duration(seconds:float) -> str:
     return f'{h}:{m:02d}:{s:02d}' if h else f'{m}:{s:02d}'
 
 def bar(done:int, total:int, width:int=16) -> str:
-    "As text"
-    full = round(width*min(done/max(total, 1), 1))
+    "As text; empty where nobody knows how much it is in all"
+    full = round(width*min(done/total, 1)) if total > 0 else 0
     return '█'*full + '░'*(width-full)
 
 # %% ../../nbs/5_run/15_phases.ipynb #daa870de

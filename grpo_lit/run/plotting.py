@@ -37,6 +37,7 @@ def values_of(rows:list, # Metrics, one dict per step
 # %% ../../nbs/5_run/69_plotting.ipynb #eae78d8b
 def moving_mean(values:list, n:int) -> list:
     "Each value averaged with the n-1 before it"
+    if not isinstance(n, int) or n < 1: raise ValueError(f'smooth is {n!r}: an average is over 1 step at least, and 1 draws the steps as they are')
     windows = [values[max(0, i-n+1):i+1] for i in range(len(values))]
     return [sum(w)/len(w) for w in windows]
 

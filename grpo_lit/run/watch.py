@@ -16,6 +16,7 @@ from .following import Followed
 from .livepage import NotebookScreen, RedrawPace
 from .phases import in_notebook
 from .plotting import plot_run
+from .runs import directory_given
 from .screen import screen_for
 
 # %% ../../nbs/5_run/70_watch.ipynb #a6d7e32e
@@ -127,7 +128,7 @@ def watch(run_dir:str|Path, # The directory of a run, which may not be there yet
           stream=None # Where, outside of a notebook; None: stdout
          ) -> str: # How it stands: "done", "stopped", "gone: ...", "running", "waiting: ..."
     "Show a run that another process writes; raises `ValueError` if there can be none"
-    if Path(run_dir).is_file(): raise ValueError(f'{str(run_dir)!r} is a file: give the directory of a run')
+    if directory_given(run_dir).is_file(): raise ValueError(f'{str(run_dir)!r} is a file: give the directory of a run')
     followed = Followed(run_dir)
     screen = NotebookScreen() if in_notebook() and stream is None else screen_for(stream or sys.stdout)
     began, pace, now = time.monotonic(), RedrawPace(1/max(poll, .01)), followed.figures()

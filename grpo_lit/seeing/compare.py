@@ -11,11 +11,13 @@ __all__ = ['END_STEPS', 'directory_of', 'runs_below', 'short_names', 'arms_of', 
 # %% ../../nbs/6_seeing/18_compare.ipynb #b9f9e8bc
 import contextlib, json, re, textwrap
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from ..run.looking import run_at
 from ..run.pairs import holm
 from ..run.pictures import PALETTE, in_style, literal, name_lines, panels, picture_kind
+from ..run.runs import directory_given
 from ..run.plotting import PLOTTED, SHARES, finished, mark_events, moving_mean, run_events, training_steps, values_of
 from .seeds import band_of, seed_difference
 from ..tensors import no_such
@@ -24,7 +26,7 @@ from ..tensors import no_such
 def directory_of(run) -> Path:
     "The directory of a path, a `Run`, or a trainer"
     run = getattr(run, 'run', None) or run
-    return Path(getattr(run, 'path', run))
+    return directory_given(getattr(run, 'path', run))
 
 def _seed_in(name):
     found = re.fullmatch(r'(?:.*[-_ .])?seed[-_ ]?(\d+)', name)
@@ -50,16 +52,19 @@ def arms_of(runs # {name: a run or several}, a list of runs, or one directory th
            ) -> dict: # Name -> list of paths
     "Which runs are seeds of the same setting; raises `ValueError` where there are none"
     if isinstance(runs, dict):
-        several = {str(name): some if isinstance(some, (list, tuple)) else [some] for name, some in runs.items()}
+        several = {str(name): _listed(some) for name, some in runs.items()}
         found = {name: [q.absolute() for run in some for q in runs_below(directory_of(run))] for name, some in several.items()}
         arms = {name: list(dict.fromkeys(paths)) for name, paths in found.items()} # the same run is no other seed
     else:
-        some = runs if isinstance(runs, (list, tuple)) else [runs]
-        arms = _by_folder([q for run in some for q in runs_below(directory_of(run))])
+        arms = _by_folder([q for run in _listed(runs) for q in runs_below(directory_of(run))])
     if not arms: raise ValueError('there is no run to compare: give directories of runs')
     for name, some in arms.items():
         if not some: raise ValueError(f'{name!r} has no run: give it one run directory or several')
     return arms
+
+def _listed(runs):
+    "One or several"
+    return list(runs) if isinstance(runs, Iterable) and not isinstance(runs, (str, bytes)) else [runs]
 
 def _by_folder(paths):
     groups = defaultdict(list)
@@ -103,7 +108,7 @@ def metrics_asked(arms:list, asked) -> list: # Names
     "The metrics to draw; raises `ValueError` for one that no run has"
     known = sorted({name for arm in arms for rows in arm.rows.values() for m in rows
                     for name, v in m.items() if isinstance(v, (int, float)) and name != 'step'})
-    if asked is None: return ['accuracy' if all(len(a.values('accuracy')) == len(a.rows) for a in arms) else 'reward']
+    if asked is None: asked = 'accuracy' if all(len(a.values('accuracy')) == len(a.rows) for a in arms) else 'reward'
     asked = [asked] if isinstance(asked, str) else list(asked)
     for name in asked:
         if name not in known: raise ValueError(no_such('metric', name, known))
@@ -130,7 +135,8 @@ def comparisons(arms:list, metric:str) -> dict: # (arm, "end" or "mean") -> `See
     found = {}
     for i, arm in enumerate(arms[1:], 1):
         for k, kind in enumerate(('end', 'mean')[:1 if len(arms) > 3 else 2]):
-            found[arm.name, kind] = seed_difference(numbers[0][k], numbers[i][k])
+            found[arm.name, kind] = d = seed_difference(numbers[0][k], numbers[i][k])
+            if not d.seeds and set(arm.values(metric)) & set(arms[0].values(metric)): d.test = 'no step in common: not tested'
     tested = {key: d for key, d in found.items() if d.p_value is not None}
     for d, p in zip(tested.values(), holm([d.p_value for d in tested.values()])): d.p_value = p
     return found

@@ -102,7 +102,7 @@ def group_kinds(columns:dict, # `group` and `reward` of a step
                 worst:float) -> dict: # std: of each group that is alive; right, wrong, equal: how many; groups
     "How the groups of a step are spread"
     groups = defaultdict(list)
-    for group, reward in zip(columns.get('group', []), columns.get('reward', [])): groups[group].append(reward)
+    for group, reward in zip(columns.get('group', []), columns.get('reward', [])): groups[str(group)].append(reward)
     found = dict(std=[], right=0, wrong=0, equal=0, groups=0)
     for rewards in filter(None, map(finite, groups.values())):
         mean = sum(rewards)/len(rewards)

@@ -10,6 +10,7 @@ __all__ = ['INTERVAL', 'RANGE', 'Band', 'band_of', 'student_p', 'SeedDifference'
 # %% ../../nbs/6_seeing/17_seeds.ipynb #0f4c7452
 import math
 from dataclasses import dataclass
+from ..run.figures import in_form
 from ..run.intervals import seed_interval
 from ..run.pairs import sign_flips
 
@@ -62,9 +63,9 @@ class SeedDifference:
     seeds:int # That both have
 
     def __repr__(self):
-        if self.p_value is None: return f'{self.difference:+.3f}, {self.test}' if self.seeds else self.test
-        low, high = self.interval
-        return f'{self.difference:+.3f} [{low:+.3f}, {high:+.3f}], {p_text(self.p_value)} ({self.test}, {self.seeds} seeds)'
+        shown, *around = [in_form(x, '+.3f') for x in (self.difference, *(self.interval or ()))]
+        if self.p_value is None: return f'{shown}, {self.test}' if self.seeds else self.test
+        return f'{shown} [{", ".join(around)}], {p_text(self.p_value)} ({self.test}, {self.seeds} seeds)'
 
 def p_text(p:float) -> str: return f'p = {p:.3f}' if p >= .0005 else 'p < 0.001'
 
