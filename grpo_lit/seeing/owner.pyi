@@ -3,7 +3,7 @@ from typing import Any
 
 __all__ = ['Message', 'said', 'WorkThread', 'StepThread', 'Owner', 'is_unsaved', 'BrokenOff', 'break_off', 'leave_all']
 
-import contextlib, ctypes, math, os, threading, time, weakref
+import contextlib, contextvars, ctypes, math, os, threading, time, weakref
 
 from concurrent.futures import Future
 
@@ -15,7 +15,7 @@ from ..run.files import log
 
 from ..run.signals import before_the_end, say
 
-from ..tensors import patch
+from ..tensors import in_line, patch
 
 class Message:
     """Something to be done by the owner"""
@@ -34,12 +34,13 @@ def said(error: BaseException) -> str:
 
 class WorkThread:
     """Does one thing after the other in a thread: messages first, then steps, until nothing is left"""
-    changed: Any
     listeners: Any
     state: Any
     left: Any
     messages: Any
     thread: Any
+    changed: Any
+    pid: Any
 
     def __init__(self):
         ...
@@ -62,8 +63,17 @@ class WorkThread:
 class StepThread(WorkThread):
     """A thread that is told what to do from outside"""
 
+    def check_ours(self):
+        """Raise `RuntimeError` in a child that was forked: it has the weights, and not the thread"""
+        ...
+
+    @property
+    def within(self) -> bool:
+        """Does its own step ask?"""
+        ...
+
     def send(self, f) -> Future:
-        """Have something done between two steps; in the thread itself, at once"""
+        """Have something done between two steps; from within a step, which would wait for itself, at once"""
         ...
 
     def go(self, steps):
@@ -82,10 +92,9 @@ class Owner(StepThread):
     """The steps of a trainer, and what is asked for in between"""
     error: Any
     metrics: Any
+    leaving: Any
     trainer: Any
     steps: Any
-    leaving: Any
-    pid: Any
 
     def __init__(self, trainer):
         ...
