@@ -24,6 +24,7 @@ TROUBLES = {
     errno.EPERM: 'no permission to write there',
     errno.ENOENT: 'the directory is gone',
     errno.ENOTDIR: 'the directory is gone: there is a file in its place',
+    errno.EEXIST: 'there is a file where its directory should be',
     errno.EISDIR: 'there is a directory with this name',
     errno.ENODEV: 'there is a device with this name, and no file',
     errno.EIO: 'the disk reports an error',
