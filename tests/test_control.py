@@ -1,5 +1,5 @@
 "Knobs that are turned on the way, and a run in the background: what acts when, what a checkpoint knows of it, and what is left when somebody pulls the plug"
-import gc, json, math, os, signal, subprocess, sys, textwrap, threading, time, weakref
+import gc, json, math, os, shutil, signal, subprocess, sys, textwrap, threading, time, weakref
 import pytest, torch
 from grpo_lit.run.checkpoints import counters
 from grpo_lit.run.config import GRPOConfig
@@ -689,6 +689,28 @@ def test_events_that_found_no_room_are_written_when_there_is_some(tmp_path, monk
     assert read_events(tmp_path) == []
     control.start()
     assert control.wait(60) == 'done' and [e['value'] for e in read_events(tmp_path)] == [.3] and not control.trainer.run.troubles
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('how', ['moved', 'removed'])
+def test_a_directory_that_goes_away_under_a_run_is_made_again_with_all_lines(tmp_path, how):
+    "Metrics and events, as far back as they go; whoever resumes finds them"
+    run = tmp_path/'run'
+    control = new_trainer(run, max_steps=4).control()
+    control.set(beta=.2)
+    control.step(2)
+    shutil.rmtree(run) if how == 'removed' else os.rename(run, tmp_path/'elsewhere')
+    control.step()
+    assert [e['value'] for e in read_events(run)] == [.2] and [m['step'] for m in Run(run).metrics()] == [1, 2, 3]
+    assert control.stop().name == 'checkpoint-3'
+    again = new_trainer(run, max_steps=4)
+    assert again.train(resume_from_checkpoint=True)['step'] == 4 and [e['value'] for e in read_events(run)] == [.2]
+
+
+def test_what_stands_in_the_place_of_the_lines_is_no_line(tmp_path):
+    for name in ('events.jsonl', 'metrics.jsonl'): (tmp_path/name).mkdir()
+    assert read_events(tmp_path) == [] and Run(tmp_path).metrics() == []
+    assert read_events(tmp_path/'nowhere') == [] and read_events(__file__) == []
 
 
 class Interrupting(Exception):

@@ -1,5 +1,6 @@
 """Disks that are full, read-only or gone in the middle of a run; two runs in one directory. Nothing that was computed is lost."""
-import errno, json, os, resource, select, shutil, signal, subprocess, sys, time, traceback
+import errno, json, os, resource, select, shutil, signal, subprocess, sys, threading, time, traceback
+from contextlib import contextmanager
 from pathlib import Path
 import pytest
 import torch
@@ -215,6 +216,35 @@ def test_synced_before_it_has_its_name(tmp_path, monkeypatch):
     before = {inode for n, inode in done[:names.index('replace')]}
     assert {p.stat().st_ino for p in (path, *path.rglob('*'))} <= before
     assert done[-1] == ('fsync', tmp_path.stat().st_ino)
+
+def test_two_that_write_one_file_at_once(tmp_path):
+    "Without a lock each has a part of its own, and what gets the name is whole"
+    def other(): write_whole(tmp_path/'page', lambda part: part.write_text('theirs'), alone=False)
+    def write(part):
+        part.write_text('ha')
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join()
+        assert (tmp_path/'page').read_text() == 'theirs'
+        with open(part, 'a') as f: f.write('lf and half')
+    write_whole(tmp_path/'page', write, alone=False)
+    assert (tmp_path/'page').read_text() == 'half and half' and [p.name for p in tmp_path.iterdir()] == ['page']
+
+@pytest.mark.parametrize('what', ['figures', 'page', 'picture'])
+def test_what_is_written_without_a_lock_has_a_part_of_its_own(what, tmp_path, monkeypatch):
+    from grpo_lit.run import plotting
+    from grpo_lit.seeing import page
+    parts = []
+    monkeypatch.setattr(page, 'page_html', lambda *args, **kw: 'page')
+    monkeypatch.setattr(plotting, 'save_figure', lambda figure, part, kind: part.write_text('picture'))
+    monkeypatch.setattr(files, 'sync', parts.append)
+    writes = dict(figures=lambda: Run(tmp_path).write('x.png', {}), page=lambda: page.write_page(None, tmp_path/'x.png'),
+                  picture=lambda: plotting.finished(None, tmp_path/'x.png'))
+    thread = threading.Thread(target=writes[what])
+    thread.start()
+    thread.join()
+    writes[what]()
+    assert len({p.name for p in parts}) == 2 and all(p.suffix == '.part' for p in parts)
 
 OPTIONS = ('--model tiny --data addition --eval-questions 4 --max-steps 4 --num-generations 4 --per-device-train-batch-size 8 '
            '--max-completion-length 12 --device cpu').split()

@@ -257,3 +257,10 @@ def test_what_is_no_number_is_no_point_of_a_curve(tmp_path):
     for step, value in enumerate((1, 'x', [1], True, 10**400, None, .5), 1): run.log(dict(step=step, reward=value, kl='</script>'))
     curve, = contents(page_html(run.path))[0]['curves']
     assert curve['y'] == [1, None, None, None, None, None, .5]
+
+def test_a_file_in_the_place_of_its_directory_is_a_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr('grpo_lit.seeing.page.page_html', lambda *args, **kw: 'page')
+    (tmp_path/'taken').write_text('')
+    with pytest.raises(OSError, match='could not be written: there is a file where its directory should be'):
+        write_page(None, tmp_path/'taken'/'page.html')
+    assert write_page(None, tmp_path/'new'/'deep'/'page.html').read_text() == 'page'

@@ -96,7 +96,7 @@ def settle(trainer):
         return
     if run.written < len(run.rows):
         with run.tried('metrics.jsonl'): run.keep_rows()
-    if events_are_owed(run): write_events(run, trainer.state)
+    if events_are_owed(run, trainer.state): write_events(run, trainer.state)
     if run.troubles or is_owed(trainer):
         with run.tried('the checkpoint', NotSaved): trainer.save_checkpoint()
 

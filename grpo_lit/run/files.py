@@ -9,7 +9,7 @@ __all__ = ['log', 'TROUBLES', 'error_number', 'NotSaved', 'inodes_are_gone', 'tr
            'check_place', 'move_into_place', 'remove_quietly', 'write_whole', 'sync_entry', 'recover']
 
 # %% ../../nbs/5_run/16_files.ipynb #6dde7844
-import contextlib, ctypes, errno, logging, os, re, shutil
+import contextlib, ctypes, errno, logging, os, re, shutil, threading
 from pathlib import Path
 
 # %% ../../nbs/5_run/16_files.ipynb #b97d13aa
@@ -24,6 +24,7 @@ TROUBLES = {
     errno.EPERM: 'no permission to write there',
     errno.ENOENT: 'the directory is gone',
     errno.ENOTDIR: 'the directory is gone: there is a file in its place',
+    errno.EEXIST: 'there is a file where its directory should be',
     errno.EISDIR: 'there is a directory with this name',
     errno.ENODEV: 'there is a device with this name, and no file',
     errno.EIO: 'the disk reports an error',
@@ -122,10 +123,12 @@ def remove_quietly(path:Path):
 # %% ../../nbs/5_run/16_files.ipynb #53392b6a
 def write_whole(path:Path, # The file or directory appears here when it is complete
                 write, # Called with a path beside it, to be filled
-                synced:bool=True # See that it has reached the disk before it gets its name
+                synced:bool=True, # See that it has reached the disk before it gets its name
+                alone:bool=True # Nobody else writes it: False where no lock says so
                ) -> Path: # Where it is
     "Write a file (or directory) completely or not at all; raises `NotSaved`, which says why, and leaves nothing behind"
-    part = path.with_name(path.name+'.part')
+    ours = '' if alone else f'.{os.getpid()}-{threading.get_ident()}'
+    part = path.with_name(f'{path.name}{ours}.part')
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         remove(part)

@@ -11,7 +11,7 @@ __all__ = ['KNOBS', 'current_beta', 'temperature_now', 'turned_temperature', 'sc
            'in_order', 'repeat_turns', 'told_beside', 'said_again']
 
 # %% ../../nbs/5_run/42_knobs.ipynb #ad5ee09b
-import contextlib, time
+import contextlib, os, time
 from dataclasses import replace
 from pathlib import Path
 from ..leash import BETA_SCHEDULES, scheduled_beta
@@ -134,7 +134,8 @@ def read_events(folder # Of a run
                ) -> list: # Dicts, oldest first; damaged lines are left out
     "The events of a run"
     file = events_file(folder)
-    lines = file.read_bytes().split(b'\n') if file.exists() else []
+    try: lines = file.read_bytes().split(b'\n')
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError): lines = []
     found = [step_in(line) for line in lines]
     return [e for e in found if e and 'step' in e and isinstance(e.get('event'), str)]
 
@@ -151,9 +152,11 @@ def write_events(run, # A `Run`
         if events: write_whole(file, lambda part: part.write_text(text), synced=False)
         else: file.unlink(missing_ok=True)
 
-def events_are_owed(run) -> bool: # A `Run`, or None
-    "Could the events not be written when it was their time?"
-    return run is not None and 'events.jsonl' in run.troubles
+def events_are_owed(run, # A `Run`, or None
+                    state:RunState) -> bool:
+    "Could the events not be written when it was their time, or is their file gone?"
+    gone = bool(run and (state.events or planned(state)) and not os.path.exists(events_file(run.path)))
+    return gone or run is not None and 'events.jsonl' in run.troubles
 
 # %% ../../nbs/5_run/42_knobs.ipynb #9cc92d24
 def moment(event:dict) -> float: # 0: it does not say

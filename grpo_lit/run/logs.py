@@ -75,7 +75,8 @@ def read_metrics(path:Path # A metrics.jsonl, which need not exist
                 ) -> list: # One dict per step, in the order of the file
     "Read the metrics of a run; what an evaluation says on a line of its own joins its step, and what is no step is skipped"
     rows, place, bad = [], {}, 0
-    lines = path.read_bytes().split(b'\n') if path.exists() else [b'']
+    try: lines = path.read_bytes().split(b'\n')
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError): lines = [b'']
     for n, line in enumerate(lines, 1):
         new = step_in(line)
         if new is None:

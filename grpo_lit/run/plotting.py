@@ -112,6 +112,6 @@ def finished(figure, save): # The figure
     import matplotlib.pyplot as plt
     if save:
         kind = picture_kind(save)
-        write_whole(Path(save), lambda part: save_figure(figure, part, kind))
+        write_whole(Path(save), lambda part: save_figure(figure, part, kind), alone=False)
     plt.close(figure)
     return figure

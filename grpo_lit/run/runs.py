@@ -180,7 +180,7 @@ class Run(Record):
     def write(self, name:str, values:dict):
         "Write a JSON file such as summary.json"
         text = json.dumps(plain(values), indent=1)
-        write_whole(self.path/name, lambda part: part.write_text(text))
+        write_whole(self.path/name, lambda part: part.write_text(text), alone=False)
 
     def keep(self, name:str, # Of a file or directory
              write # Called with a path, to be filled

@@ -158,7 +158,7 @@ class GRPOTrainer(Around):
         "One update, with a new rollout where the last one is used up"
         state, device, times = self.state, self.accelerator.device, {}
         began = clock(device)
-        if (take_turns(state, self.args) or events_are_owed(self.run)) and self.run: write_events(self.run, state)
+        if (take_turns(state, self.args) or events_are_owed(self.run, state)) and self.run: write_events(self.run, state)
         if state.rollouts is None:
             state.rollouts, times = collect(self.collector, state.rollout)
         ro, update = state.rollouts, state.update

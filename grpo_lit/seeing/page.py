@@ -86,9 +86,7 @@ def write_page(run_or_rollouts, # As for `page_html`
                max_bytes:int=1_000_000, title:str|None=None, **options) -> Path:
     "Write a run as one self-contained HTML file"
     text = page_html(run_or_rollouts, max_bytes, title, **options)
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return write_whole(path, lambda part: part.write_text(text, encoding='utf-8'))
+    return write_whole(Path(path), lambda part: part.write_text(text, encoding='utf-8'), alone=False)
 
 # %% ../../nbs/6_seeing/08_page.ipynb #f7547aa8
 def inspect_run(run:str, # A run directory
