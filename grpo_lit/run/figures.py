@@ -150,7 +150,7 @@ def clipped_completion(completion): # A text, or a list of parts
     room = max(MOST_TEXT//max(len(completion[:MOST_ROWS]), 1), 60)
     return [Part(p.kind, middle_cut(p.text, room)) for p in completion[:MOST_ROWS]]
 
-# %% ../../nbs/5_run/53_figures.ipynb #b547f17a
+# %% ../../nbs/5_run/53_figures.ipynb #0a9fb330
 class ShownGroup(NamedTuple):
     "A group as a display shows it"
     title:str # Which one it is
@@ -162,6 +162,7 @@ def differ(rewards:list) -> bool:
     "Are there two different numbers among them?"
     return len({r for r in rewards if finite_number(r) is not None}) > 1
 
+# %% ../../nbs/5_run/53_figures.ipynb #4e21975b
 def shown_group(step:int, # Of the rollout
                 groups:list, # Of lists of dicts, one per completion
                 number_of:int, # Of the group to be shown

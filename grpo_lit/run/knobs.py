@@ -58,18 +58,20 @@ def rates_in_force(state:RunState):
     finally:
         for group, rate in zip(groups, before): group['lr'] = rate
 
-# %% ../../nbs/5_run/42_knobs.ipynb #df326f53
+# %% ../../nbs/5_run/42_knobs.ipynb #138b73c1
 def standing_rate(state:RunState) -> float:
-    "What a turned learning rate is measured by: the scheduled rate, or, where that is 0, the one it leads to; 0: it stays as it is turned"
+    "What a turned learning rate is measured by: the scheduled rate, or the one it leads to; 0: it stays as it is turned"
     peak = getattr(state.schedule, 'base_lrs', [0.])[0]
     return scheduled_rate(state) or peak
 
+# %% ../../nbs/5_run/42_knobs.ipynb #b575fc9a
 def in_force(state:RunState, args) -> dict: # Knob -> value; beta is None in a run without a reference
     "All knobs as they are"
     beta = current_beta(state, args) if state.reference else None
-    return dict(beta=beta, learning_rate=turned_rate(state, scheduled_rate(state)), temperature=temperature_now(state, args))
+    rate = turned_rate(state, scheduled_rate(state))
+    return dict(beta=beta, learning_rate=rate, temperature=temperature_now(state, args))
 
-
+# %% ../../nbs/5_run/42_knobs.ipynb #18ecbca7
 def knobs_of(state:RunState) -> dict: # Field -> value
     "Where the knobs stand, whatever the schedules make of it"
     return dict(beta=state.beta, rate=state.rate, temperature=state.temperature)
@@ -107,13 +109,14 @@ def too_early(turned:dict, state:RunState, args) -> bool:
     of_rollout = turned['event'] == 'temperature' or (turned['event'] == 'beta' and args.kl_in_reward)
     return of_rollout and state.rollouts is not None
 
-# %% ../../nbs/5_run/42_knobs.ipynb #210639fc
+# %% ../../nbs/5_run/42_knobs.ipynb #470b89ef
 def put(name:str, value:float, state:RunState, args):
     "Let a knob have a value from the next update on"
     if name == 'temperature': state.temperature = value
     elif name == 'learning_rate': state.rate = [value, standing_rate(state)]
     else: state.beta = value/BETA_SCHEDULES[args.beta_schedule](state.step/state.total_steps)
 
+# %% ../../nbs/5_run/42_knobs.ipynb #b8445383
 def take_turns(state:RunState, args) -> list: # Events: step, event, value, before, time
     "Before a step: what is due is put in force, and becomes an event of the run"
     due = [t for t in state.turns if not too_early(t, state, args)]
@@ -127,7 +130,7 @@ def take_turns(state:RunState, args) -> list: # Events: step, event, value, befo
     state.events = state.events+found
     return found
 
-# %% ../../nbs/5_run/42_knobs.ipynb #4680c2c6
+# %% ../../nbs/5_run/42_knobs.ipynb #4bb51550
 def events_file(folder) -> Path: return Path(folder)/'events.jsonl'
 
 def read_events(folder # Of a run
@@ -139,6 +142,7 @@ def read_events(folder # Of a run
     found = [step_in(line) for line in lines]
     return [e for e in found if e and 'step' in e and isinstance(e.get('event'), str)]
 
+# %% ../../nbs/5_run/42_knobs.ipynb #e6a59b1c
 def planned(state:RunState) -> list:
     "The turns that a resumed run is going to make again"
     return [t for t in state.turns if 'step' in t]
@@ -158,23 +162,26 @@ def events_are_owed(run, # A `Run`, or None
     gone = bool(run and (state.events or planned(state)) and not os.path.exists(events_file(run.path)))
     return gone or run is not None and 'events.jsonl' in run.troubles
 
-# %% ../../nbs/5_run/42_knobs.ipynb #9cc92d24
+# %% ../../nbs/5_run/42_knobs.ipynb #441599f3
 def moment(event:dict) -> float: # 0: it does not say
     "When something happened"
     time = event.get('time')
     return time if is_number(time) and is_finite(time) else 0.
 
+# %% ../../nbs/5_run/42_knobs.ipynb #6d983fd4
 def turn_again(event:dict, state:RunState) -> dict|None:
     "The turn that an event tells of; None for one of another kind, or from a damaged line"
     try: value = turn_value(event['event'], event.get('value'), state)
     except ValueError: return None
     return event | dict(value=value, time=moment(event))
 
+# %% ../../nbs/5_run/42_knobs.ipynb #4354e4ed
 def in_order(events:list) -> list:
     "By step, then by time, each once"
     once = [e for i, e in enumerate(events) if e not in events[:i]]
     return sorted(once, key=lambda e: (e['step'], moment(e)))
 
+# %% ../../nbs/5_run/42_knobs.ipynb #debdd163
 def repeat_turns(state:RunState, # As it was loaded
                  told:list # What `read_events` found beside the checkpoint
                 ) -> list: # The turns that are planned
@@ -187,7 +194,7 @@ def repeat_turns(state:RunState, # As it was loaded
     state.turns = [t for t in state.turns if 'step' not in t and t['event'] not in names]+again
     return again
 
-# %% ../../nbs/5_run/42_knobs.ipynb #cf5cfaf0
+# %% ../../nbs/5_run/42_knobs.ipynb #91a2d8d1
 def told_beside(path:Path, # Of a checkpoint
                 run # The `Run` that is to go on, or None
                ) -> list: # Events
@@ -196,6 +203,7 @@ def told_beside(path:Path, # Of a checkpoint
     second = run and folder == Path(run.elsewhere().path).absolute()
     return read_events(run.path if second else folder)
 
+# %% ../../nbs/5_run/42_knobs.ipynb #4a047096
 def said_again(events:list) -> str:
     "The turns that a resumed run is going to make, in one line"
     return 'turned again, as before: '+', '.join(f"{e['event']}={e['value']:g} at step {e['step']}" for e in events)

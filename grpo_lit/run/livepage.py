@@ -15,25 +15,29 @@ from .sparks import LINE, events_html, sparks, strip
 from ..showing import html_table
 from ..tensors import visible
 
-# %% ../../nbs/5_run/56_livepage.ipynb #3cd568a0
-STATE_COLORS = dict(failed='#d55e00', gone='#d55e00', interrupted='#e69f00', stopped='#e69f00', paused='#e69f00', done='#009e73')
+# %% ../../nbs/5_run/56_livepage.ipynb #daead405
+STATE_COLORS = dict(failed='#d55e00', gone='#d55e00', interrupted='#e69f00', stopped='#e69f00',
+                    paused='#e69f00', done='#009e73')
 
 def state_html(state:str) -> str:
     "How a run stands"
     color = STATE_COLORS.get(state.split(':')[0].split(' ')[0], LINE)
     return f'<b><span style="color:{color}">●</span> {html.escape(visible(state)[:300])}</b>'
 
+# %% ../../nbs/5_run/56_livepage.ipynb #1644c535
 def bar_html(share:float) -> str: # Of 1
     "A bar"
     inside = f'<div style="height:6px;width:{100*min(share, 1):.0f}%;background:{LINE}"></div>'
     return f'<div style="height:6px;max-width:700px;margin:3px 0 5px 0;background:rgba(128,128,128,.25)">{inside}</div>'
 
+# %% ../../nbs/5_run/56_livepage.ipynb #c3d940d5
 def group_html(group:ShownGroup|None) -> str:
     "A group, below its title"
     if group is None: return ''
     title = f'<div style="font-size:11px">{html.escape(group.title)}</div>'
     return f'{title}<div style="overflow-x:auto">{html_table(group.prompt, group.rows, group.gold)}</div>'
 
+# %% ../../nbs/5_run/56_livepage.ipynb #ac80da60
 def html_page(figures:Figures) -> str:
     "A run as it is now"
     head = f'<div>{state_html(figures.state)} &nbsp; {html.escape(headline(figures))}</div>'

@@ -105,18 +105,22 @@ def sparks(figures:Figures) -> str: # HTML
     first, last = (f(m.get('step', 0) for m in figures.steps) for f in (min, max))
     return f'<div>{"".join(spark(c, first, last, events) for c in curves)}</div>'
 
-# %% ../../nbs/5_run/54_sparks.ipynb #3cb8b494
-PHASE_COLORS = dict(sample='#0072B2', tools='#CC79A7', reward='#E69F00', reference='#56B4E9', update='#009E73', rest='#888888')
+# %% ../../nbs/5_run/54_sparks.ipynb #f0e99f67
+PHASE_COLORS = dict(sample='#0072B2', tools='#CC79A7', reward='#E69F00',
+                    reference='#56B4E9', update='#009E73', rest='#888888')
 
 def seconds_text(seconds:float) -> str:
     "As short as it can be"
     return f'{seconds:.0f} s' if seconds >= 10 else f'{seconds:.2g} s' if seconds >= .1 else f'{1000*seconds:.0f} ms'
 
+# %% ../../nbs/5_run/54_sparks.ipynb #2161cafb
 def strip(phases:dict) -> str: # HTML
     "Where the time of a step goes"
     whole = sum(phases.values())
     if not whole: return ''
-    def piece(name): return f'<div style="width:{100*phases[name]/whole:.1f}%;height:10px;background:{PHASE_COLORS[name]}"></div>'
+    def piece(name):
+        width = f'{100*phases[name]/whole:.1f}%'
+        return f'<div style="width:{width};height:10px;background:{PHASE_COLORS[name]}"></div>'
     def word(name):
         mark = f'<span style="color:{PHASE_COLORS[name]}">■</span>'
         return f'{mark} {name} {seconds_text(phases[name])} ({phases[name]/whole:.0%})'

@@ -12,7 +12,7 @@ import math
 from .shades import Shown, as_digits, legend, plain_table, reach_of, seen, seen_table, shade, shaded_text
 from .walk import GroupView, check_row, kept_tokens, spread_line
 
-# %% ../../nbs/6_seeing/11_beside.ipynb #211f24d8
+# %% ../../nbs/6_seeing/11_beside.ipynb #a469349e
 def same_prompt(readings, reading, i:int, step:int) -> int: # Number of the prompt at the other step
     "The prompt's place at another step; raises `ValueError` if it was not asked there"
     prompt = reading.prompts[i]
@@ -22,6 +22,7 @@ def same_prompt(readings, reading, i:int, step:int) -> int: # Number of the prom
     known = ', '.join(map(str, steps[:12]))+(' ...' if steps[12:] else '')
     raise ValueError(f'this question was not asked at step {step}; it was at {known}')
 
+# %% ../../nbs/6_seeing/11_beside.ipynb #aca4e748
 class BesideSteps:
     "A question at two steps"
     def __init__(self, first:GroupView, second:GroupView): self.views = first, second

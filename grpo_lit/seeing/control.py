@@ -83,7 +83,8 @@ class Background(Stoppable):
 
     def step(self, n:int=1) -> dict: # Metrics of the last one
         "Make so many steps, then stand still; waits for them, and raises what breaks them"
-        if isinstance(n, bool) or not isinstance(n, int) or n < 1: raise ValueError(f'n is a number of steps, at least 1, not {n!r}')
+        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+            raise ValueError(f'n is a number of steps, at least 1, not {n!r}')
         self.begin(n)
         self.wait()
         return self.metrics
@@ -94,7 +95,8 @@ class Background(Stoppable):
         try: self.rest(timeout)
         except KeyboardInterrupt:
             saved = self.stop()
-            say(f'interrupted after step {self.trainer.state.step}: ' + (f'saved {saved}' if saved else 'nothing to save'))
+            kept = f'saved {saved}' if saved else 'nothing to save'
+            say(f'interrupted after step {self.trainer.state.step}: {kept}')
         if self.state == 'failed': raise self.error
         return self.state
 
@@ -104,7 +106,7 @@ class Control(Background):
     desk = None # Its buttons, once it was shown
 
     def set(self, **knobs) -> None: # beta, learning_rate, temperature
-        "Turn knobs: they act from the next step, the temperature from the next rollout; raises `ValueError` for a value they cannot have"
+        "Turn knobs, from the next step (temperature: rollout) on; raises `ValueError` for a value they cannot have"
         for name, value in knobs.items(): turn_value(name, value, self.trainer.state)
         turned = self.send(lambda: self.trainer.turn(**knobs))
         if self.state != 'running': turned.result()
@@ -115,7 +117,8 @@ class Control(Background):
             max_completion_length:int|None=None # None: that of the run
            ) -> BothAnswers:
         "What policy and reference say to the same prompt with the same random numbers; waits for the step in progress"
-        return self.send(lambda: self.answers(prompt, n, seed, temperature, max_completion_length)).result()
+        asked = prompt, n, seed, temperature, max_completion_length
+        return self.send(lambda: self.answers(*asked)).result()
 
     def answers(self, *asked) -> BothAnswers: return ask_both(self.trainer, *asked) # In the owner's thread
 

@@ -38,8 +38,9 @@ class KnobBox:
         self.name, self.turned, self.quiet = name, turned, False
         low, high = SLIDER_ENDS[name]
         off = value is None
-        self.slider = w.FloatLogSlider(base=10, min=low, max=high, step=.01, readout=False, continuous_update=False, disabled=off,
-                                       description=name, style=dict(description_width='90px'), layout=dict(width='360px'))
+        look = dict(description=name, style=dict(description_width='90px'), layout=dict(width='360px'))
+        self.slider = w.FloatLogSlider(base=10, min=low, max=high, step=.01, readout=False,
+                                       continuous_update=False, disabled=off, **look)
         self.number = w.FloatText(disabled=off, layout=dict(width='110px'), continuous_update=False)
         self.show(value)
         for part in (self.slider, self.number): part.observe(self.moved, 'value')
@@ -97,21 +98,27 @@ class Forms(Answering):
     "What can be pressed and typed, for a `Control`"
     def buttons(self):
         c = self.control
+        def save(): self.later(c.send(c._save), self.kept)
+        def stop(): self.later(c.send(c._stop), self.kept)
         return w.HBox([self.button('Run', lambda: c.start(), 'train to the end', 'primary'),
                        self.button('Pause', lambda: c.go(0), 'stand still after this step'),
                        self.button('Step', lambda: c.begin(1), 'make one step'),
-                       self.button('Save', lambda: self.later(c.send(c._save), self.kept), 'a checkpoint to rewind to'),
-                       self.button('Stop and save', lambda: self.later(c.send(c._stop), self.kept), 'leave the loop with a checkpoint')])
+                       self.button('Save', save, 'a checkpoint to rewind to'),
+                       self.button('Stop and save', stop, 'leave the loop with a checkpoint')])
 
     def asking(self):
-        self.question = w.Text(placeholder='ask policy and reference', continuous_update=False, layout=dict(width='470px'))
+        self.question = w.Text(placeholder='ask policy and reference', continuous_update=False,
+                               layout=dict(width='470px'))
         self.number = w.BoundedIntText(value=2, min=1, max=16, layout=dict(width='60px'))
-        return w.HBox([self.question, self.number, self.button('Ask', self.ask, 'both answer with the same random numbers')])
+        press = self.button('Ask', self.ask, 'both answer with the same random numbers')
+        return w.HBox([self.question, self.number, press])
 
     def rewinding(self):
-        self.steps = w.Dropdown(description='checkpoint', style=dict(description_width='90px'), layout=dict(width='240px'))
+        self.steps = w.Dropdown(description='checkpoint', style=dict(description_width='90px'),
+                                layout=dict(width='240px'))
         self.keep = w.Checkbox(description='with the knobs of today', indent=False, layout=dict(width='auto'))
-        return w.HBox([self.steps, self.button('Rewind', self.rewind, 'go back; what came later is put aside'), self.keep])
+        press = self.button('Rewind', self.rewind, 'go back; what came later is put aside')
+        return w.HBox([self.steps, press, self.keep])
 
     def turn(self, name, value):
         "A knob was moved"
@@ -124,7 +131,10 @@ class Forms(Answering):
         self.later(self.control.send(lambda: self.control.answers(prompt, n)), self.answered)
 
     def answered(self, found): self.answers.value = found._repr_html_()
-    def kept(self, path): self.say(f'saved {path}' if path else 'nothing is saved: the run has no directory, or no step was made')
+
+    def kept(self, path):
+        nothing = 'nothing is saved: the run has no directory, or no step was made'
+        self.say(f'saved {path}' if path else nothing)
 
     def rewind(self):
         c, step, keep = self.control, self.steps.value, self.keep.value
@@ -166,7 +176,7 @@ class Desk(Forms):
             self.log.value = events_list(c.events, waiting)
             self.page.value = page_of_control(c)
 
-# %% ../../nbs/6_seeing/24_desk.ipynb #408cc04c
+# %% ../../nbs/6_seeing/24_desk.ipynb #98377875
 def events_list(events:list, waiting:dict) -> str:
     "The newest events, and the turns that wait"
     lines = [f'{name} → {value:g} from the next step or rollout' for name, value in waiting.items()]
@@ -175,6 +185,7 @@ def events_list(events:list, waiting:dict) -> str:
     rows = ''.join(f'<div>{safe_lines(line)}</div>' for line in lines)
     return f'<div style="font-size:11px;opacity:.85" class="{IGNORED}">{rows}</div>'
 
+# %% ../../nbs/6_seeing/24_desk.ipynb #064adc28
 def page_of_control(control:Control) -> str:
     "A run and what broke it, as HTML"
     return error_html(control.error) + html_page(figures_of(control.trainer, control.state))

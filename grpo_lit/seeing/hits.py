@@ -93,11 +93,12 @@ class Hits:
         what = repr(in_line(self.text, 60))
         return f'{what}: {n} completions of {all_rows}, in {steps} of {len(self.sizes)} steps{lost_words(self.lost)}'
 
-# %% ../../nbs/6_seeing/14_hits.ipynb #0deb0354
+# %% ../../nbs/6_seeing/14_hits.ipynb #e033491c
 def share_curve(rows:list) -> str:
     "The shares as a line of blocks, from 0 to the largest"
     return curve_line([0., *(r['share'] for r in rows)], 60)[1:] if rows else ''
 
+# %% ../../nbs/6_seeing/14_hits.ipynb #0ca567d0
 @patch
 def __repr__(self:Hits):
     more = [f'… {len(self)-20} more'] if len(self) > 20 else []

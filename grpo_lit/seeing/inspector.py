@@ -94,7 +94,7 @@ def token(self:Inspector, row:int|None=None, # Of the step; None: where it stand
     check_row(reading, row)
     return TokenSum(reading, row, t, **changes, **row_changes(reading, row, advantage, reward))
 
-# %% ../../nbs/6_seeing/15_inspector.ipynb #7846586a
+# %% ../../nbs/6_seeing/15_inspector.ipynb #6d304c9a
 @patch
 def rules(self:Inspector, step:int|None=None, row:int|None=None, # The completion whose advantage or reward is changed
           advantage:float|None=None, reward:float|None=None,
@@ -106,6 +106,7 @@ def rules(self:Inspector, step:int|None=None, row:int|None=None, # The completio
     check_row(reading, row)
     return RuleChange(reading, changes | row_changes(reading, row, advantage, reward), base)
 
+# %% ../../nbs/6_seeing/15_inspector.ipynb #dbae4966
 @patch
 def rule_counts(self:Inspector, **changes) -> list: # Dicts
     "What another rule would have done at each step"
@@ -115,7 +116,7 @@ def rule_counts(self:Inspector, **changes) -> list: # Dicts
         return dict(step=step, tokens=change.counts()['tokens'], moved=change.counts()['moved'], **clips)
     return of_each(self.steps, line)[0]
 
-# %% ../../nbs/6_seeing/15_inspector.ipynb #b0f57d62
+# %% ../../nbs/6_seeing/15_inspector.ipynb #e54501b2
 @patch
 def rescore(self:Inspector, reward_funcs, # One function or several, with TRL's signature
             weights:list|None=None, steps=None): # None: all
@@ -125,11 +126,13 @@ def rescore(self:Inspector, reward_funcs, # One function or several, with TRL's 
     pairs, lost = of_each(chosen, lambda s: (self.at(s), self.at(s).rescored(reward_funcs, weights)))
     return Crossings(pairs, ' + '.join(map(reward_name, several)), lost)
 
+# %% ../../nbs/6_seeing/15_inspector.ipynb #1f448b4a
 @patch
 def search(self:Inspector, text, prompts:bool=False): # In what was asked too?
     "Where a word or a number stands"
     return Hits(text, self.readings, prompts)
 
+# %% ../../nbs/6_seeing/15_inspector.ipynb #c76f6067
 @patch
 def beside(self:Inspector, what, # A step, or "reference"
            step:int|None=None, group:int|None=None, row:int|None=None): # None: where it stands
@@ -142,23 +145,26 @@ def beside(self:Inspector, what, # A step, or "reference"
     i, there = self.group if group is None else group, self.at(what)
     return BesideSteps(GroupView(reading, i), GroupView(there, same_prompt(self.readings, reading, i, what)))
 
+# %% ../../nbs/6_seeing/15_inspector.ipynb #40b26c70
 @patch
 def page(self:Inspector, path, **options) -> Path:
     "The run as one HTML file that needs no kernel"
     return import_module('grpo_lit.seeing.page').write_page(self.readings, path, **options)
 
-# %% ../../nbs/6_seeing/15_inspector.ipynb #515f2c4c
+# %% ../../nbs/6_seeing/15_inspector.ipynb #2047aa38
 @patch
 def panel(self:Inspector): # `Sliders`, always the same
     "The inspector under sliders"
     if self._panel is None: self._panel = import_module('grpo_lit.seeing.sliders').Sliders(self)
     return self._panel
 
+# %% ../../nbs/6_seeing/15_inspector.ipynb #74379e3d
 def in_kernel() -> bool:
     "Is there a frontend that could draw widgets?"
     from IPython import get_ipython
     return hasattr(get_ipython(), 'kernel')
 
+# %% ../../nbs/6_seeing/15_inspector.ipynb #dd1c1ec6
 @patch
 def _repr_html_(self:Inspector):
     view = TokensView(self.at(), self.row, at=self.t, values=self._known(self.step)[1])

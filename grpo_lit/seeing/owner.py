@@ -117,7 +117,7 @@ class StepThread(WorkThread):
         most = None if timeout is None else min(timeout, threading.TIMEOUT_MAX)
         with self.changed: return self.changed.wait_for(lambda: self.state != 'running', most)
 
-# %% ../../nbs/6_seeing/22_owner.ipynb #144e7217
+# %% ../../nbs/6_seeing/22_owner.ipynb #4663b88a
 class Owner(StepThread):
     "The steps of a trainer, and what is asked for in between"
     def __init__(self, trainer): # A `GRPOTrainer`
@@ -147,7 +147,7 @@ class Owner(StepThread):
             raise RuntimeError('this cannot be done in the middle of a step: a callback may turn knobs, pause and ask')
         steps.close()
 
-# %% ../../nbs/6_seeing/22_owner.ipynb #9d0d582d
+# %% ../../nbs/6_seeing/22_owner.ipynb #2afa90b5
 @patch
 def end(self:Owner):
     "All steps are done"
@@ -159,6 +159,7 @@ def end(self:Owner):
     except BaseException as e: return self.fail(e)
     self.become('done')
 
+# %% ../../nbs/6_seeing/22_owner.ipynb #497264f3
 @patch
 def fail(self:Owner, error:BaseException):
     "Training broke off: what is there is saved, and the error kept"
@@ -202,7 +203,9 @@ def leave(self:Owner):
     self.leaving, self.left, thread = True, 0, self.thread
     try:
         with self.trainer.whole:
-            if is_unsaved(self.trainer): say(f'the process ends after step {self.trainer.state.step}: saved {self.trainer.save_checkpoint()}')
+            if is_unsaved(self.trainer):
+                saved = self.trainer.save_checkpoint()
+                say(f'the process ends after step {self.trainer.state.step}: saved {saved}')
     except Exception as e: log.warning('the run could not be saved: %s', said(e))
     if thread: break_off(thread)
     self.become('stopped') # also where a reward has swallowed the exception, and the step came to its end

@@ -35,9 +35,10 @@ def fates(before:torch.Tensor, # (B, T), gradients
                 turned=(a*b.sign() < 0), stronger=differs & both & (b.abs() > a.abs()),
                 weaker=differs & both & (b.abs() < a.abs()))
 
-# %% ../../nbs/6_seeing/13_rules.ipynb #59865f0c
+# %% ../../nbs/6_seeing/13_rules.ipynb #88670060
 def _count_where(x, mask): return 0 if x is None else int((x.bool() & (mask > 0)).sum())
 
+# %% ../../nbs/6_seeing/13_rules.ipynb #f3ebf163
 class RuleChange:
     "A step under the run's own rule and under another"
     def __init__(self, reading, # A step of a run
@@ -64,12 +65,13 @@ class RuleChange:
         return [row('clipped below', *clips[0]), row('clipped above', *clips[1]), row('tokens pulled', *pulled),
                 row('loss', *self.losses)]
 
-# %% ../../nbs/6_seeing/13_rules.ipynb #805c2c46
+# %% ../../nbs/6_seeing/13_rules.ipynb #7cc5de95
 def changes_told(changes:dict) -> str:
     "Changes in words"
     def said(name, v): return f'{name} for some completions' if isinstance(v, torch.Tensor) else f'{name}={v}'
     return ', '.join(said(*o) for o in changes.items()) or 'nothing changed'
 
+# %% ../../nbs/6_seeing/13_rules.ipynb #81e64303
 @patch
 def fate_words(self:RuleChange) -> str:
     "The counts in a sentence"

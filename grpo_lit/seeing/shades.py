@@ -37,12 +37,13 @@ TOKEN_KINDS = {
     'gradient': TokenKind('gradient', 'pushed up', 'pushed down', 0., (BLUE_INK, VERMILLION_INK)),
 }
 
-# %% ../../nbs/6_seeing/09_shades.ipynb #319f03a9
+# %% ../../nbs/6_seeing/09_shades.ipynb #45d55d7e
 def token_kind(name:str) -> TokenKind:
     "The kind with this name; raises `ValueError` if there is none"
     if name not in TOKEN_KINDS: raise ValueError(no_such('token colour', name, TOKEN_KINDS))
     return TOKEN_KINDS[name]
 
+# %% ../../nbs/6_seeing/09_shades.ipynb #09298b4b
 def distance(name:str, value:float) -> float:
     "How far a value is from the middle of its kind, with its sign; NaN where it is none"
     if value is None or not math.isfinite(value): return math.nan
@@ -79,13 +80,14 @@ def as_digits(value, digits:int=4) -> str:
     text = f'{value:.{digits}g}'
     return text.replace('e-0', 'e-').replace('e+0', 'e').replace('-', '−')
 
-# %% ../../nbs/6_seeing/09_shades.ipynb #54f93fcf
+# %% ../../nbs/6_seeing/09_shades.ipynb #575152fb
 IGNORED = 'tex2jax_ignore mathjax_ignore' # Classes of HTML: here are no formulas
 
 def safe(text, keep:str='') -> str:
     "As HTML: what cannot be seen as its escape, and nothing that a browser obeys"
     return html.escape(visible(str(text), keep)).replace('$', '&#36;') # MathJax stays away
 
+# %% ../../nbs/6_seeing/09_shades.ipynb #aaff7a46
 def safe_lines(text) -> str:
     "The same where lines may end"
     return safe(text, '\n')
@@ -94,6 +96,7 @@ def safe_line(text, width:int=80) -> str:
     "The same in one line of at most `width` characters"
     return html.escape(in_line(str(text), width))
 
+# %% ../../nbs/6_seeing/09_shades.ipynb #594430fd
 def piece(token:str, longest:int=200) -> str: # HTML
     "A token's text: the end of a line as an arrow and an end, the rest as it is"
     cut = token if len(token) <= longest else token[:longest-1]+'…'

@@ -75,7 +75,7 @@ def other_controls(inspector) -> dict: # Name -> widget
                 scorer=W.Text(description='reward', placeholder='accuracy_reward, or FILE.py:FUNCTION',
                               continuous_update=False, layout=W.Layout(width='30em')))
 
-# %% ../../nbs/6_seeing/16_sliders.ipynb #f9b66eea
+# %% ../../nbs/6_seeing/16_sliders.ipynb #efe9d269
 PAGES = 'formula and rules', 'step', 'beside', 'search', 'another reward'
 
 class Sliders:
@@ -97,7 +97,7 @@ class Sliders:
 
     def __repr__(self): return f'Sliders({self.inspector!r})'
 
-# %% ../../nbs/6_seeing/16_sliders.ipynb #2013fc59
+# %% ../../nbs/6_seeing/16_sliders.ipynb #b6edc1c0
 @patch
 def set(self:Sliders, control, **values):
     "Move a control without what follows"
@@ -106,6 +106,7 @@ def set(self:Sliders, control, **values):
         for name, value in values.items(): setattr(control, name, value)
     finally: self.quiet = False
 
+# %% ../../nbs/6_seeing/16_sliders.ipynb #41e958d7
 @patch
 def to_step(self:Sliders):
     "The controls follow the step"
@@ -121,6 +122,7 @@ def to_step(self:Sliders):
     self.set(self.prompt, value=i)
     self.set(self.completion, max=reading.num_generations-1)
 
+# %% ../../nbs/6_seeing/16_sliders.ipynb #c4dcec13
 @patch
 def to_row(self:Sliders):
     "The controls follow the completion"
@@ -146,7 +148,7 @@ def changes(self:Sliders) -> dict: # For `Inspector.rules`
     turned = {name: self.controls[name].value for name, v in own.items() if v is not None}
     return found | {name: v for name, v in turned.items() if v != own[name]}
 
-# %% ../../nbs/6_seeing/16_sliders.ipynb #5ab9edc8
+# %% ../../nbs/6_seeing/16_sliders.ipynb #fe8750b6
 @patch
 def draw_group(self:Sliders):
     look = self.inspector
@@ -163,7 +165,7 @@ def draw_rules(self:Sliders):
     others = [b for b in most_moved(change) if b != look.row]
     return look.token(**changes)._repr_html_()+change.page([look.row, *others], look.t)
 
-# %% ../../nbs/6_seeing/16_sliders.ipynb #73489379
+# %% ../../nbs/6_seeing/16_sliders.ipynb #a2ac16f9
 @patch
 def draw_beside(self:Sliders):
     if self.beside.value is None: return seen('<p>choose what to look at beside it</p>')
@@ -174,6 +176,7 @@ def draw_search(self:Sliders):
     if not self.search.value.strip(): return seen('<p>a word, or a number, in all texts of the run</p>')
     return self.inspector.search(self.search.value)._repr_html_()
 
+# %% ../../nbs/6_seeing/16_sliders.ipynb #1a35ad7f
 @patch
 def draw_scorer(self:Sliders):
     name = self.scorer.value.strip()
@@ -183,7 +186,7 @@ def draw_scorer(self:Sliders):
 @patch
 def draw_step(self:Sliders): return self.inspector.show()._repr_html_()
 
-# %% ../../nbs/6_seeing/16_sliders.ipynb #15204566
+# %% ../../nbs/6_seeing/16_sliders.ipynb #272e7731
 @patch
 def redraw(self:Sliders):
     "What is to be seen now"
@@ -192,6 +195,7 @@ def redraw(self:Sliders):
     page = PAGES[self.tabs.selected_index or 0]
     self.html[page].value = answer_or_reason(drawn[page])
 
+# %% ../../nbs/6_seeing/16_sliders.ipynb #b2b7abbf
 @patch
 def connect(self:Sliders):
     "Each control does something"
@@ -216,12 +220,13 @@ def moved(self:Sliders, name:str):
     self.inspector.t = self.token.value
     self.redraw()
 
-# %% ../../nbs/6_seeing/16_sliders.ipynb #fe0657fa
+# %% ../../nbs/6_seeing/16_sliders.ipynb #46168150
 @patch
 def walk(self:Sliders, n:int):
     "So many tokens on"
     self.token.value = min(max(0, self.token.value+n), self.token.max)
 
+# %% ../../nbs/6_seeing/16_sliders.ipynb #0d53bd81
 @patch
 def as_it_was(self:Sliders):
     "The rule of the run again"
@@ -231,6 +236,7 @@ def as_it_was(self:Sliders):
     self.to_row()
     self.redraw()
 
+# %% ../../nbs/6_seeing/16_sliders.ipynb #e1bdc6a4
 @patch
 def page_boxes(self:Sliders) -> dict: # Page -> widget
     "Each page with its own controls"

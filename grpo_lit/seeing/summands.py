@@ -109,7 +109,7 @@ def kl_formula(v:dict, # d and r
     figures = {'k1': d, 'k2': f'{d}·{d}/2', 'k3': f'exp(−{d}) + {d} − 1'}[plain]
     return (text, figures) if plain == kind else (f'r·({text})', f'{r}·({figures})')
 
-# %% ../../nbs/6_seeing/12_summands.ipynb #aabe2131
+# %% ../../nbs/6_seeing/12_summands.ipynb #8ec6904d
 class Summand(NamedTuple):
     "A line of the sum"
     name:str
@@ -118,6 +118,7 @@ class Summand(NamedTuple):
     value:float
     ink:str='' # Colour, r,g,b
 
+# %% ../../nbs/6_seeing/12_summands.ipynb #39cef130
 def _at(x, b, t):
     "A number out of a tensor (B, T), (B, 1), (B,) or None"
     if x is None: return None
@@ -125,6 +126,7 @@ def _at(x, b, t):
     if x.ndim == 1: return x[b].item()
     return x[b, t if x.shape[1] > 1 else 0].item()
 
+# %% ../../nbs/6_seeing/12_summands.ipynb #51063a5f
 def check_token(reading, b:int, t:int):
     "Raise `ValueError` unless this token has a term in the loss"
     check_row(reading, b)
@@ -133,6 +135,7 @@ def check_token(reading, b:int, t:int):
     if not 0 <= t < len(kept): raise ValueError(f'completion {b} has the tokens 0 to {len(kept)-1}, and no {t}')
     if not reading.mask[b,t]: raise ValueError(f'token {t} of completion {b} does not count in the loss: its mask is 0')
 
+# %% ../../nbs/6_seeing/12_summands.ipynb #2996f224
 _OF_LOSS = inspect.signature(grpo_loss).parameters
 LOSS_DEFAULTS = {name: p.default for name, p in _OF_LOSS.items() if p.default is not p.empty}
 
@@ -146,7 +149,7 @@ def token_numbers(reading, b:int, t:int, changes:dict) -> tuple: # Letter -> num
     v |= dict(share=_at(reading.shares(**changes), b, t), gradient=_at(reading.gradients(**changes), b, t))
     return v | terms, LOSS_DEFAULTS | given
 
-# %% ../../nbs/6_seeing/12_summands.ipynb #5da18c34
+# %% ../../nbs/6_seeing/12_summands.ipynb #e4abdfca
 def _ratio_line(v, options):
     if options.get('importance_sampling_level') == 'sequence':
         figures = f"exp({six(math.log(v['r']))})"
@@ -154,12 +157,14 @@ def _ratio_line(v, options):
     old = v['logp']-math.log(v['r']) # What the ratio was taken against
     return Summand('ratio r', 'exp(log π − log π_old)', f"exp({six(v['logp'])} − {six(old)})", v['r'])
 
+# %% ../../nbs/6_seeing/12_summands.ipynb #41f70d6b
 def _policy_line(v, options):
     formula, figures = policy_formula(v, options)
     for letter, factor in (('ω', v.get('weight')), ('stays', 0. if v.get('off_policy') else None)):
         if factor is not None: formula, figures = f'{letter}·({formula})', f'{six(factor)}·({figures})'
     return Summand('pull of the advantage', formula, figures, v['policy'], BLUE_INK)
 
+# %% ../../nbs/6_seeing/12_summands.ipynb #19ca4cb6
 def summands(v:dict, # From `token_numbers`
              options:dict # Of `grpo_loss`
             ) -> list: # Of `Summand`: those whose values add up to the token's loss come with a colour
@@ -214,7 +219,7 @@ class TokenSum:
         head = self.title()+repr(self.token)
         return f'{head}\n{plain_table(self.rows(), 72, left=("formula", "numbers"))}\n{self.reading()}'
 
-# %% ../../nbs/6_seeing/12_summands.ipynb #857e49de
+# %% ../../nbs/6_seeing/12_summands.ipynb #709acf87
 def whole_loss(lines:list, # Of `Summand`
                loss_type:str) -> str: # MathML
     "The loss of a step as the sum that it is, each term in the colour of its line"
@@ -226,6 +231,7 @@ def whole_loss(lines:list, # Of `Summand`
     return (f'<p><math display="block"><mi>loss</mi><mo>=</mo><mfrac><mn>1</mn><mi>N</mi></mfrac>{each}'
             f'<mrow><mo>(</mo>{inner}<mo>)</mo></mrow></math></p>{below}')
 
+# %% ../../nbs/6_seeing/12_summands.ipynb #55b7425d
 @patch
 def _repr_html_(self:TokenSum):
     def cells(row, ink):

@@ -35,7 +35,7 @@ def four_figures(model, tokenizer, moved:float=.25 # Nats, the spread of what ha
     ro = replace(ro, logps=logps, ref_logps=near(logps), advantages=group_advantages(ro.rewards, 4))
     return replace(readings(ro, tokenizer=tokenizer).at(1), new_logps=near(logps), first=False)
 
-# %% ../../nbs/6_seeing/10_walk.ipynb #c6199ae0
+# %% ../../nbs/6_seeing/10_walk.ipynb #1add01f0
 def rows_of_group(reading, i:int) -> range:
     "Numbers of the completions of prompt `i`; raises `ValueError` if there is no such prompt"
     P = len(reading.prompts)
@@ -47,6 +47,7 @@ def check_row(reading, b:int):
     if not 0 <= b < len(reading):
         raise ValueError(f'step {reading.step} has the completions 0 to {len(reading.rows)-1}, and no {b}')
 
+# %% ../../nbs/6_seeing/10_walk.ipynb #7921e3cb
 def completion_line(row:dict) -> dict:
     "A completion in a table"
     rewards = row.get('rewards') or {}
@@ -55,6 +56,7 @@ def completion_line(row:dict) -> dict:
                  tokens=row.get('tokens'))
     return known | dict(stopped=row.get('stop') or '')
 
+# %% ../../nbs/6_seeing/10_walk.ipynb #1cd7872c
 def spread_line(reading, i:int) -> dict:
     "A group in a table of the step"
     rows = [reading.rows[b] for b in rows_of_group(reading, i)]
@@ -65,7 +67,7 @@ def spread_line(reading, i:int) -> dict:
     long = sum(lengths)/len(lengths) if lengths else None
     return dict(prompt=question_text(reading.prompts[i]), reward=mean, spread=std, tokens=long, dead=reading.dead(i))
 
-# %% ../../nbs/6_seeing/10_walk.ipynb #8977f6f4
+# %% ../../nbs/6_seeing/10_walk.ipynb #e4a8d571
 class StepView:
     "A step: a line for each group"
     def __init__(self, reading): self.reading = reading
@@ -81,6 +83,7 @@ class StepView:
     def __repr__(self): return f'{self.title()}\n{plain_table(self.rows(), left=("dead",))}'
     def _repr_html_(self): return seen(f'<p><b>{self.title()}</b></p>', seen_table(self.rows(), left=('dead',)))
 
+# %% ../../nbs/6_seeing/10_walk.ipynb #c324592a
 class GroupView:
     "A group: a line for each completion"
     def __init__(self, reading, i:int, row:int|None=None): # The picked completion

@@ -98,7 +98,7 @@ def rejection(learner:Learner, rounds:int, share:float=.4):
         learner.run.log(dict(step=len(learner.run.rows)+1, kept=len(kept), questions=at))
         if kept: learner.copy(kept, left, seed_for(learner.seed, k))
 
-# %% ../../nbs/7_studies/07_copying.ipynb #436352d5
+# %% ../../nbs/7_studies/07_copying.ipynb #3d845670
 WAYS = dict(answers=lambda learner: sft(learner, answer_only),
             worked=lambda learner: sft(learner, worked),
             once=lambda learner: rejection(learner, 1),
@@ -116,11 +116,13 @@ COPYING_ARMS = {
     'rejection, hard':dict(way='once', digits=4),
     'SFT, worked, hard':dict(way='worked', digits=4)}
 
+# %% ../../nbs/7_studies/07_copying.ipynb #336a5634
 def sums_for(settings:dict, seed:int):
     "The usual sums, or long ones"
     digits = settings.get('digits')
     return addition_task(seed=seed, digits=(digits,)) if digits else addition_task(seed=seed)
 
+# %% ../../nbs/7_studies/07_copying.ipynb #072f0145
 def ask_usual(run:Run, settings:dict, model, tokenizer, held_out:int|None):
     "Where the sums were hard, write down what the policy can still do of those that it could"
     if not settings.get('digits'): return
@@ -132,6 +134,7 @@ def usual(run:Run) -> float: # Share
     hard = (run.path/'usual.json').exists()
     return run.read('usual.json')['accuracy'] if hard else run.read('summary.json')['accuracy_after']
 
+# %% ../../nbs/7_studies/07_copying.ipynb #5ac1a3f1
 def grpo_run(settings:dict, seed:int, steps:int, out, held_out:int|None=None) -> dict:
     "GRPO with accuracy alone or, for the way `hint`, with 0.2 for a `<think>` block"
     hint = settings['way']=='hint'
@@ -141,7 +144,7 @@ def grpo_run(settings:dict, seed:int, steps:int, out, held_out:int|None=None) ->
     return adding_run(given, seed=seed, steps=steps, out=out, rewards=rewards, task=sums_for(settings, seed),
                       held_out=held_out, after=after)
 
-# %% ../../nbs/7_studies/07_copying.ipynb #828cf733
+# %% ../../nbs/7_studies/07_copying.ipynb #5044a43e
 def budget_of(settings:dict, seed:int, steps:int, out, # The run directory of a run that copies
               study:Study) -> int: # Token passes
     "What GRPO spent beside it"
@@ -150,6 +153,7 @@ def budget_of(settings:dict, seed:int, steps:int, out, # The run directory of a 
     run_arm(study, arm, seed, steps, folder)
     return passes_of(Run(run_place(folder, arm, seed)))
 
+# %% ../../nbs/7_studies/07_copying.ipynb #daf9fc76
 def copying_run(settings:dict, seed:int, steps:int, out, # As of `adding_run`
                 held_out:int|None=None, # Ask so many held-out questions; None: all
                 study=None # Whose arm `GRPO` sets the budget; None: `COPYING_STUDY`
@@ -170,6 +174,7 @@ def copying_run(settings:dict, seed:int, steps:int, out, # As of `adding_run`
     run.write('summary.json', summary)
     return summary
 
+# %% ../../nbs/7_studies/07_copying.ipynb #aec1f9c4
 COPYING_STUDY = Study(
     'copying', 'Copy, or be rewarded, at equal compute?', COPYING_ARMS, 36, copying_run,
     dict(accuracy='accuracy_after', usual=usual, KL='kl', length='mean_length_after'))

@@ -18,7 +18,7 @@ from ..run.runs import Run
 from .study import Study, adding_run
 from ..tasks import addition_task
 
-# %% ../../nbs/7_studies/06_exploring.ipynb #3430f070
+# %% ../../nbs/7_studies/06_exploring.ipynb #f452be59
 BLURT_ROOM = 12 # Tokens: enough for a bare answer
 
 def blurting_task(seed:int, questions:int=64):
@@ -27,6 +27,7 @@ def blurting_task(seed:int, questions:int=64):
     task.max_completion_length = BLURT_ROOM
     return task
 
+# %% ../../nbs/7_studies/06_exploring.ipynb #52398505
 def keep_attempts(run:Run, model, tokenizer, task, attempts:int, seed:int):
     "Ask every held-out question many times; how many were right goes to attempts.json"
     result = evaluate(model, tokenizer, task, attempts, seed=seed)
@@ -34,15 +35,17 @@ def keep_attempts(run:Run, model, tokenizer, task, attempts:int, seed:int):
     run.write('attempts.json', dict(attempts=attempts, right=right))
     return result
 
-# %% ../../nbs/7_studies/06_exploring.ipynb #a359e643
+# %% ../../nbs/7_studies/06_exploring.ipynb #71974aeb
 def base_run(task, attempts:int, seed:int, out) -> None:
     "A run directory of the policy as it ships"
     model, tokenizer = load_policy('tiny', device='cpu')
     run = Run(out)
     run.write('config.json', dict(seed=seed, max_steps=0))
     result = keep_attempts(run, model, tokenizer, task, attempts, seed)
-    run.write('summary.json', dict(seed=seed, steps=0, accuracy_after=result.accuracy, kl=0., mean_length_after=result.mean_length))
+    said = dict(accuracy_after=result.accuracy, kl=0., mean_length_after=result.mean_length)
+    run.write('summary.json', dict(seed=seed, steps=0) | said)
 
+# %% ../../nbs/7_studies/06_exploring.ipynb #8df0fe19
 def exploring_run(settings, seed, steps, out, questions=64, attempts=128):
     "Train, or do not, and ask every question many times"
     options = dict(settings)
@@ -56,24 +59,27 @@ def exploring_run(settings, seed, steps, out, questions=64, attempts=128):
         keep_attempts(trainer.run, model, trainer.tokenizer, task, attempts, seed)
     adding_run(fixed | options, seed, steps, out, rewards=[accuracy_reward], task=task, after=ask)
 
-# %% ../../nbs/7_studies/06_exploring.ipynb #3fff880f
+# %% ../../nbs/7_studies/06_exploring.ipynb #e6d06391
 def pass_curve(run, ks) -> list: # Of shares
     "pass@k of a run, for each k"
     kept = run.read('attempts.json')
     n, right = kept['attempts'], kept['right']
     return [sum(pass_at_k(n, c, k) for c in right)/len(right) for k in ks]
 
+# %% ../../nbs/7_studies/06_exploring.ipynb #49aff045
 def pass_measure(k:int): # A measure
     "Makes a measure: pass@k, NaN where there were fewer attempts"
     def measure(run):
         return pass_curve(run, [k])[0] if k <= run.read('attempts.json')['attempts'] else math.nan
     return measure
 
+# %% ../../nbs/7_studies/06_exploring.ipynb #4778305a
 def never_solved(run) -> float:
     "Share of questions that no attempt solved"
     right = run.read('attempts.json')['right']
     return sum(c==0 for c in right)/len(right)
 
+# %% ../../nbs/7_studies/06_exploring.ipynb #1ebc3441
 KS = 1, 2, 4, 8, 16, 32, 64, 128
 
 EXPLORING_STUDY = Study(

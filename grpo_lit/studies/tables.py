@@ -50,7 +50,8 @@ class StudyTable:
     def rows(self) -> list: # Of lists of texts
         "Head and body"
         head = ['', *self.measures]
-        return [head] + [[arm, *map(with_interval, columns.values())] for arm, columns in self.values.items()]
+        body = [[arm, *map(with_interval, columns.values())] for arm, columns in self.values.items()]
+        return [head, *body]
 
     def __repr__(self):
         rows = self.rows()
@@ -62,7 +63,9 @@ class StudyTable:
     def note(self) -> str:
         if len(self.seeds) < 2: return '1 seed'
         short = '; '.join(self.incomplete)
-        return f'mean ± 95 % interval over the seeds {", ".join(map(str, self.seeds))}'+(f'; not all of them: {short}' if short else '')
+        seeds = ', '.join(map(str, self.seeds))
+        missing = f'; not all of them: {short}' if short else ''
+        return f'mean ± 95 % interval over the seeds {seeds}{missing}'
 
     @property
     def incomplete(self) -> list: # Of arms

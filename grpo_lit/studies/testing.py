@@ -108,7 +108,7 @@ def paid_by_test(suite:list, # Numbers of tests
     def earned(t, i, new): return -.5/len(suite) if i==len(TESTS) else len(new)/n if new else -price*t
     return [earned(t, i, new) for t, (i, new) in enumerate(zip(suite, new_faults(right)), 1)]+[0.]
 
-# %% ../../nbs/7_studies/10_testing.ipynb #4d6d4072
+# %% ../../nbs/7_studies/10_testing.ipynb #903b95ea
 def advantages_by_test(suites:list, mask:torch.Tensor # (G, places)
                       ) -> torch.Tensor: # (G, places)
     "What is earned from a place on, in units of the spread among those that come so far"
@@ -119,6 +119,7 @@ def advantages_by_test(suites:list, mask:torch.Tensor # (G, places)
         to_come[:len(earned),b] = earned.flip(0).cumsum(0).flip(0)
     return group_advantages(to_come.flatten(), G).view(T, G).T*mask
 
+# %% ../../nbs/7_studies/10_testing.ipynb #3afb7f40
 def suite_metrics(suites:list) -> dict:
     "What a group of suites is like"
     verdicts = [verdict_of(s) for s in suites]
@@ -133,7 +134,8 @@ def suites_run(settings:dict, # `kind`: what is paid
                G:int=16, lr:float=.1) -> dict: # What went to summary.json
     "A policy learns to write suites"
     run, kind = Run(out), settings['kind']
-    for name in ('metrics.jsonl', 'summary.json'): (Path(out)/name).unlink(missing_ok=True) # what was killed begins anew
+    for name in ('metrics.jsonl', 'summary.json'): # what was killed begins anew
+        (Path(out)/name).unlink(missing_ok=True)
     run.start(dict(settings, seed=seed, steps=steps, num_generations=G, learning_rate=lr))
     generator = torch.Generator().manual_seed(seed)
     logits = torch.zeros(SUITE_PLACES, STOP+1, requires_grad=True)
@@ -141,7 +143,8 @@ def suites_run(settings:dict, # `kind`: what is paid
     for step in range(1, steps+1):
         choices, mask = sampled_suites(logits, G, generator)
         suites = suites_of(choices, mask)
-        A = advantages_by_test(suites, mask) if kind=='by test' else group_advantages(torch.tensor(paid_for(kind, suites)), G)
+        if kind == 'by test': A = advantages_by_test(suites, mask)
+        else: A = group_advantages(torch.tensor(paid_for(kind, suites)), G)
         logps = logits.log_softmax(-1).expand(G, -1, -1).gather(2, choices[...,None])[...,0]
         loss, _ = grpo_loss(logps, A, mask, beta=0.)
         loss.backward()
