@@ -3,7 +3,7 @@ from typing import Any
 
 __all__ = ['Message', 'said', 'WorkThread', 'StepThread', 'Owner', 'is_unsaved', 'BrokenOff', 'break_off', 'leave_all']
 
-import contextlib, contextvars, ctypes, math, os, threading, time, weakref
+import contextvars, ctypes, os, threading, time, weakref
 
 from concurrent.futures import Future
 
