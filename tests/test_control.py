@@ -1,5 +1,5 @@
 "Knobs that are turned on the way, and a run in the background: what acts when, what a checkpoint knows of it, and what is left when somebody pulls the plug"
-import gc, json, math, os, shutil, signal, subprocess, sys, textwrap, threading, time, weakref
+import contextvars, gc, json, math, os, shutil, signal, subprocess, sys, textwrap, threading, time, weakref
 import pytest, torch
 from grpo_lit.run.checkpoints import counters
 from grpo_lit.run.config import GRPOConfig
@@ -643,6 +643,24 @@ def test_a_reward_may_ask_and_pause_within_the_step_that_waits_for_it():
     control = new_trainer(reward=asks, max_steps=2).control()
     control.start()
     assert control.wait(60) == 'paused' and control.trainer.state.step == 1 and len(said) == 1
+
+
+def test_a_reward_that_is_left_behind_asks_like_everybody_else():
+    "Its step is over: what it wants is done between two steps, by the thread that has the model"
+    over, found = threading.Event(), []
+    def late():
+        over.wait(30)
+        found.append(control.send(threading.current_thread).result(30).name)
+    def leaves(completions, **_):
+        if not threads and threading.current_thread() is not threading.main_thread():
+            threads.append(threading.Thread(target=contextvars.copy_context().run, args=[late]))
+            threads[0].start()
+        return uneven(completions)
+    threads, control = [], new_trainer(reward=leaves, max_steps=3).control()
+    control.step()
+    over.set()
+    threads[0].join(30)
+    assert found == ['the owner of a policy']
 
 
 def test_a_forked_child_steers_nothing(tmp_path):

@@ -70,10 +70,12 @@ class WorkThread:
             except (Exception, SystemExit, KeyboardInterrupt) as e: log.debug('a listener failed: %s', said(e))
 
 # %% ../../nbs/6_seeing/22_owner.ipynb #0181bfd7
-_at_work = contextvars.ContextVar('_at_work', default=None) # Whose step it is, also in the thread of a reward
+_at_work = contextvars.ContextVar('_at_work', default=None) # The step that is being made, also in the thread of a reward
 
 class StepThread(WorkThread):
     "A thread that is told what to do from outside"
+    step_now = None # Something else for each step, while it is made
+
     def check_ours(self):
         "Raise `RuntimeError` in a child that was forked: it has the weights, and not the thread"
         if self.pid != os.getpid(): raise RuntimeError(f'this run belongs to process {self.pid}: a process forked from it cannot steer it')
@@ -81,8 +83,8 @@ class StepThread(WorkThread):
     @property
     def within(self) -> bool: # The thread itself, or that of a reward it waits for
         "Does its own step ask?"
-        here = threading.current_thread()
-        return here is self.thread or here is not threading.main_thread() and _at_work.get() is self
+        now = self.step_now
+        return threading.current_thread() is self.thread or now is not None and _at_work.get() is now
 
     def send(self, f) -> Future: # Of what `f` returns or raises
         "Have something done between two steps; from within a step, which would wait for itself, at once"
@@ -129,10 +131,13 @@ class Owner(StepThread):
 
     def advance(self):
         "One step"
+        self.step_now = object()
+        _at_work.set(self.step_now)
         try:
             if self.steps is None: self.steps = self.trainer.steps()
             metrics = next(self.steps, None)
         except BaseException as e: return self.fail(e)
+        finally: self.step_now = None # a reward that is left behind is outside from now on
         with self.changed: # somebody may pause it at this moment
             self.metrics, self.left = metrics or self.metrics, max(self.left-1, 0)
         if metrics is None or metrics.get('hopeless'): self.end()
@@ -214,7 +219,6 @@ def leave(self:Owner):
 @patch
 def work(self:Owner):
     "The thread, which may be broken off anywhere; where it breaks by itself, nobody is left waiting"
-    _at_work.set(self)
     try: StepThread.work(self)
     except BrokenOff: return
     except BaseException as e:

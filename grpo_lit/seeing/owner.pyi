@@ -62,6 +62,7 @@ class WorkThread:
 
 class StepThread(WorkThread):
     """A thread that is told what to do from outside"""
+    step_now = None
 
     def check_ours(self):
         """Raise `RuntimeError` in a child that was forked: it has the weights, and not the thread"""
