@@ -124,7 +124,8 @@ def efficiency(model, # The policy, unwrapped
     if rollouts.ref_logps is None:
         least.pop('reference', None)
     taken = {phase: seconds.get(f'time/{phase}', 0.) for phase in least}
-    return {f'floor/{phase}': s/taken[phase] for phase, s in least.items() if taken[phase]}
+    n = accelerator.num_processes # each does its share
+    return {f'floor/{phase}': s/n/taken[phase] for phase, s in least.items() if taken[phase]}
 
 # %% ../../nbs/5_run/52_report.ipynb #daaafa43
 WEIGHED_LOSSES = 'vespo', *FROM_THE_SAMPLER # They weigh by policy/sampler themselves
