@@ -44,6 +44,7 @@ class RunState:
     turns:list=field(default_factory=list) # Of knobs, that wait for their step
     events:list=field(default_factory=list) # Turns that acted, with their step
     correct_mismatch:bool=False # Are tokens weighed because sampler and trainer disagree?
+    remote:bool=False # Has what samples weights of its own?
     memory_divisor:int=1 # Micro-batches are so many times smaller since memory ran out
     torn:bool=False # Did a step break off in the middle? Of such weights no checkpoint is written
     max_rows:int|None=None # Completions written at once since memory ran out; None: as the settings say

@@ -25,7 +25,8 @@ from .graders import RewardNotes
 from .knobs import current_beta, temperature_now
 from .playing import Play
 from .rows import Stream, one_reader
-from .sampler import Sampler, overlapped
+from .sampler import overlapped
+from .versions import importance_mode, new_sampler
 from .shortage import in_portions
 from ..scoring import as_given, score_completions, whole_row
 from ..tensors import clock, seed_for
@@ -127,7 +128,7 @@ def add_reference(rollouts:Rollouts, state:RunState, args, accelerator, temperat
 # %% ../../nbs/5_run/45_collect.ipynb #33fdf345
 def add_weights(rollouts:Rollouts, state:RunState, args, accelerator):
     "Fill in `old_logps` and `token_weights`, where the settings ask for them"
-    mode = args.importance_sampling_mode or ('token_truncate' if state.correct_mismatch else None)
+    mode = importance_mode(state, args)
     weighed = mode or args.top_entropy_quantile < 1
     too_coarse = (args.bf16 or args.fp16) and updates_per_rollout(args) > 1
     if not (weighed or too_coarse): return
@@ -166,7 +167,7 @@ class Collector:
                 ):
         self.state, self.reward_funcs, self.args = state, reward_funcs, args
         self.accelerator, self.rows = accelerator, rows
-        self.sample = Sampler(state, tokenizer, args, accelerator, play)
+        self.sample = new_sampler(state, tokenizer, args, accelerator, play)
         self.overlaps = args.overlap_rewards and not (play and play.reused)
         seed = args.seed if args.data_seed is None else args.data_seed
         self.order = DataOrder(len(rows), seed, args.shuffle_dataset)
@@ -195,6 +196,7 @@ class Collector:
 
     def sample_and_score(self, rows:list, seed:int) -> tuple: # Rollouts, seconds of sampling, of rewards alone
         "Groups for `rows` with their rewards"
+        self.sample.keep_up() # in this thread
         device, G = self.accelerator.device, self.args.num_generations
         began = clock(device)
         if self.overlaps:
