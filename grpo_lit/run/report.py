@@ -113,7 +113,9 @@ def efficiency(model, # The policy, unwrapped
                rollouts:Rollouts, # All that was sampled
                part:Rollouts, # The rows of the update
                seconds:dict, # `time/PHASE` -> seconds
-               accelerator) -> dict: # floor/PHASE: 0 to 1
+               accelerator,
+               remote:bool=False # Is it another machine, or another time, that samples?
+              ) -> dict: # floor/PHASE: 0 to 1
     "Share of each phase's time that the machine could not have done without: see `phase_floors`"
     half = dict(bf16=torch.bfloat16, fp16=torch.float16)
     dtype = half.get(accelerator.mixed_precision, torch.float32)
@@ -123,6 +125,7 @@ def efficiency(model, # The policy, unwrapped
     if not least: _unmeasured.add(kind) # a full GPU is not asked again at each step
     if rollouts.ref_logps is None:
         least.pop('reference', None)
+    if remote: least.pop('sample', None)
     taken = {phase: seconds.get(f'time/{phase}', 0.) for phase in least}
     return {f'floor/{phase}': s/taken[phase] for phase, s in least.items() if taken[phase]}
 

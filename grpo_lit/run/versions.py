@@ -12,7 +12,6 @@ import contextlib
 from dataclasses import replace
 import torch
 from ..core import Rollouts
-from ..fast.fused import release
 from ..loss import FROM_THE_SAMPLER
 from ..policy import has_adapter
 from .checkpoints import RunState
@@ -25,6 +24,11 @@ class CopySampler(Sampler):
     "Samples with a copy of the policy as it was at the last `sync`"
     remote = True # It has weights of its own
     version = None # Theirs
+
+    @property
+    def beside(self) -> bool: # On one GPU they would only take turns
+        "Can it write while the policy is trained?"
+        return self.accelerator.device.type == 'cpu'
 
     def sync(self, version:int): # Updates that the policy has behind it
         "The copy is as the policy is now"
@@ -108,5 +112,7 @@ def importance_mode(state:RunState, args # A `GRPOConfig`
 # %% ../../nbs/5_run/44e_versions.ipynb #9dce6844
 def new_sampler(state:RunState, tokenizer, args, accelerator, play=None) -> Versioned:
     "The sampler that the settings ask for"
+    if play and args.max_staleness:
+        raise ValueError(f'max_staleness={args.max_staleness}: episodes with tools are not played ahead. Leave it at 0')
     kind = CopySampler if args.max_staleness else Sampler
     return Versioned(kind(state, tokenizer, args, accelerator, play), state, args)
