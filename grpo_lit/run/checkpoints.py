@@ -61,8 +61,9 @@ class RunState:
     best_metric:float|None=None # Of the evaluations so far
     best_global_step:int|None=None # Where it was found
     best_model_checkpoint:str|None=None # The checkpoint of that step, if there is one
-    is_world_process_zero:bool=True # There is one process
-    is_local_process_zero:bool=True # There is one process
+    is_world_process_zero:bool=True # Is it this process that writes?
+    is_local_process_zero:bool=True # The same, of this machine
+    wrapped:object=None # The policy as several processes train it: see `run.wrapped`; None: there is one
     logging_steps:int=1 # A word every so many updates
     eval_steps:int=0 # An evaluation
     save_steps:int=0 # A checkpoint

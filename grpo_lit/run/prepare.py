@@ -32,6 +32,7 @@ from .optimizers import new_optimizer, unwrapped
 from .precision import HALF, computing_dtype, float32_masters, loading_options, on_cpu, precision
 from .config import GRPOConfig
 from .playing import Play
+from .wrapped import wrapped
 from ..sampling import check_fits
 from ..scoring import check_rewards, whole_row
 from ..tasks import encode_prompt, plain_on_chat
@@ -201,8 +202,9 @@ def new_accelerator(args:GRPOConfig) -> RunAccelerator:
     if args.tf32 is not None:
         torch.set_float32_matmul_precision('high' if args.tf32 else 'highest')
     accelerator = RunAccelerator(cpu=on_cpu(args), mixed_precision=precision(args))
-    if accelerator.num_processes > 1:
-        raise ValueError('this version trains in one process')
+    if accelerator.num_processes != args.world_size:
+        raise ValueError(f'these settings were made for {args.world_size} processes, and there are {accelerator.num_processes}: '
+                         'make them in the script that `accelerate launch` starts')
     return accelerator
 
 # %% ../../nbs/5_run/41_prepare.ipynb #148c05fe
@@ -241,5 +243,7 @@ def new_state(model, args:GRPOConfig,
     warmup = args.get_warmup_steps(total_steps)
     schedule = schedule or get_scheduler(args.lr_scheduler_type, optimizer, warmup, total_steps,
                                          args.lr_scheduler_kwargs)
-    return RunState(model, optimizer, schedule, reference, accelerator.scaler,
-                    args.sync_ref_model, total_steps, beta=args.beta)
+    here = dict(is_world_process_zero=accelerator.is_main_process,
+                is_local_process_zero=accelerator.is_local_main_process)
+    return RunState(model, optimizer, schedule, reference, accelerator.scaler, args.sync_ref_model, total_steps,
+                    beta=args.beta, wrapped=wrapped(model, optimizer, accelerator), **here)

@@ -61,6 +61,9 @@ class Versioned:
     def remote(self) -> bool: # Has it weights of its own?
         return getattr(self.sampler, 'remote', True)
 
+    @property
+    def device(self): return self.state.model.device # Where rollouts are
+
     def keep_up(self):
         "Wait until nothing is written; then let the sampler have the weights of the policy, if it has others"
         if self.writing: self.writing.wait()
