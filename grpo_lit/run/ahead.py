@@ -15,7 +15,7 @@ from ..rewards.limits import end_thread
 from .checkpoints import RunState
 from .files import log
 from .sampler import LEFT_BEHIND
-from .world import World, everyones
+from ..fast.world import World, everyones
 from .signals import before_the_end
 from .versions import Versioned
 

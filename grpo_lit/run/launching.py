@@ -6,12 +6,13 @@ Docs: https://grpo-lit.github.io/grpo-lit/5_run/launching.html.md"""
 
 # %% auto #0
 __all__ = ['SHARDINGS', 'START', 'FSDP2', 'QUIET', 'launched_as', 'check_processes', 'launcher_line', 'code_of_failure',
-           'said_of_failure', 'surroundings', 'launched', 'processes_of', 'check_launched']
+           'said_of_failure', 'surroundings', 'launched', 'processes_of', 'check_launched', 'in_processes',
+           'as_one_of_several']
 
 # %% ../../nbs/5_run/89a_launching.ipynb #f6c5e89b
 import contextlib, logging, os, signal, sys, tempfile
 from .peers import LOST, SAID_TO
-from .signals import exit_code, say
+from .signals import Unbroken, exit_code, say, speak
 
 # %% ../../nbs/5_run/89a_launching.ipynb #5001baa3
 SHARDINGS = ('ddp', 'fsdp2')
@@ -112,3 +113,18 @@ def check_launched(processes:int):
     "Raise `ValueError` where a command that needs several processes was called in one"
     if processes > 1 and launched_as() is None:
         raise ValueError(f'processes={processes}: this is one process; several are started by the command line, by `accelerate launch` or by `grpo_lit.launch`')
+
+# %% ../../nbs/5_run/89a_launching.ipynb #6b9fb081
+def in_processes(argv:list, options:dict, n:int, sharding:str) -> int: # The exit code
+    "A command in `n` processes"
+    on_cpu = options.get('device') == 'cpu' or bool(options.get('use_cpu'))
+    try: return launched(argv, n, sharding, on_cpu)
+    except ValueError as e:
+        say(f'grpo-lit: {e}', file=sys.stderr)
+        return 2
+
+def as_one_of_several():
+    "What one of several processes says that is not the first goes nowhere, but for errors"
+    if not launched_as(): return
+    speak(False)
+    sys.stdout = Unbroken(open(os.devnull, 'w'))

@@ -43,7 +43,7 @@ from .runs import Run
 from .signals import by_one_thread, say, uninterrupted
 from .trackers import Trackers, trackers_named
 from .update import Updater
-from .world import World, slowest
+from ..fast.world import World, slowest
 
 # %% ../../nbs/5_run/66_trainer.ipynb #b645c8a6
 def first_row(update:int, args:GRPOConfig) -> int:
