@@ -26,9 +26,9 @@ from .knobs import events_are_owed, write_events
 from .phases import in_notebook, phase, phases_are_shown
 from ..fast.sharded import is_sharded
 from .resume import checkpoint_to_resume, keep_checkpoint
-from .runs import Run, step_of
+from .runs import Run, step_of, writes
 from .signals import Stop, say, stoppable, uninterrupted
-from .together import watched_run
+from .together import watched_run, world_of
 from .world import World
 
 # %% ../../nbs/5_run/60_ending.ipynb #53cb0185
@@ -51,7 +51,7 @@ def checkpoint_writer(trainer): # A function of a path, for the process that wri
 def save_alone(trainer) -> Path:
     "A checkpoint by the first process, which asks no other; raises `ValueError` where it holds only a part"
     state = trainer.state
-    if trainer.world.several and is_sharded(state.model): raise ValueError('each process holds a part of the weights')
+    if world_of(trainer).several and is_sharded(state.model): raise ValueError('each process holds a part of the weights')
     def write(part): write_checkpoint(part, state, trainer.tokenizer, trainer.fixed)
     check_finite(trainer.model)
     with trainer.whole: return keep_checkpoint(trainer.run, state.step, write, trainer.args.save_total_limit)
@@ -64,7 +64,7 @@ def newest_saved(run:Run) -> int: # -1: there is none
 def save_broken(trainer):
     "After an error: a checkpoint, if there is anything new to save"
     step, run = trainer.state.step, trainer.run
-    if not (run and run.writes and trainer.started and step > max(newest_saved(run), 0)):
+    if not (run and writes(run) and trainer.started and step > max(newest_saved(run), 0)):
         return
     try:
         log.warning('the run broke off after step %s: saved %s', step, save_alone(trainer))
@@ -85,7 +85,7 @@ def keep_diverged(trainer) -> str: # Where it is, and the newest checkpoint
     state, good, write = trainer.state, trainer.run.checkpoints(), checkpoint_writer(trainer)
     def keep(): return trainer.run.keep(f'diverged-{state.step}', write)
     try:
-        kept = f'what is left of the run is in {trainer.world.by_first(keep)}'
+        kept = f'what is left of the run is in {world_of(trainer).by_first(keep)}'
     except NotSaved as e:
         kept = f'what is left of the run could not be saved: {e}'
     return f'{kept}; ' + (f'go on from {good[-1]}' if good else 'there is no checkpoint to go on from')
@@ -102,7 +102,7 @@ def diverged_is_kept(trainer):
 def save_stuck(trainer,
                why:str): # A sentence
     "Called while the main thread hangs in a reward: a checkpoint, and a line that says so"
-    mine = trainer.run and trainer.run.writes and trainer.started
+    mine = trainer.run and writes(trainer.run) and trainer.started
     saved = f'saved {save_alone(trainer)}' if mine else 'there is nothing to save'
     say(f'\n{why}: ended after step {trainer.state.step}, {saved}', file=sys.stderr)
 
@@ -115,7 +115,7 @@ def settle(trainer):
     if run.written < len(run.rows):
         with run.tried('metrics.jsonl'): run.keep_rows()
     if events_are_owed(run, trainer.state): write_events(run, trainer.state)
-    if trainer.world.by_first(lambda: bool(run.troubles or is_owed(trainer))):
+    if world_of(trainer).by_first(lambda: bool(run.troubles or is_owed(trainer))):
         with run.tried('the checkpoint', NotSaved): trainer.save_checkpoint()
 
 def is_owed(trainer) -> bool:
@@ -160,7 +160,7 @@ def checkpoint_is_overdue(trainer) -> bool:
     "Is it so many minutes since the last one that a passing one is to be made?"
     args, run = trainer.args, trainer.run
     if not run or not args.save_minutes or args.save_strategy == 'no' or trainer.state.nonfinite_in_a_row: return False
-    return trainer.world.by_first(lambda: time.monotonic()-run.saved_at >= 60*args.save_minutes)
+    return world_of(trainer).by_first(lambda: time.monotonic()-run.saved_at >= 60*args.save_minutes)
 
 # %% ../../nbs/5_run/60_ending.ipynb #d4218f67
 def keep_if_due(trainer, asked:bool|None=None # Is one asked for? None: by the settings
@@ -195,7 +195,7 @@ def evaluation_is_owed(trainer) -> bool:
 def go_on(trainer, resume:bool|str # A path, or True for the newest checkpoint
          ):
     "Put the trainer where its run was left; where there is no checkpoint, it begins anew"
-    path = trainer.world.by_first(lambda: checkpoint_to_resume(resume, trainer.run))
+    path = world_of(trainer).by_first(lambda: checkpoint_to_resume(resume, trainer.run))
     if path:
         trainer.load_checkpoint(path, goes_on=True)
         say_from(path, trainer)
@@ -228,7 +228,7 @@ def say_from(path, trainer):
 # %% ../../nbs/5_run/60_ending.ipynb #a511b6ca
 def start_run(trainer):
     "Make the run directory ours; raises `ValueError` where it holds another run that nobody wants to lose"
-    trainer.run.rows = trainer.world.by_first(lambda: started(trainer))
+    trainer.run.rows = world_of(trainer).by_first(lambda: started(trainer))
 
 def started(trainer) -> list: # What was logged so far
     "The same in the process that writes"

@@ -6,7 +6,7 @@ Docs: https://grpo-lit.github.io/grpo-lit/5_run/runs.html.md"""
 
 # %% auto #0
 __all__ = ['directory_given', 'Record', 'numbered', 'step_of', 'second_place', 'is_ours', 'Run', 'joined', 'abandon', 'Follower',
-           'new_directory']
+           'writes', 'new_directory']
 
 # %% ../../nbs/5_run/24_runs.ipynb #28088120
 import contextlib, hashlib, json, os, re, tempfile, time
@@ -92,7 +92,6 @@ def is_ours(path:Path) -> bool:
 # %% ../../nbs/5_run/24_runs.ipynb #39b7ed47
 class Run(Record):
     "The directory of a training run"
-    writes = True
     def __init__(self, path, second:str|None=None): # Where to write what does not fit: see `second_place`
         super().__init__(path)
         self.lock, self.second = RunLock(self.path), second
@@ -221,7 +220,6 @@ def abandon(path:Path):
 # %% ../../nbs/5_run/24_runs.ipynb #fdda2ce6
 class Follower(Run):
     "The same run in another of its processes: it knows what was logged, and writes nothing"
-    writes = False
     def __init__(self, path, second=None):
         super().__init__(path, second)
         self.lock = contextlib.nullcontext()
@@ -236,6 +234,10 @@ class Follower(Run):
     def save_rollouts(self, step:int, rollouts:Rollouts): pass
     def save_tokens(self, step:int, figures:TokenFigures, pieces:Pieces, **where): pass
     def recover(self): pass
+
+def writes(run) -> bool: # A `Run`
+    "Is it this process that writes?"
+    return not isinstance(run, Follower)
 
 # %% ../../nbs/5_run/24_runs.ipynb #7fcf9f61
 def new_directory(name:str # For example "runs/demo"
