@@ -38,3 +38,13 @@ def test_ddp():
     for found in two: same(one, found)
     for name, p in two[0][0].items(): assert torch.equal(p, two[1][0][name])
     assert [m['loss'] for m in two[0][1]] == [m['loss'] for m in two[1][1]]
+
+SHARDED = dict(ACCELERATE_USE_FSDP='true', FSDP_VERSION='2', FSDP_AUTO_WRAP_POLICY='TRANSFORMER_BASED_WRAP', FSDP_STATE_DICT_TYPE='FULL_STATE_DICT')
+
+def run_sharded(rank:int, processes:int, steps:int=3, **settings):
+    names, metrics = run(rank, processes, steps, **settings)
+    return {name: p.full_tensor() for name, p in names.items()}, metrics
+
+def test_fsdp2():
+    one = run(0, 1)
+    for found in together(run_sharded, 2, env=SHARDED): same(one, found)

@@ -26,13 +26,14 @@ from .knobs import turn
 from .logs import plain
 from .report import evaluation_metrics
 from .rows import Stream, evaluation_rows, loader
-from .world import everyones_parts
+from ..fast.world import everyones_parts
 from ..tensors import seed_for
 
 # %% ../../nbs/5_run/65_around.ipynb #43ea3773
 def ask_rows(collector, rows, args) -> list: # Of `Rollouts` with rewards
     "Completions for every row, batch by batch, always with the same random numbers; the processes take turns"
     n, G, world, parts = args.per_device_eval_batch_size, args.num_generations_eval or 1, collector.world, {}
+    collector.sample.keep_up()
     for number, begin in enumerate(range(0, len(rows), n)):
         if number%world.size != world.rank: continue
         some = [rows[i] for i in range(begin, min(begin+n, len(rows)))]

@@ -18,6 +18,7 @@ import torch
 from typing import NamedTuple
 from ..core import Rollouts
 from ..fast.sharded import cut_state, is_sharded, put_whole, whole
+from ..fast.world import World
 from ..policy import Reference, has_adapter
 from .config import update_rows
 from .files import log, write_whole
@@ -67,7 +68,9 @@ class RunState:
     best_model_checkpoint:str|None=None # The checkpoint of that step, if there is one
     is_world_process_zero:bool=True # Is it this process that writes?
     is_local_process_zero:bool=True # The same, of this machine
-    wrapped:object=None # The policy as several processes train it: see `run.wrapped`; None: there is one
+    world:World=field(default_factory=World) # The processes of the run
+    wrapped:object=None # The policy as several processes train it: see `fast.wrapped`; None: there is one
+    whole:torch.nn.Module|None=None # A copy with all weights, where each process trains a piece of them
     logging_steps:int=1 # A word every so many updates
     eval_steps:int=0 # An evaluation
     save_steps:int=0 # A checkpoint

@@ -28,8 +28,9 @@ from .rows import Stream, one_reader
 from .sampler import overlapped
 from .ahead import Ahead
 from .versions import importance_mode, new_sampler
-from .shortage import in_portions
-from .world import World, everyones, in_shares
+from .shortage import in_portions, portions_now
+from ..fast.world import World, as_many, everyones, in_shares
+from ..fast.wrapped import released
 from ..scoring import as_given, score_completions, whole_row
 from ..tensors import clock, seed_for
 
@@ -142,7 +143,13 @@ def add_weights(rollouts:Rollouts, state:RunState, args, accelerator):
             with accelerator.autocast():
                 return all_logps(state.model, part, batches, temperature_now(state, args), return_entropy=True)
         return in_portions(those, state, part, args)
-    rollouts.old_logps, entropy = in_shares(World(accelerator), rollouts, read)
+    def read_together(part):
+        batches = as_many(state.world, portions_now(state, part, args))
+        with accelerator.autocast(), released(state.wrapped):
+            return all_logps(state.wrapped, part, batches, temperature_now(state, args), return_entropy=True)
+    in_step = state.whole is not None
+    found = in_shares(World(accelerator), rollouts, read_together if in_step else read, in_step)
+    rollouts.old_logps, entropy = found
     if weighed: rollouts.token_weights = token_weights(rollouts, entropy, args, mode)
 
 # %% ../../nbs/5_run/45_collect.ipynb #d5ca5995

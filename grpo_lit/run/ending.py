@@ -29,7 +29,7 @@ from .resume import checkpoint_to_resume, keep_checkpoint
 from .runs import Run, step_of, writes
 from .signals import Stop, say, stoppable, uninterrupted
 from .together import watched_run, world_of
-from .world import World
+from ..fast.world import World
 
 # %% ../../nbs/5_run/60_ending.ipynb #53cb0185
 def save_stopped(trainer, stop:Stop):
@@ -51,7 +51,8 @@ def checkpoint_writer(trainer): # A function of a path, for the process that wri
 def save_alone(trainer) -> Path:
     "A checkpoint by the first process, which asks no other; raises `ValueError` where it holds only a part"
     state = trainer.state
-    if world_of(trainer).several and is_sharded(state.model): raise ValueError('each process holds a part of the weights')
+    if not world_of(trainer).several: return trainer.save_checkpoint()
+    if is_sharded(state.model): raise ValueError('each process holds a part of the weights')
     def write(part): write_checkpoint(part, state, trainer.tokenizer, trainer.fixed)
     check_finite(trainer.model)
     with trainer.whole: return keep_checkpoint(trainer.run, state.step, write, trainer.args.save_total_limit)

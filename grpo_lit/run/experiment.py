@@ -17,12 +17,16 @@ from .again import check_new, clear_run
 from .alarms import troubles
 from .collect import prompts_of
 from .evaluate import EvalResult, compare, evaluate
+from .checkpoints import whole_state
 from .files import NotSaved, log
 from .logs import plain
 from .manifest import write_manifest
 from .named_rewards import fitting_reward, reward_named
 from .phases import phase
+from .runs import writes
+from .saving import save_policy
 from .signals import say, stoppable
+from .together import stopping_between, watched_run, world_of
 from .watch import plot_run
 
 # %% ../../nbs/5_run/79_experiment.ipynb #c7ef5254
@@ -36,9 +40,10 @@ def measure(trainer, task, # The policy, and who asks: a `Task`
     if not questions: return None
     a, model = trainer.args, trainer.accelerator.unwrap_model(trainer.model)
     reward = reward_named(fitting_reward(task.test[0]))
-    with phase(title, a.disable_tqdm) as progress, trainer.accelerator.autocast():
+    with phase(title, a.disable_tqdm) as shown, trainer.accelerator.autocast():
+        progress, world = stopping_between(shown, world_of(trainer)), world_of(trainer)
         return evaluate(model, trainer.tokenizer, task, attempts, a.temperature, a.max_completion_length,
-                        reward=reward, reference=reference, limit=questions, seed=a.seed, progress=progress, play=trainer.play)
+                        reward=reward, reference=reference, limit=questions, seed=a.seed, progress=progress, play=trainer.play, world=world)
 
 # %% ../../nbs/5_run/79_experiment.ipynb #3c394421
 def show_group(title:str, trainer, row:dict):
@@ -103,9 +108,9 @@ def summary_of(trainer, before:EvalResult|None, after:EvalResult|None,
 def first_look(trainer, task, held_out:int, attempts:int, resume:bool) -> EvalResult|None:
     "What the policy can before training"
     run = trainer.run
-    if resume and (run.path/'before.json').exists():
-        with contextlib.suppress(ValueError, TypeError): # damaged: then it is measured again, on the same policy
-            return EvalResult(**run.read('before.json'))
+    if resume:
+        with contextlib.suppress(ValueError, TypeError, FileNotFoundError): # damaged: then it is measured again, on the same policy
+            return EvalResult(**world_of(trainer).by_first(lambda: run.read('before.json')))
     before = measure(trainer, task, held_out, attempts, title='evaluating before training')
     if before:
         say(f'before: {before}')
@@ -119,9 +124,10 @@ def json_writer(values:dict): # A function of a path
     return lambda part: part.write_text(text)
 
 def policy_writer(trainer): # A function of a path
-    "Writes the policy, adapters merged, with a list of its files"
+    "Writes the policy, adapters merged, with a list of its files; all processes ask for it"
+    weights = whole_state(trainer.state, weights_only=True).weights
     def write(part):
-        trainer.save_model(part, merge=True)
+        with trainer.whole: save_policy(trainer.model, trainer.tokenizer, part, True, weights)
         write_manifest(part)
     return write
 
@@ -156,15 +162,15 @@ def whole_run(trainer, task, # A `GRPOTrainer` with an output_dir, and the quest
              ) -> dict: # What went to summary.json, and `wrong`: what could not be written there
     "Evaluate, train, evaluate; write curves, policy and summary"
     run, seen = trainer.run, {}
-    if not resume and not trainer.args.overwrite_output_dir: check_new(run)
+    if not resume and not trainer.args.overwrite_output_dir: world_of(trainer).by_first(lambda: check_new(run))
     def look():
-        if not resume and trainer.args.overwrite_output_dir: clear_run(run)
+        if not resume and trainer.args.overwrite_output_dir and writes(run): clear_run(run)
         if not resume: run.write('config.json', trainer.config)
         seen['before'] = first_look(trainer, task, held_out, attempts, resume)
     def look_again():
         seen['after'] = measure(trainer, task, held_out, attempts, reference or trainer.reference,
                                 'evaluating after training')
-    with stoppable() as stop, run.lock:
+    with stoppable() as stop, watched_run(trainer), run.lock:
         if stop.until(look):
             say('\ninterrupted before the first step')
             return dict(steps=0, interrupted=True)

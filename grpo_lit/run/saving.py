@@ -92,6 +92,6 @@ def save_policy(model, # Unwrapped
                ):
     "Write policy and tokenizer as `from_pretrained` reads them"
     with without_bars():
-        if merge and has_adapter(model): save_merged(model, path)
+        if merge and has_adapter(model) and weights is None: save_merged(model, path)
         else: model.save_pretrained(path, **dict(state_dict=weights) if weights else {})
         tokenizer.save_pretrained(path)

@@ -44,7 +44,7 @@ from .signals import by_one_thread, say, uninterrupted
 from .together import one_run, run_of, watched_run
 from .trackers import Trackers, trackers_named
 from .update import Updater
-from .world import World, slowest
+from ..fast.world import World, slowest
 
 # %% ../../nbs/5_run/66_trainer.ipynb #b645c8a6
 def first_row(update:int, args:GRPOConfig) -> int:

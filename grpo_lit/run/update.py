@@ -6,7 +6,8 @@ Docs: https://grpo-lit.github.io/grpo-lit/5_run/update.html.md"""
 
 # %% auto #0
 __all__ = ['pulling_groups', 'take_groups', 'micro_batch_loss', 'mismatch', 'Averages', 'update_parts', 'update_items',
-           'backward', 'terms_of_loss', 'Tally', 'add_gradients', 'add_part', 'advance', 'objective', 'Updater']
+           'backward', 'terms_of_loss', 'Tally', 'add_gradients', 'add_part', 'in_step', 'advance', 'objective',
+           'Updater']
 
 # %% ../../nbs/5_run/48_update.ipynb #677f8bad
 import math, warnings
@@ -23,8 +24,8 @@ from .knobs import current_beta, rates_in_force, scheduled_rate, temperature_now
 from .shortage import portions_now, save_memory
 from .stepping import clipped, step_wholly
 from .tokens import TokenFigures
-from .world import World, all_or_none, groups_of, totals
-from .wrapped import kept_apart, logps_by, meet
+from ..fast.world import World, all_or_none, groups_of, totals
+from ..fast.wrapped import kept_apart, logps_by, meet, released
 from ..shortages import retried
 from ..tensors import masked_mean
 
@@ -193,12 +194,13 @@ def add_gradients(rollouts:Rollouts, # The rows of the update, of all processes
     tokens = [int(p.completion_mask.sum()) for _, p in parts]
     tally = Tally(sum(map(sum, world.gathered(tokens))), terms_of_loss(args))
     if figures: figures.begin(beta=beta, num_items=items[0]*world.size, first=first, **args.loss_options())
+    about = tally, state, args, accelerator, first, beta, items, figures
     def work():
-        with kept_apart(state.wrapped, accelerator):
-            for numbers, n in zip(parts, tokens):
-                add_part(numbers, n, tally, state, args, accelerator, first, beta, items, figures)
-    all_or_none(world, work)
-    if pulling.any(): meet(state.wrapped)
+        for numbered, n in zip(parts, tokens): add_part(numbered, n, *about)
+    if state.whole is not None: in_step(parts, tokens, about, rollouts, pulling)
+    else:
+        with kept_apart(state.wrapped, accelerator): all_or_none(world, work)
+        if pulling.any(): meet(state.wrapped)
     tally.gather(world)
     if figures: figures.gather(world)
     coefficient = dict(entropy_coef=args.entropy_coef) if args.entropy_coef else {}
@@ -208,16 +210,34 @@ def add_gradients(rollouts:Rollouts, # The rows of the update, of all processes
 def add_part(numbered:tuple, # Row numbers, `Rollouts`
              tokens:int, tally:Tally, state:RunState, args, accelerator, first:bool,
              beta:float, items:tuple, # See `micro_batch_loss`
-             figures:TokenFigures|None):
+             figures:TokenFigures|None,
+             counts:bool=True): # False: it is only read because others read
     "Add the gradients of a micro-batch"
     rows, part = numbered
     model, heat = state.wrapped or state.model, temperature_now(state, args)
     with accelerator.autocast():
         loss, stats, logps, entropy = micro_batch_loss(model, part, args, first, beta, *items, heat)
-    backward(loss, state.scaler)
+    backward(loss if counts else loss*0, state.scaler)
+    if not counts: return
     if figures: figures.add(rows, logps, entropy)
     if first: stats |= mismatch(logps, part)
     tally.add(loss.item(), stats, tokens)
+
+# %% ../../nbs/5_run/48_update.ipynb #510fe7f2
+def in_step(parts:list, tokens:list, # Of this process
+            about:tuple, # For `add_part`
+            rollouts:Rollouts, pulling:torch.Tensor): # (P,) bool
+    "Add the gradients of the micro-batches of a process that must make as many passes as the others"
+    _, state, args, *_ = about
+    most = max(state.world.gathered(len(parts)))
+    if most > len(parts):
+        first_one = torch.zeros_like(pulling)
+        first_one[pulling.nonzero()[0]] = True
+        again = (parts or update_parts(rollouts, first_one, state, args))[-1]
+    with released(state.wrapped):
+        for i in range(most):
+            if i < len(parts): add_part(parts[i], tokens[i], *about)
+            else: add_part(again, 0, *about, counts=False)
 
 # %% ../../nbs/5_run/48_update.ipynb #36e1c8d1
 def advance(state:RunState, args,
