@@ -182,7 +182,7 @@ class Collector:
         self.state, self.reward_funcs, self.args = state, reward_funcs, args
         self.accelerator, self.rows, self.world = accelerator, rows, World(accelerator)
         self.sample = new_sampler(state, tokenizer, args, accelerator, play)
-        self.ahead = Ahead(self.sample, state, args, updates_per_rollout(args))
+        self.ahead = Ahead(self.sample, state, args, updates_per_rollout(args), self.world)
         self.overlaps = args.overlap_rewards and not (play and play.reused)
         seed = args.seed if args.data_seed is None else args.data_seed
         self.order = DataOrder(len(rows), seed, args.shuffle_dataset)
@@ -232,12 +232,17 @@ class Collector:
 
     def written_ahead(self, rollout:int) -> tuple|None: # As of `sample_and_score`; None: it is to be sampled now
         "The rollout that was written while the last one was learned from, with its rewards"
-        device = self.accelerator.device
+        device, G = self.accelerator.device, self.args.num_generations
         began = clock(device)
         ro = self.ahead.take(rollout)
         if ro is None: return None
         sampled = clock(device)
-        return self.score(ro), sampled-began, clock(device)-sampled
+        if self.world.several:
+            ours = self.world.share(len(ro)//G)
+            ro = ro.take(slice(ours.start*G, ours.stop*G)) if ours.stop > ours.start else None
+        if ro is not None: ro = self.score(ro)
+        scored = clock(device)
+        return everyones(self.world, ro, device), sampled-began, scored-sampled
 
     def look_ahead(self) -> dict: # The seconds that it took, where it is time for it
         "Have the next rollout begun before an update"

@@ -32,12 +32,14 @@ class CopySampler(Sampler):
 
     def sync(self, version:int): # Updates that the policy has behind it
         "The copy is as the policy is now"
-        policy = self.state.model
+        policy, self.version = self.state.model, version
+        if self.state.whole is not None: # where each process has a piece of the policy there is a copy
+            self.half = self.state.whole
+            return super().sync(version)
         merged = can_be_merged(policy)
         if self.half is None:
             self.half = merged_copy(policy, self.dtype) if merged else half_copy(policy, self.dtype)
         (follow_merged if merged else follow)(self.half, policy)
-        self.version = version
 
     @contextlib.contextmanager
     def model(self):
@@ -60,6 +62,9 @@ class Versioned:
     @property
     def remote(self) -> bool: # Has it weights of its own?
         return getattr(self.sampler, 'remote', True)
+
+    @property
+    def device(self): return self.state.model.device # Where rollouts are
 
     def keep_up(self):
         "Wait until nothing is written; then let the sampler have the weights of the policy, if it has others"
