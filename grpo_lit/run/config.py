@@ -6,8 +6,9 @@ Docs: https://grpo-lit.github.io/grpo-lit/5_run/config.html.md"""
 
 # %% auto #0
 __all__ = ['RULES', 'SCHEDULES', 'OPTIMIZERS', 'CHOICES', 'LOSS_RULES', 'LEASH_RULES', 'SIZE_RULES', 'FIT_RULES',
-           'LOSS_ARGUMENTS', 'TINY_RUN', 'check_rules', 'is_interval', 'check_names', 'highest_ratio', 'bounds_cross',
-           'two_sizes', 'fit_sizes', 'spread_generation', 'Unsaid', 'settle_evaluation', 'GRPOConfig']
+           'LOSS_ARGUMENTS', 'TINY_RUN', 'check_rules', 'is_interval', 'check_names', 'is_weighed', 'highest_ratio',
+           'bounds_cross', 'two_sizes', 'at_once', 'update_rows', 'fit_sizes', 'spread_generation', 'Unsaid',
+           'settle_evaluation', 'GRPOConfig']
 
 # %% ../../nbs/5_run/13_config.ipynb #ae06373f
 from dataclasses import dataclass
@@ -31,7 +32,9 @@ def check_rules(settings:AllSettings,
     "Raise `ValueError` with the sentence of the first rule that is broken"
     for broken, why in rules:
         if broken(settings):
-            raise ValueError(why.format_map(vars(settings)))
+            n = settings.world_size
+            processes = f' x {n} processes' if n > 1 else ''
+            raise ValueError(why.format_map(vars(settings) | dict(processes=processes)))
 
 # %% ../../nbs/5_run/13_config.ipynb #7e3f2ed3
 RULES = [ # (broken, why)
@@ -68,7 +71,7 @@ CHOICES = dict(
     sampling_dtype=(None, 'float32', 'bfloat16', 'float16'),
     beta_schedule=tuple(BETA_SCHEDULES),
     call_format=('auto', 'chat', 'tags'),
-    importance_sampling_mode=(None, *IMPORTANCE_SAMPLING_MODES),
+    importance_sampling_mode=(None, 'none', *IMPORTANCE_SAMPLING_MODES),
     eval_strategy=(None, 'no', 'steps', 'epoch'),
     save_strategy=('no', 'steps', 'epoch'),
     logging_strategy=('no', 'steps', 'epoch'),
@@ -93,16 +96,20 @@ LOSS_RULES = [ # (broken, why)
     (lambda c: bounds_cross(c.importance_sampling_clip_min, c.importance_sampling_clip_max),
      'importance_sampling_clip_min={importance_sampling_clip_min} is not below '
      'importance_sampling_clip_max={importance_sampling_clip_max}: no weight would be left'),
-    (lambda c: c.loss_type=='vespo' and c.importance_sampling_mode,
+    (lambda c: c.loss_type=='vespo' and is_weighed(c),
      'vespo weighs whole answers by itself: leave importance_sampling_mode at None'),
     (lambda c: c.loss_type=='vespo' and c.importance_sampling_level!='token',
      'vespo weighs whole answers by itself: leave importance_sampling_level at "token"'),
-    (lambda c: c.loss_type in FROM_THE_SAMPLER and c.importance_sampling_mode,
+    (lambda c: c.loss_type in FROM_THE_SAMPLER and is_weighed(c),
      '{loss_type} measures from the sampler by itself: leave importance_sampling_mode at None'),
     (lambda c: c.loss_type in FROM_THE_SAMPLER and c.importance_sampling_level!='token',
      '{loss_type} asks tokens: leave importance_sampling_level at "token"'),
     (lambda c: c.dppo_delta is not None and c.loss_type not in FROM_THE_SAMPLER,
      'dppo_delta={dppo_delta} is of dppo_tv and dppo_kl, and loss_type is {loss_type}')]
+
+def is_weighed(settings:AllSettings) -> bool:
+    "Were importance weights asked for?"
+    return settings.importance_sampling_mode not in (None, 'none')
 
 def highest_ratio(settings:AllSettings) -> float:
     "Where the clip above begins"
@@ -133,9 +140,9 @@ LEASH_RULES = [ # (broken, why)
 SIZE_RULES = [ # (broken, why): before one of the two is filled in
     (lambda c: two_sizes(c),
      'give generation_batch_size or steps_per_generation, not both'),
-    (lambda c: c.generation_batch_size and c.generation_batch_size%c.per_device_train_batch_size,
+    (lambda c: c.generation_batch_size and c.generation_batch_size%at_once(c),
      'generation_batch_size={generation_batch_size} is no multiple of '
-     'per_device_train_batch_size={per_device_train_batch_size}')]
+     'per_device_train_batch_size={per_device_train_batch_size}{processes}')]
 
 FIT_RULES = [ # (broken, why): after
     (lambda c: c.steps_per_generation%c.gradient_accumulation_steps,
@@ -143,19 +150,27 @@ FIT_RULES = [ # (broken, why): after
      'gradient_accumulation_steps={gradient_accumulation_steps}: an update would need parts of two rollouts'),
     (lambda c: c.generation_batch_size%c.num_generations,
      '{generation_batch_size} completions are sampled at once '
-     '(per_device_train_batch_size={per_device_train_batch_size} x {steps_per_generation} micro-batches), '
+     '(per_device_train_batch_size={per_device_train_batch_size} x {steps_per_generation} micro-batches{processes}), '
      'which do not divide into groups of num_generations={num_generations}: make one a multiple of the other')]
 
 def two_sizes(settings:AllSettings) -> bool:
     "Do the two sizes of a rollout contradict each other?"
     n, steps = settings.generation_batch_size, settings.steps_per_generation
-    return bool(n and steps and n!=settings.per_device_train_batch_size*steps)
+    return bool(n and steps and n!=at_once(settings)*steps)
+
+def at_once(settings:AllSettings) -> int:
+    "Completions of a micro-batch of each process together"
+    return settings.per_device_train_batch_size*settings.world_size
+
+def update_rows(settings:AllSettings) -> int:
+    "Completions of an update, over all processes"
+    return at_once(settings)*settings.gradient_accumulation_steps
 
 # %% ../../nbs/5_run/13_config.ipynb #6efcd974
 def fit_sizes(settings:AllSettings):
     "Fill in the size of a rollout that was not given; raises `ValueError` if the sizes do not fit"
     check_rules(settings, SIZE_RULES)
-    c, b = settings, settings.per_device_train_batch_size
+    c, b = settings, at_once(settings)
     if c.generation_batch_size:
         c.steps_per_generation = c.generation_batch_size//b
     c.steps_per_generation = c.steps_per_generation or c.gradient_accumulation_steps
