@@ -9,7 +9,7 @@ __all__ = ['AGAIN', 'ODD', 'AT_ONCE', 'NAP', 'server_address', 'Question', 'Serv
            'read_answer', 'Patience', 'Server']
 
 # %% ../../nbs/5_run/44a_asking.ipynb #ffdead58
-import asyncio, concurrent.futures, json, time
+import asyncio, json, queue, time
 from dataclasses import dataclass
 from typing import Callable
 from ..rewards.beside import EventLoop
@@ -120,12 +120,12 @@ class Server:
     async def once(self, session, question:Question):
         "Ask; raises `Trouble` where it may be asked again, `ServerError` where not"
         q, response = question, None
-        request = session.build_request(q.method, q.path, json=q.body) if q.body is not None else session.build_request(q.method, q.path)
+        request = session.build_request(q.method, q.path, **({} if q.body is None else dict(json=q.body)))
         try:
             response = await asyncio.wait_for(session.send(request, stream=True), self.timeout)
             body = await asyncio.wait_for(body_of(response, q.most), self.timeout)
-        except asyncio.TimeoutError: raise Trouble(f'nothing came for {self.timeout:g} seconds') from None
-        except httpx.TimeoutException: raise Trouble(f'nothing came for {self.timeout:g} seconds') from None
+        except (asyncio.TimeoutError, httpx.TimeoutException):
+            raise Trouble(f'nothing came for {self.timeout:g} seconds') from None
         except httpx.HTTPError as e: raise Trouble(plain(f'{type(e).__name__} {e}')) from e
         finally:
             if response is not None: await response.aclose()
@@ -165,19 +165,37 @@ class Server:
         if self.away: log.warning('the generation server at %s answers again', self.address)
         self.away = False
 
-    def wait_for(self, make): # Called as make(session) in the loop: a coroutine
-        "What a coroutine finds; it is cancelled when the wait is interrupted"
-        async def work():
-            async with self.session() as session: return await make(session)
-        future = self.loop.begin(work())
+    def each(self, makes:list, # Called as make(session) in the loop: coroutines
+             tell=None # Called as tell(i, value), here, as soon as number i is there
+            ) -> list: # Of values
+        "What coroutines find; they are cancelled when the wait is interrupted"
+        found, values = queue.SimpleQueue(), {}
+        future = self.loop.begin(self.work(makes, found))
         try:
-            while True:
-                done = concurrent.futures.wait([future], NAP).done
-                if done: return future.result()
+            while len(values) < len(makes):
+                try: i, value = found.get(timeout=NAP)
+                except queue.Empty:
+                    if future.done(): future.result() # it raises
+                    continue
+                values[i] = value
+                if tell: tell(i, value)
         finally: future.cancel()
+        return [values[i] for i in range(len(makes))]
+
+    async def work(self, makes:list, found):
+        "All of them, at most `AT_ONCE` together"
+        gate = asyncio.Semaphore(AT_ONCE)
+        async with self.session() as session:
+            async def one(i):
+                async with gate: found.put((i, await makes[i](session)))
+            tasks = [asyncio.ensure_future(one(i)) for i in range(len(makes))]
+            try: await asyncio.gather(*tasks)
+            finally:
+                for task in tasks: task.cancel()
 
     def ask(self, path:str, body:dict|None=None, **how): # For `Question`
         "One question"
-        return self.wait_for(lambda session: self.answer(session, Question(path, body, **how)))
+        question = Question(path, body, **how)
+        return self.each([lambda session: self.answer(session, question)])[0]
 
 NAP = .2 # Seconds
