@@ -44,6 +44,7 @@ class RunState:
     turns:list=field(default_factory=list) # Of knobs, that wait for their step
     events:list=field(default_factory=list) # Turns that acted, with their step
     correct_mismatch:bool=False # Are tokens weighed because sampler and trainer disagree?
+    remote:bool=False # Has what samples weights of its own?
     memory_divisor:int=1 # Micro-batches are so many times smaller since memory ran out
     torn:bool=False # Did a step break off in the middle? Of such weights no checkpoint is written
     max_rows:int|None=None # Completions written at once since memory ran out; None: as the settings say
@@ -54,6 +55,7 @@ class RunState:
     alarms:dict=field(default_factory=dict) # What kept it from learning: see `run.alarms`
     seen:dict=field(default_factory=dict) # What was looked at in this process, not kept
     rollouts:Rollouts|None=None # In use; None: the next step samples
+    ahead:dict|None=None # The next ones, written ahead: rollout, temperature, rollouts; see `run.ahead`
     epoch:float=0. # Passes over the training prompts
     log_history:list=field(default_factory=list) # What was logged, one dict each time
     best_metric:float|None=None # Of the evaluations so far
@@ -145,6 +147,7 @@ def state_file(state:RunState, fixed:dict) -> dict: # Of tensors and plain value
                 scaler=state.scaler and state.scaler.state_dict(),
                 counters=counters(state),
                 rollouts=plain_rollouts(state.rollouts),
+                ahead=state.ahead and state.ahead | dict(rollouts=plain_rollouts(state.ahead['rollouts'])),
                 fixed=fixed)
 
 def write_checkpoint(part:Path, # A directory that is not there yet
@@ -248,3 +251,5 @@ def load_checkpoint(state:RunState, path:Path, fixed:dict, check=None): # Called
         setattr(state, name, saved['counters'].get(name, getattr(state, name)))
     state.torn = False
     state.rollouts = rollouts_on(state.model.device, saved['rollouts'])
+    ahead = saved.get('ahead')
+    state.ahead = ahead and ahead | dict(rollouts=rollouts_on(state.model.device, ahead['rollouts']))

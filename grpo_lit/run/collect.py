@@ -25,7 +25,9 @@ from .graders import RewardNotes
 from .knobs import current_beta, temperature_now
 from .playing import Play
 from .rows import Stream, one_reader
-from .sampler import Sampler, overlapped
+from .sampler import overlapped
+from .ahead import Ahead
+from .versions import importance_mode, new_sampler
 from .shortage import in_portions
 from ..scoring import as_given, score_completions, whole_row
 from ..tensors import clock, seed_for
@@ -127,7 +129,7 @@ def add_reference(rollouts:Rollouts, state:RunState, args, accelerator, temperat
 # %% ../../nbs/5_run/45_collect.ipynb #33fdf345
 def add_weights(rollouts:Rollouts, state:RunState, args, accelerator):
     "Fill in `old_logps` and `token_weights`, where the settings ask for them"
-    mode = args.importance_sampling_mode or ('token_truncate' if state.correct_mismatch else None)
+    mode = importance_mode(state, args)
     weighed = mode or args.top_entropy_quantile < 1
     too_coarse = (args.bf16 or args.fp16) and updates_per_rollout(args) > 1
     if not (weighed or too_coarse): return
@@ -166,7 +168,8 @@ class Collector:
                 ):
         self.state, self.reward_funcs, self.args = state, reward_funcs, args
         self.accelerator, self.rows = accelerator, rows
-        self.sample = Sampler(state, tokenizer, args, accelerator, play)
+        self.sample = new_sampler(state, tokenizer, args, accelerator, play)
+        self.ahead = Ahead(self.sample, state, args, updates_per_rollout(args))
         self.overlaps = args.overlap_rewards and not (play and play.reused)
         seed = args.seed if args.data_seed is None else args.data_seed
         self.order = DataOrder(len(rows), seed, args.shuffle_dataset)
@@ -195,6 +198,7 @@ class Collector:
 
     def sample_and_score(self, rows:list, seed:int) -> tuple: # Rollouts, seconds of sampling, of rewards alone
         "Groups for `rows` with their rewards"
+        self.sample.keep_up() # in this thread
         device, G = self.accelerator.device, self.args.num_generations
         began = clock(device)
         if self.overlaps:
@@ -204,6 +208,22 @@ class Collector:
             sampled = clock(device)
             ro = self.score(ro)
         return ro, sampled-began, clock(device)-sampled
+
+    def written_ahead(self, rollout:int) -> tuple|None: # As of `sample_and_score`; None: it is to be sampled now
+        "The rollout that was written while the last one was learned from, with its rewards"
+        device = self.accelerator.device
+        began = clock(device)
+        ro = self.ahead.take(rollout)
+        if ro is None: return None
+        sampled = clock(device)
+        return self.score(ro), sampled-began, clock(device)-sampled
+
+    def look_ahead(self) -> dict: # The seconds that it took, where it is time for it
+        "Have the next rollout begun before an update"
+        if not self.ahead.is_due(): return {}
+        began, following = clock(self.accelerator.device), self.state.rollout+1
+        self.ahead.begin(self.prompt_rows(following), seed_for(self.args.seed, 'rollout', following))
+        return {'time/sync': clock(self.accelerator.device)-began}
 
     def complete(self, rollouts:Rollouts) -> Rollouts:
         "With what an update needs besides: log-probs of the reference, weights, advantages"
@@ -236,12 +256,12 @@ def replace_dead_groups(collector:Collector, rollouts:Rollouts,
 # %% ../../nbs/5_run/45_collect.ipynb #59bd6823
 def collect(collector:Collector, rollout:int) -> tuple: # Rollouts, and metrics: the seconds of each phase
     "Rollout number `rollout` of the run, ready for its updates"
-    args, rows = collector.args, collector.prompt_rows(rollout)
-    ro, *seconds = collector.sample_and_score(rows, seed_for(args.seed, 'rollout', rollout))
+    args, seed = collector.args, seed_for(collector.args.seed, 'rollout', rollout)
+    ro, *seconds = collector.written_ahead(rollout) or collector.sample_and_score(collector.prompt_rows(rollout), seed)
     ro, more = replace_dead_groups(collector, ro, rollout, seconds)
     device = collector.accelerator.device
     began = clock(device)
     ro = collector.complete(ro)
     metrics = {'time/sample': seconds[0], 'time/reward': seconds[1], 'time/reference': clock(device)-began}
-    if args.dynamic_sampling: metrics['dynamic_sampling/prompts'] = float(len(rows)+more)
+    if args.dynamic_sampling: metrics['dynamic_sampling/prompts'] = float(prompts_of(args)+more)
     return ro, metrics

@@ -6,8 +6,8 @@ Docs: https://grpo-lit.github.io/grpo-lit/5_run/config.html.md"""
 
 # %% auto #0
 __all__ = ['RULES', 'SCHEDULES', 'OPTIMIZERS', 'CHOICES', 'LOSS_RULES', 'LEASH_RULES', 'SIZE_RULES', 'FIT_RULES',
-           'LOSS_ARGUMENTS', 'TINY_RUN', 'check_rules', 'is_interval', 'check_names', 'highest_ratio', 'bounds_cross',
-           'two_sizes', 'fit_sizes', 'spread_generation', 'Unsaid', 'settle_evaluation', 'GRPOConfig']
+           'LOSS_ARGUMENTS', 'TINY_RUN', 'check_rules', 'is_interval', 'check_names', 'is_weighed', 'highest_ratio',
+           'bounds_cross', 'two_sizes', 'fit_sizes', 'spread_generation', 'Unsaid', 'settle_evaluation', 'GRPOConfig']
 
 # %% ../../nbs/5_run/13_config.ipynb #ae06373f
 from dataclasses import dataclass
@@ -68,7 +68,7 @@ CHOICES = dict(
     sampling_dtype=(None, 'float32', 'bfloat16', 'float16'),
     beta_schedule=tuple(BETA_SCHEDULES),
     call_format=('auto', 'chat', 'tags'),
-    importance_sampling_mode=(None, *IMPORTANCE_SAMPLING_MODES),
+    importance_sampling_mode=(None, 'none', *IMPORTANCE_SAMPLING_MODES),
     eval_strategy=(None, 'no', 'steps', 'epoch'),
     save_strategy=('no', 'steps', 'epoch'),
     logging_strategy=('no', 'steps', 'epoch'),
@@ -93,16 +93,20 @@ LOSS_RULES = [ # (broken, why)
     (lambda c: bounds_cross(c.importance_sampling_clip_min, c.importance_sampling_clip_max),
      'importance_sampling_clip_min={importance_sampling_clip_min} is not below '
      'importance_sampling_clip_max={importance_sampling_clip_max}: no weight would be left'),
-    (lambda c: c.loss_type=='vespo' and c.importance_sampling_mode,
+    (lambda c: c.loss_type=='vespo' and is_weighed(c),
      'vespo weighs whole answers by itself: leave importance_sampling_mode at None'),
     (lambda c: c.loss_type=='vespo' and c.importance_sampling_level!='token',
      'vespo weighs whole answers by itself: leave importance_sampling_level at "token"'),
-    (lambda c: c.loss_type in FROM_THE_SAMPLER and c.importance_sampling_mode,
+    (lambda c: c.loss_type in FROM_THE_SAMPLER and is_weighed(c),
      '{loss_type} measures from the sampler by itself: leave importance_sampling_mode at None'),
     (lambda c: c.loss_type in FROM_THE_SAMPLER and c.importance_sampling_level!='token',
      '{loss_type} asks tokens: leave importance_sampling_level at "token"'),
     (lambda c: c.dppo_delta is not None and c.loss_type not in FROM_THE_SAMPLER,
      'dppo_delta={dppo_delta} is of dppo_tv and dppo_kl, and loss_type is {loss_type}')]
+
+def is_weighed(settings:AllSettings) -> bool:
+    "Were importance weights asked for?"
+    return settings.importance_sampling_mode not in (None, 'none')
 
 def highest_ratio(settings:AllSettings) -> float:
     "Where the clip above begins"

@@ -151,6 +151,7 @@ def keep_if_due(trainer, asked:bool|None=None # Is one asked for? None: by the s
     due = checkpoint_is_due(trainer) if asked is None else asked and trainer.run is not None
     if not due and not checkpoint_is_overdue(trainer): return False
     how, saved = {} if due else dict(passing=True), []
+    trainer.collector.ahead.settle() # here, where it can be interrupted
     with uninterrupted(), trainer.run.tried('the checkpoint', NotSaved):
         saved.append(trainer.save_checkpoint(**how))
     return bool(saved)

@@ -59,6 +59,9 @@ class SamplingSettings:
     # Score each group while others are still written;
     # reward functions are then called once per group
     overlap_rewards:bool=False
+    # Updates by which the weights that write may be behind those that learn:
+    # a copy of the policy, or a server, writes the next rollout meanwhile. 0: never
+    max_staleness:int=0
 
 # %% ../../nbs/5_run/07_objective.ipynb #4cf5e1fb
 @dataclass
@@ -123,6 +126,7 @@ class TokenSettings:
     top_entropy_quantile:float=1. # Only this share of the tokens, the most uncertain ones, carries the advantage
     # Weigh by policy/sampler: see `importance_weights`;
     # costs a forward pass per rollout
+    # None: where the sampler is not the policy itself; "none": never
     importance_sampling_mode:str|None=None
     importance_sampling_clip_max:float|None=3. # Upper bound of that weight
     importance_sampling_clip_min:float|None=None # Lower bound

@@ -53,7 +53,7 @@ COUNTS = dict(
     max_completion_length=Range(1),
     top_k=Range(0, hint=': 0 is off (where other libraries write -1)'),
     max_rows=Range(1), max_turns=Range(1), max_observation_length=Range(1),
-    dynamic_sampling=Range(0),
+    dynamic_sampling=Range(0), max_staleness=Range(0, hint=': 0 is never'),
     gold_check=Range(0),
     ref_model_sync_steps=Range(1),
     seed=Range(),

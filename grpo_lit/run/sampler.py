@@ -27,6 +27,7 @@ from ..scoring import columns_of_rows
 # %% ../../nbs/5_run/44_sampler.ipynb #74efcf46
 class Sampler:
     "Samples groups with the policy of a run, or with its copy in `sampling_dtype`"
+    remote = False # It is the policy itself that writes
     def __init__(self, state:RunState, tokenizer, args, accelerator,
                  play:Play|None=None): # How episodes are played; None: there are no tools
         self.state, self.tokenizer, self.args, self.accelerator = state, tokenizer, args, accelerator
@@ -81,7 +82,10 @@ class Sampler:
         limits = [max(n, G) for n in (self.args.max_rows, self.state.max_rows) if n]
         return min(limits, default=None)
 
-    def __call__(self, rows:list, G:int, seed:int, on_group=None,
+    def sync(self, version:int): # Updates that the weights have behind them
+        "What writes is as the policy is now: here it always is"
+
+    def generate(self, rows:list, G:int, seed:int, on_group=None,
                  **how # Settings to be others than those of the run: temperature, say
                 ) -> Rollouts:
         "G completions for each row"
@@ -89,6 +93,8 @@ class Sampler:
         ro = room.sample(lambda most: self.sample(rows, G, seed, tell, most, how), len(rows), G)
         if room.rows != self.most(G): self.state.max_rows = room.rows
         return ro
+
+    __call__ = generate
 
     def sample(self, rows, G, seed, on_group, most, how): # One attempt
         how, columns = self.how() | how, columns_of_rows(rows)

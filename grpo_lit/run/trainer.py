@@ -16,6 +16,7 @@ from ..core import Rollouts
 from ..policy import add_lora
 from ..tasks import with_template
 from ..tensors import clock
+from .ahead import settle_for_checkpoint, staleness
 from .around import Around, checkpoint_is_kept, need, refuse, run_config_is_kept, warn_of_lengths, with_quantization
 from .callbacks import Callbacks, log_steps, logging_is_due, optimizer_is_heard, step_ends
 from .callbacks import train_result, training_begins, training_ends, training_goes_on
@@ -161,10 +162,11 @@ class GRPOTrainer(Around):
         if (take_turns(state, self.args) or events_are_owed(self.run, state)) and self.run: write_events(self.run, state)
         if state.rollouts is None:
             state.rollouts, times = collect(self.collector, state.rollout)
+        times |= self.collector.look_ahead()
         ro, update = state.rollouts, state.update
         first, part = update == 0, rows_of_update(ro, update, self.args)
         updating = clock(device)
-        stats = self.updater.gradients(part, first)
+        stats = self.updater.gradients(part, first) | staleness(part, state)
         watch_mismatch(stats, state, self.args)
         with uninterrupted(), self.whole: # the step and its record, or neither
             stats |= self.updater.apply(stats.pop('signal_there'), stats.get('kl', math.nan))
@@ -172,7 +174,7 @@ class GRPOTrainer(Around):
             times['time/update'] = now-updating
             if first:
                 state.num_tokens += tokens_read(ro)
-                times |= efficiency(self.model, ro, part, times, self.accelerator)
+                times |= efficiency(self.model, ro, part, times, self.accelerator, state.remote)
             metrics = step_metrics(state, ro, len(self.train_dataset), stats | times, now-began, first)
             metrics = self.notes.take_metrics() | metrics
             watch_divergence(metrics, state, self.args)
@@ -221,6 +223,7 @@ class GRPOTrainer(Around):
         if path is None and not self.run:
             raise ValueError('there is no output_dir: say where to save the checkpoint')
         check_finite(self.model)
+        settle_for_checkpoint(self.collector.ahead)
         def write(part): write_checkpoint(part, self.state, self.tokenizer, self.fixed)
         with self.whole:
             if path is not None:
@@ -236,6 +239,7 @@ class GRPOTrainer(Around):
         with uninterrupted(), self.whole:
             load_checkpoint(self.state, Path(path), self.fixed, check)
             repeat_turns(self.state, told_beside(Path(path), self.run))
+            self.collector.ahead.forget()
             self.history, self.started, self.resumed = [], False, True
 
     def train(self, resume_from_checkpoint:bool|str|None=None, # A checkpoint, or True for the newest in `output_dir`
