@@ -97,9 +97,10 @@ class Witness:
         "Compare"
         there = digests_by_name(checksums)
         if self.known is None:
-            same = [n for n in weights if n in there and there[n] == {digest(weights[n])}]
-            if not same: return next(iter(weights))
-            self.known = sorted(same, key=lambda n: weights[n].numel())
+            ours = {n: digest(x) for n, x in weights.items() if n in there}
+            self.last = {n: own for n, own in ours.items() if there[n] == {own}}
+            if not self.last: return next(iter(weights))
+            self.known = sorted(self.last, key=lambda n: weights[n].numel())
         self.named = self.changed(weights)
         return self.again(checksums)
 
