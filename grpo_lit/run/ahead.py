@@ -15,6 +15,7 @@ from ..rewards.limits import end_thread
 from .checkpoints import RunState
 from .files import log
 from .sampler import LEFT_BEHIND
+from ..fast.world import World, everyones
 from .signals import before_the_end
 from .versions import Versioned
 
@@ -77,9 +78,9 @@ class Writing:
 class Ahead:
     "Has the next rollout written while the last one is learned from"
     def __init__(self, sample:Versioned, state:RunState, args,
-                 updates:int # That a rollout serves
-                ):
-        self.sample, self.state, self.args, self.updates = sample, state, args, updates
+                 updates:int, # That a rollout serves
+                 world:World=World()): # Each process writes its share
+        self.sample, self.state, self.args, self.updates, self.world = sample, state, args, updates, world
         self.under_way = None # A `Writing`
         self.asked = {} # What it is for: rollout, temperature
 
@@ -95,13 +96,23 @@ class Ahead:
         self.sample.keep_up()
         how, G = self.sample.how(), self.args.num_generations
         self.asked = dict(rollout=self.state.rollout+1, temperature=how['temperature'])
-        work = lambda tell: self.sample.write(rows, G, seed, tell, **how)
+        ours = self.world.share(len(rows))
+        mine, where = rows[ours], dict(first_row=ours.start*G) if ours.start else {}
+        def work(tell): return self.sample.write(mine, G, seed, tell, **how, **where) if mine else None
         self.under_way = self.sample.writing = Writing(work, getattr(self.sample, 'beside', True))
 
     def arrived(self):
         "What was under way is there: from now on it is a part of the state"
-        rollouts = self.under_way.result()
+        self.check_all()
+        rollouts = everyones(self.world, self.under_way.found, self.sample.device)
         self.state.ahead = self.asked | dict(rollouts=rollouts)
+
+    def check_all(self):
+        "Raise what broke it here, or say in which process it broke"
+        here = self.under_way.error
+        for rank, error in enumerate(self.world.gathered(here and repr(here))):
+            if error and not here: raise RuntimeError(f'the sampler of process {rank} broke: {error}')
+        self.under_way.result()
 
     def over(self): # Nothing is under way any more
         self.under_way = self.sample.writing = None
@@ -110,8 +121,8 @@ class Ahead:
               ) -> bool: # Is nothing under way any more?
         "Wait for what is under way, so that a checkpoint can hold it; an error waits for its turn"
         if not self.under_way: return True
-        if not self.under_way.wait(seconds): return False
-        if not self.under_way.error:
+        if not self.world.all(self.under_way.wait(seconds)): return False
+        if not self.world.any(self.under_way.error):
             self.arrived()
             self.over()
         return True

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 import torch
 from ..core import Rollouts
+from ..fast.world import World
 from ..policy import Reference, has_adapter
 from .files import log, write_whole
 from .logs import plain
@@ -61,8 +62,11 @@ class RunState:
     best_metric:float|None=None # Of the evaluations so far
     best_global_step:int|None=None # Where it was found
     best_model_checkpoint:str|None=None # The checkpoint of that step, if there is one
-    is_world_process_zero:bool=True # There is one process
-    is_local_process_zero:bool=True # There is one process
+    is_world_process_zero:bool=True # Is it this process that writes?
+    is_local_process_zero:bool=True # The same, of this machine
+    world:World=field(default_factory=World) # The processes of the run
+    wrapped:object=None # The policy as several processes train it: see `fast.wrapped`; None: there is one
+    whole:torch.nn.Module|None=None # A copy with all weights, where each process trains a piece of them
     logging_steps:int=1 # A word every so many updates
     eval_steps:int=0 # An evaluation
     save_steps:int=0 # A checkpoint

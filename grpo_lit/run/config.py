@@ -7,8 +7,8 @@ Docs: https://grpo-lit.github.io/grpo-lit/5_run/config.html.md"""
 # %% auto #0
 __all__ = ['RULES', 'SCHEDULES', 'OPTIMIZERS', 'CHOICES', 'LOSS_RULES', 'LEASH_RULES', 'SIZE_RULES', 'FIT_RULES',
            'LOSS_ARGUMENTS', 'TINY_RUN', 'check_rules', 'is_interval', 'check_names', 'is_weighed', 'highest_ratio',
-           'bounds_cross', 'two_sizes', 'fit_sizes', 'spread_generation', 'Unsaid', 'settle_evaluation',
-           'say_if_colocated', 'GRPOConfig']
+           'bounds_cross', 'two_sizes', 'at_once', 'update_rows', 'fit_sizes', 'spread_generation', 'Unsaid',
+           'settle_evaluation', 'say_if_colocated', 'GRPOConfig']
 
 # %% ../../nbs/5_run/13_config.ipynb #ae06373f
 from dataclasses import dataclass
@@ -32,7 +32,9 @@ def check_rules(settings:AllSettings,
     "Raise `ValueError` with the sentence of the first rule that is broken"
     for broken, why in rules:
         if broken(settings):
-            raise ValueError(why.format_map(vars(settings)))
+            n = settings.world_size
+            processes = f' x {n} processes' if n > 1 else ''
+            raise ValueError(why.format_map(vars(settings) | dict(processes=processes)))
 
 # %% ../../nbs/5_run/13_config.ipynb #7e3f2ed3
 RULES = [ # (broken, why)
@@ -139,9 +141,9 @@ LEASH_RULES = [ # (broken, why)
 SIZE_RULES = [ # (broken, why): before one of the two is filled in
     (lambda c: two_sizes(c),
      'give generation_batch_size or steps_per_generation, not both'),
-    (lambda c: c.generation_batch_size and c.generation_batch_size%c.per_device_train_batch_size,
+    (lambda c: c.generation_batch_size and c.generation_batch_size%at_once(c),
      'generation_batch_size={generation_batch_size} is no multiple of '
-     'per_device_train_batch_size={per_device_train_batch_size}')]
+     'per_device_train_batch_size={per_device_train_batch_size}{processes}')]
 
 FIT_RULES = [ # (broken, why): after
     (lambda c: c.steps_per_generation%c.gradient_accumulation_steps,
@@ -149,19 +151,27 @@ FIT_RULES = [ # (broken, why): after
      'gradient_accumulation_steps={gradient_accumulation_steps}: an update would need parts of two rollouts'),
     (lambda c: c.generation_batch_size%c.num_generations,
      '{generation_batch_size} completions are sampled at once '
-     '(per_device_train_batch_size={per_device_train_batch_size} x {steps_per_generation} micro-batches), '
+     '(per_device_train_batch_size={per_device_train_batch_size} x {steps_per_generation} micro-batches{processes}), '
      'which do not divide into groups of num_generations={num_generations}: make one a multiple of the other')]
 
 def two_sizes(settings:AllSettings) -> bool:
     "Do the two sizes of a rollout contradict each other?"
     n, steps = settings.generation_batch_size, settings.steps_per_generation
-    return bool(n and steps and n!=settings.per_device_train_batch_size*steps)
+    return bool(n and steps and n!=at_once(settings)*steps)
+
+def at_once(settings:AllSettings) -> int:
+    "Completions of a micro-batch of each process together"
+    return settings.per_device_train_batch_size*settings.world_size
+
+def update_rows(settings:AllSettings) -> int:
+    "Completions of an update, over all processes"
+    return at_once(settings)*settings.gradient_accumulation_steps
 
 # %% ../../nbs/5_run/13_config.ipynb #6efcd974
 def fit_sizes(settings:AllSettings):
     "Fill in the size of a rollout that was not given; raises `ValueError` if the sizes do not fit"
     check_rules(settings, SIZE_RULES)
-    c, b = settings, settings.per_device_train_batch_size
+    c, b = settings, at_once(settings)
     if c.generation_batch_size:
         c.steps_per_generation = c.generation_batch_size//b
     c.steps_per_generation = c.steps_per_generation or c.gradient_accumulation_steps

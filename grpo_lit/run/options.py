@@ -128,12 +128,14 @@ GROUPS = dict( # Command -> title -> names of its options
         'questions': 'data test split config_name encoding limit drop_long eval_questions prompt_column answer_column prompt_style',
         'how they are asked': 'chat system',
         'rewards': 'reward',
-        'the run': 'out overwrite resume seed dry_run'},
+        'the run': 'out overwrite resume seed dry_run',
+        'several GPUs': 'processes sharding'},
     eval={
         'what to measure': 'model chat system',
         'questions': 'data split config_name limit prompt_column answer_column prompt_style',
         'how it answers': 'num_generations temperature greedy top_p top_k max_completion_length batch_size seed',
-        'what comes out': 'reward compare out resume'},
+        'what comes out': 'reward compare out resume',
+        'several GPUs': 'processes'},
     sample={'how it writes': 'num_generations temperature max_completion_length seed'})
 
 CHOICES = dict( # Setting -> its values
@@ -151,6 +153,7 @@ CHOICES = dict( # Setting -> its values
     model_dtype='auto float32 bfloat16 float16',
     prompt_style='plain few-shot chat',
     task='addition search',
+    sharding='ddp fsdp2',
     eval_strategy='no steps epoch',
     save_strategy='no steps epoch',
     logging_strategy='no steps epoch',
@@ -165,6 +168,7 @@ EXAMPLES = dict(
     train=['grpo-lit train --model Qwen/Qwen3-0.6B --data gsm8k --max-steps 200 --out runs/gsm8k',
            'grpo-lit train --model tiny --data sums.csv --reward my_rewards.py:close_enough',
            'grpo-lit train --config run.toml --set learning_rate=5e-6 --dry-run',
+           'grpo-lit train --model Qwen/Qwen3-0.6B --data gsm8k --processes 4',
            'grpo-lit train --resume runs/gsm8k'],
     eval=['grpo-lit eval --model runs/gsm8k --data gsm8k',
           'grpo-lit eval --model Qwen/Qwen3-0.6B --data gsm8k math500 --num-generations 8'],

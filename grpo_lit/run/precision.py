@@ -6,7 +6,7 @@ Docs: https://grpo-lit.github.io/grpo-lit/5_run/precision.html.md"""
 
 # %% auto #0
 __all__ = ['HALF', 'name_of', 'float32_masters', 'on_cpu', 'native_precision', 'device_precision', 'settle_precision',
-           'precision', 'loading_dtype', 'computing_dtype', 'loading_options']
+           'precision', 'loading_dtype', 'computing_dtype', 'sampling_dtype', 'loading_options']
 
 # %% ../../nbs/5_run/32_precision.ipynb #32c49b73
 import torch
@@ -75,9 +75,15 @@ def computing_dtype(args) -> torch.dtype:
     "What products are made in"
     return {'bf16': torch.bfloat16, 'fp16': torch.float16, 'no': torch.float32}[precision(args)]
 
+def sampling_dtype(args, accelerator) -> torch.dtype:
+    "What to sample in: by default the precision of the training on a GPU, float32 elsewhere"
+    half = {'bf16': 'bfloat16', 'fp16': 'float16'}.get(accelerator.mixed_precision)
+    on_gpu = accelerator.device.type == 'cuda'
+    return getattr(torch, args.sampling_dtype or (half if half and on_gpu else 'float32'))
+
 def loading_options(args, adapter:bool=False) -> dict: # For `load_policy`
     "How a run loads a policy that it was given as a name"
     more = {k: v for k, v in (args.model_init_kwargs or {}).items() if k not in ('dtype', 'torch_dtype')}
-    device = 'cpu' if on_cpu(args) else 'cuda'
+    device = str(args.device)
     asked = dict(dtype=loading_dtype(args, adapter), device=device, trust_remote_code=args.trust_remote_code)
     return asked | more

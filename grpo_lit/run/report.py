@@ -127,7 +127,8 @@ def efficiency(model, # The policy, unwrapped
         least.pop('reference', None)
     if remote: least.pop('sample', None)
     taken = {phase: seconds.get(f'time/{phase}', 0.) for phase in least}
-    return {f'floor/{phase}': s/taken[phase] for phase, s in least.items() if taken[phase]}
+    n = accelerator.num_processes # each does its share
+    return {f'floor/{phase}': s/n/taken[phase] for phase, s in least.items() if taken[phase]}
 
 # %% ../../nbs/5_run/52_report.ipynb #daaafa43
 MISMATCH = .01 # Nats per token between sampler and trainer from which their difference is corrected

@@ -20,6 +20,7 @@ from .checkpoints import RunState
 from .knobs import temperature_now
 from .copies import can_be_merged, follow, follow_merged, half_copy, merged_copy, packed_copy, without_autocast
 from .playing import Play
+from .precision import sampling_dtype
 from .room import Room
 from ..sampling import sample_groups
 from ..scoring import columns_of_rows
@@ -37,9 +38,7 @@ class Sampler:
     @property
     def dtype(self) -> torch.dtype:
         "What to sample in: by default the precision of the training on a GPU, float32 elsewhere"
-        half = {'bf16': 'bfloat16', 'fp16': 'float16'}.get(self.accelerator.mixed_precision)
-        on_gpu = self.accelerator.device.type == 'cuda'
-        return getattr(torch, self.args.sampling_dtype or (half if half and on_gpu else 'float32'))
+        return sampling_dtype(self.args, self.accelerator)
 
     def packs(self) -> bool:
         "Is the policy sampled by packed weights? One whose gradients, later, take as much memory"
@@ -57,7 +56,8 @@ class Sampler:
 
     def model(self): # A context manager
         "The policy, or its copy, ready to sample with"
-        policy, dtype = self.state.model, self.dtype
+        policy, dtype, whole = self.state.model, self.dtype, self.state.whole
+        if whole is not None: return self.copied(lambda: whole, lambda: refresh(whole))
         if dtype == torch.float32:
             if not self.packs(): return self.as_trained()
             return self.copied(lambda: packed_copy(policy), lambda: refresh(self.half))
@@ -83,7 +83,8 @@ class Sampler:
         return min(limits, default=None)
 
     def sync(self, version:int): # Updates that the weights have behind them
-        "What writes is as the policy is now: here it always is"
+        "What writes is as the policy is now: here it always is, except where each process has a piece of it"
+        if self.state.whole is not None: follow(self.state.whole, self.state.model)
 
     def generate(self, rows:list, G:int, seed:int, on_group=None,
                  **how # Settings to be others than those of the run: temperature, say

@@ -22,7 +22,7 @@ from .callbacks import Callbacks, log_steps, logging_is_due, optimizer_is_heard,
 from .callbacks import train_result, training_begins, training_ends, training_goes_on
 from .checkpoints import fixed_settings, load_checkpoint, save_checkpoint, save_policy, write_checkpoint
 from .collect import Collector, collect, planned_steps, with_length
-from .config import GRPOConfig
+from .config import GRPOConfig, update_rows
 from .divergence import check_alive, watch_divergence
 from .ending import check_finite, check_not_shorter, checkpoint_is_due, diverged_is_kept, keep_if_due, start_run
 from .ending import evaluation_is_due, evaluation_is_owed, log_evaluation, train_to_the_end
@@ -43,20 +43,20 @@ from .runs import Run
 from .signals import by_one_thread, say, uninterrupted
 from .trackers import Trackers, trackers_named
 from .update import Updater
+from ..fast.world import World, slowest
 
 # %% ../../nbs/5_run/66_trainer.ipynb #b645c8a6
 def first_row(update:int, args:GRPOConfig) -> int:
     "Where in a rollout the rows of its update number `update` begin"
     turns = args.steps_per_generation//args.gradient_accumulation_steps
-    return update%turns*args.per_device_train_batch_size*args.gradient_accumulation_steps
+    return update%turns*update_rows(args)
 
 def rows_of_update(rollouts:Rollouts,
                    update:int, # Number of the update with these rollouts
                    args:GRPOConfig) -> Rollouts:
     "The part of a rollout that update number `update` learns from"
     begin = first_row(update, args)
-    size = args.per_device_train_batch_size*args.gradient_accumulation_steps
-    return rollouts.take(slice(begin, begin+size))
+    return rollouts.take(slice(begin, begin+update_rows(args)))
 
 # %% ../../nbs/5_run/66_trainer.ipynb #1278b7bb
 class GRPOTrainer(Around):
@@ -86,7 +86,9 @@ class GRPOTrainer(Around):
         self.train_dataset = with_length(rows_of_run(train_dataset, self.play, args), args)
         self.eval_dataset = eval_dataset
         self.accelerator = new_accelerator(args)
+        self.world = World(self.accelerator)
         self.notes = RewardNotes() # What rewards say beside their numbers
+        if self.world.several: self.notes.gathered = self.world.gathered
         self.reward_funcs = all_graders(reward_funcs, self.play.kinds if self.play else [], self.notes,
                                         processing_classes=reward_processing_classes, weights=args.reward_weights,
                                         device=self.accelerator.device, options=args.model_init_kwargs)
@@ -174,6 +176,7 @@ class GRPOTrainer(Around):
             times['time/update'] = now-updating
             if first:
                 state.num_tokens += tokens_read(ro)
+                times = slowest(self.world, times)
                 times |= efficiency(self.model, ro, part, times, self.accelerator, state.remote)
             metrics = step_metrics(state, ro, len(self.train_dataset), stats | times, now-began, first)
             metrics = self.notes.take_metrics() | metrics
