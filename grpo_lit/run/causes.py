@@ -7,20 +7,20 @@ Docs: https://grpo-lit.github.io/grpo-lit/5_run/causes.html.md"""
 # %% auto #0
 __all__ = ['LOST', 'POLICY', 'MONEY', 'TEXTS', 'CAUSES', 'ELSEWHERE', 'QUIET', 'Cause', 'filled', 'table_of_causes', 'shown_by',
            'sentence_of', 'causes_in', 'odd_row', 'remember', 'count_shown', 'ons', 'read_table', 'watch_causes',
-           'remember_evaluation', 'write_alarms']
+           'remember_evaluation', 'write_alarms', 'alarms_in']
 
 # %% ../../nbs/5_run/51e_causes.ipynb #a7f8531d
 import math, re
 from collections.abc import Callable
 from typing import NamedTuple
 from ..core import Rollouts
+from ..rewards.telling import told_by
 from . import drifting as d, paying as p
 from .alarms import is_on, lower_alarm, raise_alarm
 from .checkpoints import RunState
 from .divergence import no_signal
 from .files import log
 from .knobs import write_events
-from .telling import told_by
 from .trends import bounded, kept, same_rollout
 
 # %% ../../nbs/5_run/51e_causes.ipynb #e9ff0e0a
@@ -200,14 +200,16 @@ def ons(state:RunState) -> set:
     return {kind for kind in state.alarms.get('said', {}) if is_on(kind, state)}
 
 # %% ../../nbs/5_run/51e_causes.ipynb #6bffeef5
-def read_table(state:RunState, args):
+def read_table(state:RunState, args,
+               quiet:bool=False # For the summary only
+              ):
     "Say what the history of a run shows, when it begins, and when it is over"
     on = ons(state)
     found = causes_in(state.alarms.get('history', []), args, on)
     for row in CAUSES:
         if {*row.behind} & {*on, *found}: continue # it is explained, and neither begins nor ends
         n = count_shown(row.name, row.name in found, state)
-        if n >= row.patience: raise_alarm(row.name, found[row.name], state)
+        if n >= row.patience: raise_alarm(row.name, found[row.name], state, quiet)
         elif n <= -QUIET and row.name in on: lower_alarm(row.name, state)
 
 def watch_causes(metrics:dict, # Of a step
@@ -228,3 +230,15 @@ def write_alarms(run, # A `Run`, or None
                  state:RunState):
     "Write the events of this step, if there are some, into the run directory"
     if run and any(e['step'] == state.step for e in state.events): write_events(run, state)
+
+# %% ../../nbs/5_run/51e_causes.ipynb #d15921be
+def alarms_in(steps:list, # Metrics, one dict for each rollout
+              args # A `GRPOConfig`, or anything with some of its settings
+             ) -> dict: # Name -> dict(since, over, text), in the order in which they were raised
+    "What the doctor would have said of a run"
+    state = RunState(None, None, None)
+    rows = state.alarms['history'] = []
+    for state.step, m in enumerate(steps, 1):
+        rows = state.alarms['history'] = bounded([*rows, kept(dict(step=state.step) | m)])
+        read_table(state, args, quiet=True)
+    return state.alarms.get('said', {})
