@@ -165,11 +165,12 @@ def raise_alarm(kind:str, text:str, state:RunState,
     if not quiet: log.warning('step %s: %s', state.step, text)
 
 # %% ../../nbs/5_run/50_alarms.ipynb #c42c3bcf
-def lower_alarm(kind:str, state:RunState):
+def lower_alarm(kind:str, state:RunState, quiet:bool=False):
     "Say that it is over, if it was on"
     alarm = state.alarms.get('said', {}).get(kind)
     if alarm is None or alarm['over'] is not None: return
     alarm['over'] = state.step
+    if quiet: return
     log.warning('step %s: over, what began at step %s: %s',
                 state.step, alarm['since'], alarm['text'].split(':')[0])
 

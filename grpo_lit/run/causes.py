@@ -210,7 +210,7 @@ def read_table(state:RunState, args,
         if {*row.behind} & {*on, *found}: continue # it is explained, and neither begins nor ends
         n = count_shown(row.name, row.name in found, state)
         if n >= row.patience: raise_alarm(row.name, found[row.name], state, quiet)
-        elif n <= -QUIET and row.name in on: lower_alarm(row.name, state)
+        elif n <= -QUIET and row.name in on: lower_alarm(row.name, state, quiet)
 
 def watch_causes(metrics:dict, # Of a step
                  rollouts:Rollouts,

@@ -108,12 +108,14 @@ def entropy_rises(rows:list, args) -> str:
 
 # %% ../../nbs/5_run/51c_drifting.ipynb #12e26911
 def ratio_runs_away(rows:list, args) -> str:
-    "The clip stops more than a fifth of the tokens"
-    def stopped(r): return r.get('clip_low', 0)+r.get('clip_high', 0)
-    newest = [stopped(r) for r in rows[-4:]]
-    level = sorted(newest)[len(newest)//2] if len(newest) == 4 else 0
+    "Within a rollout the policy moves by a quarter of a nat, or the clip stops a third of the tokens"
+    newest = rows[-3:]
+    if len(newest) < 3: return ''
+    clipped = min(r.get('clip_low', 0)+r.get('clip_high', 0) for r in newest)
+    moved = [r.get('moved', 0) for r in newest]
     sequences = setting(args, 'importance_sampling_level') == 'sequence' # a clip a hundred times as narrow
-    return f'{level:.0%} of the tokens are clipped' if level > (.5 if sequences else .2) else ''
+    if min(moved) > .1 and max(moved) > .25: return f'the policy moves by {max(moved):.2g} nats per token'
+    return f'{clipped:.0%} of the tokens are clipped' if clipped > (.6 if sequences else .3) else ''
 
 # %% ../../nbs/5_run/51c_drifting.ipynb #57965de8
 def rounding(args) -> float: # Nats per token

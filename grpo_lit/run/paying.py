@@ -129,8 +129,7 @@ def answers_grow(rows:list, args) -> str:
 def length_is_bought(rows:list, args) -> str:
     "Longer and longer up to the limit, as it is paid"
     grown = rose(rows, LENGTH, 4, 1.5) and rose(rows, CUT, .3)
-    paid = now(rows, 'length_paid').mean > .6
-    return change(rows, LENGTH, CUT, 'reward') if grown and paid and rose(rows, 'reward') else ''
+    return change(rows, LENGTH, CUT, 'reward') if grown and now(rows, 'length_paid').mean > .6 else ''
 
 def answers_shrink(rows:list, args) -> str:
     "A third of the length, and worth no more"
@@ -151,12 +150,11 @@ def end_is_untrained(rows:list, args) -> str:
     return change(rows, CUT, 'end_trained') if untrained and len(rows) >= WINDOW and now(rows, CUT).mean > .1 else ''
 
 def long_is_cheap(rows:list, args) -> str:
-    "With a mean over each answer, a long wrong one is hardly punished: the wrong ones grow"
-    if setting(args, 'loss_type') != 'grpo' or len(rows) < 2*WINDOW: return ''
-    def growth(name): return now(rows, name).mean/max(begun(rows, name).mean, 1e-9)
-    bad = rose(rows, 'length_bad', 2, 1.25)
-    more = not growth('length_good') > 1.1 and not rose(rows, 'reward', .02)
-    return change(rows, 'length_bad', 'length_good') if bad and more else ''
+    "With a mean over each answer a long wrong one is hardly punished: the wrong ones outgrow the right ones"
+    if setting(args, 'loss_type') != 'grpo': return ''
+    bad, good = now(rows, 'length_bad').mean, now(rows, 'length_good').mean
+    outgrown = bad > 1.15*good and rose(rows, 'length_bad', 1, 1.15) and not rose(rows, 'length_good', 1, 1.15)
+    return change(rows, 'length_bad', 'length_good') if outgrown else ''
 
 # %% ../../nbs/5_run/51d_paying.ipynb #5d877cf0
 FORMS = 'format', 'form', 'tag', 'shape'

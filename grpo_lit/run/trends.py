@@ -13,8 +13,8 @@ __all__ = ['KEPT', 'KEPT_BEGIN', 'MOST_NAMES', 'OF_RATIO', 'MOST', 'FIRST', 'NEW
 import math
 
 # %% ../../nbs/5_run/51b_trends.ipynb #3cf2fe1c
-KEPT = set('''step n reward reward_std frac_reward_zero_std kl entropy grad_norm learning_rate beta skipped ratio
-    clip_low clip_high mismatch mismatch_kl token_weight reward_errors best repeated distinct pushed_up length_good
+KEPT = set('''step n reward reward_std frac_reward_zero_std kl entropy grad_norm learning_rate beta skipped
+    clip_low clip_high moved mismatch mismatch_kl token_weight reward_errors best repeated distinct pushed_up length_good
     length_bad length_paid reward_cut reward_ended end_trained lost_advantages failed overflow eval_reward eval_reward_interval'''.split())
 KEPT_BEGIN = 'rewards/', 'tools/', 'episodes/limit', 'completions/mean_length', 'completions/clipped'
 MOST_NAMES = 80 # A run with a hundred reward functions has its first ones watched
@@ -26,7 +26,7 @@ def kept(metrics:dict) -> dict:
     return {n: float(v) for n, v in found.items() if isinstance(v, (int, float)) and math.isfinite(v)}
 
 # %% ../../nbs/5_run/51b_trends.ipynb #d8e7ca94
-OF_RATIO = 'ratio', 'clip_low', 'clip_high', 'kl', 'grad_norm'
+OF_RATIO = 'moved', 'clip_low', 'clip_high', 'kl', 'grad_norm'
 
 def same_rollout(row:dict, metrics:dict) -> dict:
     "A row with what a further update with its rollout found"
