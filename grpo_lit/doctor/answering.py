@@ -138,7 +138,7 @@ def see_disputed(patient:Patient) -> Finding:
                    'the golds are shifted against the questions: join the two columns anew', figures)
 
 # %% ../../nbs/9_doctor/07_answering.ipynb #1723ecc7
-ODD_PROMPTS = ('model', 'settings', 'template', 'twice', 'turn-end', 'prompt-end', 'eos', 'unknown')
+ODD_PROMPTS = ('model', 'settings', 'template', 'twice', 'turn-end', 'prompt-end', 'eos', 'unknown', 'leak')
 
 ANSWER_CHECKS = [
     Check('empty', see_empty, unless=ODD_PROMPTS, sample=True),

@@ -54,7 +54,7 @@ def left_out(skipped:dict) -> list: # Lines
     "Which checks were not made, reason by reason"
     reasons = {}
     for name, why in skipped.items(): reasons.setdefault(why, []).append(name)
-    return [visible(f'{"":5} {", ".join(names)}: not asked, {why}') for why, names in reasons.items()]
+    return [visible(f'{"":5} {", ".join(names)}: {why}') for why, names in reasons.items()]
 
 # %% ../../nbs/9_doctor/01_findings.ipynb #8210c183
 @dataclass(repr=False)
