@@ -39,12 +39,12 @@ from .playing import new_play, rows_of_run
 from .prepare import check_run, new_accelerator, new_state, policy_and_tokenizer
 from .report import efficiency, step_metrics, tokens_read, watch_mismatch
 from .resume import keep_checkpoint
-from .rows import Stream, evaluation_rows
+from .rows import Stream, evaluation_rows, first_and_last
 from .signals import by_one_thread, say, uninterrupted
 from .together import one_run, run_of, watched_run
 from .trackers import Trackers, trackers_named
 from .update import Updater
-from ..fast.world import World, slowest
+from ..fast.world import World, check_same, slowest
 
 # %% ../../nbs/5_run/66_trainer.ipynb #b645c8a6
 def first_row(update:int, args:GRPOConfig) -> int:
@@ -97,6 +97,8 @@ class GRPOTrainer(Around):
         self.args = args = with_weights(args, self.reward_funcs)
         self.reward_processing_classes = as_list(reward_processing_classes)
         check_run(model, self.tokenizer, self.reward_funcs, args, self.train_dataset, evaluation_rows(eval_dataset), self.play)
+        check_same(self.world, 'settings', args.to_dict())
+        check_same(self.world, 'data', first_and_last(self.train_dataset))
         if peft_config is not None:
             model = add_lora(model, check_adapter(peft_config), args.seed)
         total = planned_steps(args, len(self.train_dataset))
