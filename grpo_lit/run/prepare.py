@@ -13,7 +13,8 @@ __all__ = ['has_unknown', 'check_columns', 'check_rows', 'check_run', 'gold_is_c
 import contextlib, os
 from pathlib import Path
 import torch
-from accelerate import Accelerator
+from datetime import timedelta
+from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType
 from transformers import AutoTokenizer, get_scheduler
@@ -206,7 +207,8 @@ def new_accelerator(args:GRPOConfig) -> RunAccelerator:
         always_in_order()
     if args.tf32 is not None:
         torch.set_float32_matmul_precision('high' if args.tf32 else 'highest')
-    several = dict(fsdp_plugin=sharding(computing_dtype(args)), kwargs_handlers=[plain_ddp()]) if args.world_size > 1 else {}
+    waiting = InitProcessGroupKwargs(timeout=timedelta(seconds=args.ddp_timeout))
+    several = dict(fsdp_plugin=sharding(computing_dtype(args)), kwargs_handlers=[plain_ddp(), waiting]) if args.world_size > 1 else {}
     accelerator = RunAccelerator(cpu=on_cpu(args), mixed_precision=precision(args), **several)
     if accelerator.num_processes != args.world_size:
         raise ValueError(f'these settings were made for {args.world_size} processes, and there are {accelerator.num_processes}: '

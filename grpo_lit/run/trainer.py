@@ -20,6 +20,7 @@ from .ahead import settle_for_checkpoint, staleness
 from .around import Around, checkpoint_is_kept, need, refuse, run_config_is_kept, warn_of_lengths, with_quantization
 from .callbacks import Callbacks, log_steps, logging_is_due, optimizer_is_heard, step_ends
 from .callbacks import train_result, training_begins, training_ends, training_goes_on
+from .causes import watch_causes, write_alarms
 from .checkpoints import fixed_settings, load_checkpoint, save_policy, whole_state
 from .collect import Collector, collect, planned_steps, with_length
 from .config import GRPOConfig, update_rows
@@ -186,6 +187,8 @@ class GRPOTrainer(Around):
             metrics = self.notes.take_metrics() | metrics
             watch_divergence(metrics, state, self.args)
             watch_learning(metrics, ro, first, state, self.args)
+            watch_causes(metrics, ro, first, state, self.args)
+            write_alarms(self.run, state)
             self.record(metrics, ro, update)
             check_alive(metrics, state, self.args)
         return metrics
