@@ -13,7 +13,7 @@ import contextlib
 from dataclasses import replace
 from .config import GRPOConfig
 from .logs import plain
-from .peers import peers_of_run, watched
+from .peers import at_watch, peers_of_run
 from .runs import Follower, Record, Run
 from .signals import speak, stop_together, stoppable
 from ..fast.world import World
@@ -80,6 +80,6 @@ def watched_run(trainer):
         yield
         return
     peers.where = lambda: where_to_go_on(trainer.run)
-    with watched(peers):
+    with at_watch(peers):
         yield
         world.gathered(None)
