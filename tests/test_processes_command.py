@@ -1,6 +1,5 @@
 """`grpo-lit train --processes 2` and `accelerate launch script.py`, as commands: what they leave, say and end with."""
 import json, os, re, signal, subprocess, sys, time
-from pathlib import Path
 import psutil, pytest
 from grpo_lit.run.peers import LOST
 from grpo_lit.run.runs import Run
@@ -35,7 +34,7 @@ def ranks_of(process):
     return {int(p.environ()['RANK']): p for p in found}
 
 def test_trains_is_interrupted_and_goes_on_alone(tmp_path):
-    "Ctrl-C: both stop behind the same step, one checkpoint, 130; one process goes on from it, and an evaluation is asked by two"
+    "Ctrl-C: both stop behind the same step, one checkpoint, 130; one process goes on from it"
     out, run = tmp_path/'run', Run(tmp_path/'run')
     process = train(out, '--processes', 2, '--max-steps', 10**5, '--save-total-limit', 1)
     until(lambda: len(run.metrics()) >= 2, process)
@@ -48,7 +47,11 @@ def test_trains_is_interrupted_and_goes_on_alone(tmp_path):
     code, text = ended(command('train', '--resume', out, '--processes', 1, '--gradient-accumulation-steps', 2, '--max-steps', done+1))
     assert code == 0 and f'going on from {out}/checkpoint-{done}' in text, text
     assert [m['step'] for m in run.metrics()] == [*range(1, done+2)]
-    asked = ['eval', '--model', out, '--data', 'addition', '--limit', 12, '--batch-size', 4]
+
+@pytest.mark.slow
+def test_questions_are_asked_by_two(tmp_path):
+    "The same answers as by one"
+    asked = ['eval', '--model', 'tiny', '--data', 'addition', '--limit', 12, '--batch-size', 4]
     code, text = ended(command(*asked, '--processes', 2, '--out', tmp_path/'two'))
     assert code == 0, text
     code, text = ended(command(*asked, '--out', tmp_path/'one'))
@@ -56,6 +59,7 @@ def test_trains_is_interrupted_and_goes_on_alone(tmp_path):
     assert code == 0 and one['accuracy'] == two['accuracy'] and one['mean_length'] == two['mean_length']
     assert (tmp_path/'one/rows/addition.jsonl').read_text().splitlines()[1:] == (tmp_path/'two/rows/addition.jsonl').read_text().splitlines()[1:]
 
+@pytest.mark.slow
 def test_a_killed_process_is_one_line(tmp_path):
     "The launcher's own report is not there"
     out, run = tmp_path/'run', Run(tmp_path/'run')
@@ -69,6 +73,7 @@ def test_a_killed_process_is_one_line(tmp_path):
     assert len(said) == 1 and re.search(r'process 2 of 2 .* is gone: the run ends; go on from .*checkpoint-\d+', said[0]), text
     assert 'Traceback' not in text and 'elastic' not in text, text
 
+@pytest.mark.slow
 def test_mistakes_are_one_line(tmp_path):
     code, text = ended(train(tmp_path/'run', '--processes', 0))
     assert code == 2 and '--processes is 0' in text
@@ -90,6 +95,7 @@ trainer.save_model({out!r}+'/final')
 if trainer.is_world_process_zero(): print('done by', trainer.world)
 '''
 
+@pytest.mark.slow
 def test_a_script_by_accelerate(tmp_path):
     "Nothing in it says how many there are; sharded, by the launcher's options"
     (tmp_path/'train.py').write_text(SCRIPT.format(out=str(tmp_path/'run')))

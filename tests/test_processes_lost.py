@@ -1,5 +1,5 @@
 """One of two processes is lost, at whatever it was doing: the other one ends soon, with one line and a code of its own."""
-import os, re, signal, time
+import re, signal, time
 from pathlib import Path
 import pytest
 from grpo_lit.policy import load_policy
@@ -43,7 +43,7 @@ def work(rank, place, folder, patience=peers.PATIENCE, **settings):
 
 def lines_of(team, rank): return [line for line in team.text(rank).splitlines() if 'process' in line]
 
-@pytest.mark.parametrize('place', ['sampling', 'scoring', 'update', 'evaluation'])
+@pytest.mark.parametrize('place', ['sampling', pytest.param('scoring', marks=pytest.mark.slow), 'update', 'evaluation'])
 def test_a_killed_process_ends_the_other(tmp_path, place):
     "Whatever it was in the middle of, while the other one waits for it or works itself"
     with Team(work, place, str(tmp_path)) as team:
@@ -86,8 +86,9 @@ def test_a_stopped_process_ends_the_other(tmp_path):
 
 def hanging(rank, folder):
     "The thread of the watch is well, the main thread does not come back"
-    work(rank, 'scoring', folder, ddp_timeout=8)
+    work(rank, 'scoring', folder, ddp_timeout=40)
 
+@pytest.mark.slow
 def test_a_process_that_does_not_come_back(tmp_path):
     "It is not gone and not stopped: the others wait as long as they were told"
     with Team(hanging, str(tmp_path)) as team:

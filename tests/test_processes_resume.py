@@ -1,8 +1,6 @@
 """Runs of two processes: one writer, checkpoints that go on to the bit, and in another number of processes."""
-from pathlib import Path
 import pytest, torch
 from grpo_lit.policy import load_policy
-from grpo_lit.rewards import accuracy_reward
 from grpo_lit.run.config import GRPOConfig
 from grpo_lit.run.runs import Run
 from grpo_lit.run.trainer import GRPOTrainer

@@ -172,6 +172,7 @@ def tell_of_failure(peers:Peers, error:Exception):
         return
     peers.done.wait(3*peers.every+GRACE)
     said = ' '.join(str(error).split())[:120]
+    with contextlib.suppress(Exception): peers.call('error', peers.rank, 'has waited in vain for the others')
     raise Missed(f'a process of the run did not answer in time (ddp_timeout), and none is gone: {said}') from error
 
 # %% ../../nbs/5_run/17a_peers.ipynb #72f79799
