@@ -6,10 +6,10 @@ Docs: https://grpo-lit.github.io/grpo-lit/3_fast/world.html.md"""
 
 # %% auto #0
 __all__ = ['World', 'sendable', 'dealt', 'groups_of', 'without_environments', 'everyones', 'back_home', 'everyones_parts',
-           'as_many', 'rows_of_groups', 'in_shares', 'totals', 'slowest', 'all_or_none']
+           'as_many', 'rows_of_groups', 'in_shares', 'totals', 'slowest', 'all_or_none', 'check_same']
 
 # %% ../../nbs/3_fast/21_world.ipynb #cec91573
-import pickle
+import pickle, re
 from dataclasses import replace
 import torch
 from accelerate.utils import gather_object
@@ -163,3 +163,15 @@ def all_or_none(world:World, work): # Called without arguments
     for rank, said in enumerate(world.gathered(short)):
         if said: raise torch.OutOfMemoryError(f'out of memory in process {rank}: {said}')
     return found
+
+# %% ../../nbs/3_fast/21_world.ipynb #3d1e5a90
+def check_same(world:World, what:str, # In words
+               given:dict): # Name -> anything that has a text
+    "Raise `ValueError`, in all processes, where they were not given the same"
+    if not world.several: return
+    texts = {name: re.sub(' at 0x[0-9a-f]+', '', repr(value)) for name, value in given.items()}
+    for rank, others in enumerate(world.gathered(texts)):
+        unlike = [name for name in texts if others.get(name) != texts[name]]
+        if unlike:
+            raise ValueError(f'the processes were given different {what}: {unlike[0]} is {texts[unlike[0]]:.60} in process {world.rank}, '
+                             f'and {others.get(unlike[0], "not there"):.60} in process {rank}. Each runs the same script: seed what it draws')

@@ -17,6 +17,7 @@ from pathlib import Path
 from ..policy import first_nonfinite
 from .again import check_new, clear_run, with_changes
 from .alarms import troubles
+from .causes import remember_evaluation, write_alarms
 from .checkpoints import whole_state, write_checkpoint
 from .collect import prompts_of
 from .display import Showing
@@ -184,6 +185,8 @@ def log_evaluation(trainer, metrics:dict): # Of the step, added to
     with uninterrupted():
         metrics |= found
         watch_evaluation(found, trainer.state)
+        remember_evaluation(found, trainer.state)
+        write_alarms(trainer.run, trainer.state)
         if trainer.run: trainer.run.log(dict(step=trainer.state.step) | found)
 
 def evaluation_is_owed(trainer) -> bool:

@@ -248,15 +248,16 @@ def new_state(model, args:GRPOConfig,
         checkpoint_activations(model, args.gradient_checkpointing_kwargs)
     if args.sync_ref_model and has_adapter(model):
         raise ValueError('sync_ref_model: the reference of a LoRA policy is its base weights, which do not move')
-    place(model, accelerator.device)
+    if not accelerator.is_fsdp2: place(model, accelerator.device)
     share_prefix(model)
     world = World(accelerator)
     check_alike(model, world)
-    whole = whole_copy(model, sampling_dtype(args, accelerator)) if accelerator.is_fsdp2 else None
+    whole = whole_copy(model, sampling_dtype(args, accelerator), accelerator.device) if accelerator.is_fsdp2 else None
     kept = whole if whole is not None and has_adapter(model) else model # whose base is the reference
     with phase('copying the reference', args.disable_tqdm):
         reference = Reference(kept, args.offload_reference, reference_dtype(args)) if args.beta else None
     if reference and reference.frozen is not None:
+        if whole is not None and not args.offload_reference: reference.frozen.to(accelerator.device)
         share_alike(reference.frozen, model)
     optimizer = optimizer or new_optimizer(parameters, args, model)
     warmup = args.get_warmup_steps(total_steps)

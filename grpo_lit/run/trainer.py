@@ -20,6 +20,7 @@ from .ahead import settle_for_checkpoint, staleness
 from .around import Around, checkpoint_is_kept, need, refuse, run_config_is_kept, warn_of_lengths, with_quantization
 from .callbacks import Callbacks, log_steps, logging_is_due, optimizer_is_heard, step_ends
 from .callbacks import train_result, training_begins, training_ends, training_goes_on
+from .causes import watch_causes, write_alarms
 from .checkpoints import fixed_settings, load_checkpoint, save_policy, whole_state
 from .collect import Collector, collect, planned_steps, with_length
 from .config import GRPOConfig, update_rows
@@ -39,12 +40,12 @@ from .playing import new_play, rows_of_run
 from .prepare import check_run, new_accelerator, new_state, policy_and_tokenizer
 from .report import efficiency, step_metrics, tokens_read, watch_mismatch
 from .resume import keep_checkpoint
-from .rows import Stream, evaluation_rows
+from .rows import Stream, evaluation_rows, first_and_last
 from .signals import by_one_thread, say, uninterrupted
 from .together import one_run, run_of, watched_run
 from .trackers import Trackers, trackers_named
 from .update import Updater
-from ..fast.world import World, slowest
+from ..fast.world import World, check_same, slowest
 
 # %% ../../nbs/5_run/66_trainer.ipynb #b645c8a6
 def first_row(update:int, args:GRPOConfig) -> int:
@@ -97,6 +98,8 @@ class GRPOTrainer(Around):
         self.args = args = with_weights(args, self.reward_funcs)
         self.reward_processing_classes = as_list(reward_processing_classes)
         check_run(model, self.tokenizer, self.reward_funcs, args, self.train_dataset, evaluation_rows(eval_dataset), self.play)
+        check_same(self.world, 'settings', args.to_dict())
+        check_same(self.world, 'data', first_and_last(self.train_dataset))
         if peft_config is not None:
             model = add_lora(model, check_adapter(peft_config), args.seed)
         total = planned_steps(args, len(self.train_dataset))
@@ -184,6 +187,8 @@ class GRPOTrainer(Around):
             metrics = self.notes.take_metrics() | metrics
             watch_divergence(metrics, state, self.args)
             watch_learning(metrics, ro, first, state, self.args)
+            watch_causes(metrics, ro, first, state, self.args)
+            write_alarms(self.run, state)
             self.record(metrics, ro, update)
             check_alive(metrics, state, self.args)
         return metrics
