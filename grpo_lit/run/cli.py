@@ -228,7 +228,7 @@ def obeyed(command, options:dict, stop:Stop) -> int: # The exit code
     except Exception as e:
         said = complaint(e) or (stop.caught and f'{type(e).__name__}: {e}')
         if launched_as(): time.sleep(2*GRACE) # the first process says the same, and its end is ours
-        if launched_as() is not None and is_of_others(e): return LOST
+        if launched_as() and is_of_others(e) and not isinstance(e, Missed): return LOST
         if not said: raise
         say(f'grpo-lit: {said}', file=sys.stderr)
         return stop.code or (LOST if isinstance(e, Missed) else 1 if isinstance(e, NotSaved) else 2)
