@@ -287,6 +287,7 @@ class Updater:
         args = self.args
         self.figures = TokenFigures(rollouts, args.log_tokens, args.mask_truncated_completions) if args.log_tokens else None
         def attempt(): return add_gradients(rollouts, first, self.state, args, self.accelerator, self.figures)
+        if self.state.whole is not None: return attempt() # who is in the middle of a pass cannot hear of it
         world = World(self.accelerator)
         return retried(attempt, lambda: world.all(save_memory(self.state, rollouts, args)))
 
