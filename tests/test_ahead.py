@@ -6,6 +6,7 @@ from grpo_lit import GRPOConfig, GRPOTrainer
 from grpo_lit.policy import load_policy
 from grpo_lit.rewards import accuracy_reward, think_format_reward
 from grpo_lit.run import ahead
+from grpo_lit.run.past import load_rollouts
 from grpo_lit.run.sampler import Sampler
 from grpo_lit.run.versions import CopySampler, Versioned
 from grpo_lit.tasks import addition_task
@@ -124,6 +125,12 @@ def test_replaced_groups_are_newer():
     found = [(m['staleness'], m['dynamic_sampling/prompts']) for m in trainer.steps()]
     assert found[0][0] == 0 and all(0 <= lag <= 1 for lag, _ in found)
     assert any(asked > 2 and lag < 1 for lag, asked in found[1:])
+
+def test_texts_say_who_wrote_them(tmp_path):
+    trainer = new_trainer(tmp_path/'run', max_staleness=1)
+    list(trainer.steps())
+    found = load_rollouts(tmp_path/'run')
+    assert dict(zip(found['step'], found['policy_step'])) == {1: 0, 2: 0, 3: 1, 4: 2}
 
 # ---- put down and picked up
 
