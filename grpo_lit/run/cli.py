@@ -16,7 +16,7 @@ from .. import __version__
 from .configfile import all_options, with_hyphens
 from .files import NotSaved
 from .launching import as_one_of_several, in_processes, launched_as, processes_of
-from .peers import GRACE
+from .peers import GRACE, LOST, Missed, is_of_others
 from .options import CHOICES, COMMANDS, EXAMPLES, GROUPS, POSITIONAL, REQUIRED
 from .options import commands, kinds_of, nearest, options_of, own_options, settings_of, single, takes_several
 from .signals import Stop, Unbroken, exit_code, say, stoppable
@@ -45,7 +45,7 @@ def help_of(option, command:str) -> str:
     text = ' '.join(option.text.split())
     if option.name in CHOICES: text += f'; one of {", ".join(CHOICES[option.name].split())}'
     default = option.default
-    if command=='train' and option.name not in own_options(command): default = TRAIN_DEFAULTS.get(option.name, default)
+    if settings_of(command) and option.name not in own_options(command): default = TRAIN_DEFAULTS.get(option.name, default)
     shown = '' if default in (None, '', (), False, REQUIRED) or len(str(default)) > 40 else f' [{default}]'
     return (text+shown).replace('%', '%%')
 
@@ -138,7 +138,7 @@ def overview() -> str:
     "The help of the whole"
     width = max(map(len, COMMANDS))
     lines = [f'  {name:{width}}  {does}' for name, does in commands().items()]
-    shown = [f'  {EXAMPLES[name][0]}' for name in ('demo', 'train', 'eval', 'show')]
+    shown = [f'  {EXAMPLES[name][0]}' for name in ('demo', 'doctor', 'train', 'eval', 'show')]
     return OVERVIEW.format(commands='\n'.join(lines), examples='\n'.join(shown))
 
 # %% ../../nbs/5_run/91_cli.ipynb #d172baae
@@ -163,9 +163,9 @@ def parse_command(argv:list) -> tuple: # A command's name, and its options
     return name, options
 
 # %% ../../nbs/5_run/91_cli.ipynb #f325e054
-def with_config(options:dict) -> dict:
-    "The options of `train`, with those that are settings of `GRPOConfig` in `config`"
-    own = {k:v for k, v in options.items() if k in own_options('train')}
+def with_config(options:dict, command:str='train') -> dict:
+    "The options of a command, with those that are settings of `GRPOConfig` in `config`"
+    own = {k:v for k, v in options.items() if k in own_options(command)}
     return own | dict(config={k:v for k, v in options.items() if k not in own})
 
 # %% ../../nbs/5_run/91_cli.ipynb #221ce4c2
@@ -173,7 +173,7 @@ def complaint(error:Exception) -> str|None: # None: it is no mistake of the user
     "What to say of a wrong input, in one line"
     if isinstance(error, ImportError): return f"{error}; the extras: pip install 'grpo_lit[lora,gguf]'"
     explained = str(error).startswith('out of memory: ') # by `memory_explained`, whatever its type
-    if explained or isinstance(error, (OSError, FloatingPointError)): return ' '.join(str(error).split())
+    if explained or isinstance(error, (OSError, FloatingPointError, Missed)): return ' '.join(str(error).split())
     if os.environ.get('GRPO_LIT_TRACEBACK'): return None
     unknown_setting = isinstance(error, TypeError) and 'GRPOConfig' in str(error)
     return ' '.join(str(error).split()) if unknown_setting or isinstance(error, ValueError) else None
@@ -228,9 +228,10 @@ def obeyed(command, options:dict, stop:Stop) -> int: # The exit code
     except Exception as e:
         said = complaint(e) or (stop.caught and f'{type(e).__name__}: {e}')
         if launched_as(): time.sleep(2*GRACE) # the first process says the same, and its end is ours
+        if launched_as() and is_of_others(e) and not isinstance(e, Missed): return LOST
         if not said: raise
         say(f'grpo-lit: {said}', file=sys.stderr)
-        return stop.code or (1 if isinstance(e, NotSaved) else 2)
+        return stop.code or (LOST if isinstance(e, Missed) else 1 if isinstance(e, NotSaved) else 2)
     return stop.code or (1 if done.get('wrong') else 3 if done.get('hopeless') else 0)
 
 # %% ../../nbs/5_run/91_cli.ipynb #cc0b8982
@@ -247,7 +248,7 @@ def main(argv:list|None=None # Default: the command line
         command = function_of(name)
         quiet()
         stop.at_once = None
-        return obeyed(command, with_config(options) if name=='train' else options, stop)
+        return obeyed(command, with_config(options, name) if settings_of(name) else options, stop)
 
 def quiet():
     "Silence the progress bars and notices of the libraries below; ours say what matters"

@@ -8,7 +8,7 @@ Docs: https://grpo-lit.github.io/grpo-lit/5_run/config.html.md"""
 __all__ = ['RULES', 'SCHEDULES', 'OPTIMIZERS', 'CHOICES', 'LOSS_RULES', 'LEASH_RULES', 'SIZE_RULES', 'FIT_RULES',
            'LOSS_ARGUMENTS', 'TINY_RUN', 'check_rules', 'is_interval', 'check_names', 'is_weighed', 'highest_ratio',
            'bounds_cross', 'two_sizes', 'at_once', 'update_rows', 'fit_sizes', 'spread_generation', 'Unsaid',
-           'settle_evaluation', 'GRPOConfig']
+           'settle_evaluation', 'say_if_colocated', 'GRPOConfig']
 
 # %% ../../nbs/5_run/13_config.ipynb #ae06373f
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from ..loss import FROM_THE_SAMPLER, LOSS_OPTIONS, check_loss
 from ..fast.offpolicy import IMPORTANCE_SAMPLING_MODES
 from .arguments import MASKED, Arguments, loading_options
 from .from_trl import FromTRL
-from .placing import TRL_DEFAULTS, take, unknown
+from .placing import TRL_DEFAULTS, say_once, take, unknown
 from .ranges import check_numbers, read_dict
 from .settings import AllSettings
 
@@ -72,6 +72,7 @@ CHOICES = dict(
     beta_schedule=tuple(BETA_SCHEDULES),
     call_format=('auto', 'chat', 'tags'),
     importance_sampling_mode=(None, 'none', *IMPORTANCE_SAMPLING_MODES),
+    vllm_mode=('colocate', 'server'), vllm_sync=('auto', 'file', 'lora', 'nccl'),
     eval_strategy=(None, 'no', 'steps', 'epoch'),
     save_strategy=('no', 'steps', 'epoch'),
     logging_strategy=('no', 'steps', 'epoch'),
@@ -197,6 +198,12 @@ def settle_evaluation(settings:AllSettings):
     if given is None or isinstance(given, Unsaid):
         settings.eval_strategy = Unsaid('steps' if settings.eval_steps else 'no')
 
+# %% ../../nbs/5_run/13_config.ipynb #vllm120
+def say_if_colocated(settings:AllSettings):
+    "Say that there is no need of vLLM in this process"
+    if settings.use_vllm and settings.vllm_mode == 'colocate':
+        say_once('use_vllm=True is not needed: the sampler of this package writes the answers (a server does with vllm_mode="server")')
+
 # %% ../../nbs/5_run/13_config.ipynb #83ec045d
 LOSS_ARGUMENTS = (
     'loss_type', 'kl', 'epsilon', 'epsilon_high', 'delta', 'importance_sampling_level', 'max_completion_length',
@@ -213,6 +220,7 @@ class GRPOConfig(Arguments, FromTRL, AllSettings):
 
     def __post_init__(self):
         take(self)
+        say_if_colocated(self)
         if self.hub_token == MASKED: self.hub_token = None
         self.accelerator_config = loading_options(self.accelerator_config)
         spread_generation(self)

@@ -6,14 +6,15 @@ Docs: https://grpo-lit.github.io/grpo-lit/5_run/prepare.html.md"""
 
 # %% auto #0
 __all__ = ['has_unknown', 'check_columns', 'check_rows', 'check_run', 'gold_is_checked', 'policy_and_tokenizer',
-           'without_dropout', 'always_in_order', 'RunAccelerator', 'new_accelerator', 'place', 'reference_dtype',
-           'new_state']
+           'without_dropout', 'always_in_order', 'RunAccelerator', 'refuse_deepspeed', 'new_accelerator', 'place',
+           'reference_dtype', 'new_state']
 
 # %% ../../nbs/5_run/41_prepare.ipynb #4b002d61
 import contextlib, os
 from pathlib import Path
 import torch
-from accelerate import Accelerator
+from datetime import timedelta
+from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType
 from transformers import AutoTokenizer, get_scheduler
@@ -199,14 +200,22 @@ class RunAccelerator(Accelerator):
             yield
 
 # %% ../../nbs/5_run/41_prepare.ipynb #1a29576f
+def refuse_deepspeed():
+    "Raise `ValueError` where the launcher was told to use DeepSpeed, whose engine makes the steps by itself"
+    if os.environ.get('ACCELERATE_USE_DEEPSPEED', 'false').lower() != 'true': return
+    raise ValueError('DeepSpeed makes the steps by itself, so that this version could not skip or repeat one: FSDP2 shards the same. '
+                     'In place of ZeRO-3: --use_fsdp --fsdp_version 2; of ZeRO-2: besides --fsdp_reshard_after_forward false')
+
 def new_accelerator(args:GRPOConfig) -> RunAccelerator:
     "Device and precision; a notebook may train twice, with different ones"
+    refuse_deepspeed()
     AcceleratorState._reset_state(reset_partial_state=True)
     if args.full_determinism:
         always_in_order()
     if args.tf32 is not None:
         torch.set_float32_matmul_precision('high' if args.tf32 else 'highest')
-    several = dict(fsdp_plugin=sharding(computing_dtype(args)), kwargs_handlers=[plain_ddp()]) if args.world_size > 1 else {}
+    waiting = InitProcessGroupKwargs(timeout=timedelta(seconds=args.ddp_timeout))
+    several = dict(fsdp_plugin=sharding(computing_dtype(args)), kwargs_handlers=[plain_ddp(), waiting]) if args.world_size > 1 else {}
     accelerator = RunAccelerator(cpu=on_cpu(args), mixed_precision=precision(args), **several)
     if accelerator.num_processes != args.world_size:
         raise ValueError(f'these settings were made for {args.world_size} processes, and there are {accelerator.num_processes}: '
@@ -239,15 +248,16 @@ def new_state(model, args:GRPOConfig,
         checkpoint_activations(model, args.gradient_checkpointing_kwargs)
     if args.sync_ref_model and has_adapter(model):
         raise ValueError('sync_ref_model: the reference of a LoRA policy is its base weights, which do not move')
-    place(model, accelerator.device)
+    if not accelerator.is_fsdp2: place(model, accelerator.device)
     share_prefix(model)
     world = World(accelerator)
     check_alike(model, world)
-    whole = whole_copy(model, sampling_dtype(args, accelerator)) if accelerator.is_fsdp2 else None
+    whole = whole_copy(model, sampling_dtype(args, accelerator), accelerator.device) if accelerator.is_fsdp2 else None
     kept = whole if whole is not None and has_adapter(model) else model # whose base is the reference
     with phase('copying the reference', args.disable_tqdm):
         reference = Reference(kept, args.offload_reference, reference_dtype(args)) if args.beta else None
     if reference and reference.frozen is not None:
+        if whole is not None and not args.offload_reference: reference.frozen.to(accelerator.device)
         share_alike(reference.frozen, model)
     optimizer = optimizer or new_optimizer(parameters, args, model)
     warmup = args.get_warmup_steps(total_steps)
