@@ -1,7 +1,7 @@
 """What staleness costs, what importance weights mend, and what one step ahead gains: the tiny policy on sums.
 
     python bench/staleness.py [--seeds 8] [--out FILE.jsonl]       # reward: about 15 s a run, 6 settings
-    python bench/staleness.py --seconds [--wait .5]                 # time, with a sampler that is elsewhere for so long
+    python bench/staleness.py --seconds [--wait 1]                  # time, with a sampler that is elsewhere for so long
 
 64 updates of 32 answers each, groups of 8, learning_rate 2e-4 without a schedule, no leash. U is the updates of a
 rollout, behind is max_staleness: with 8 and 8, an update learns from weights that are 8 to 15 updates old.
@@ -18,7 +18,7 @@ SETTINGS = [ # U, behind, importance_sampling_mode
     (1, 0, None), (1, 1, None), (1, 1, 'none'),
     (8, 0, None), (8, 8, None), (8, 8, 'none')]
 
-def trainer(U, behind, mode, seed, steps=64):
+def trainer(U, behind, mode, seed, steps=64, **settings):
     "One run, ready to begin"
     task = addition_task(seed=0)
     model, tokenizer = load_policy('tiny', device='cpu')
@@ -26,7 +26,7 @@ def trainer(U, behind, mode, seed, steps=64):
         max_steps=steps, num_generations=8, per_device_train_batch_size=32, steps_per_generation=U,
         max_completion_length=64, learning_rate=2e-4, lr_scheduler_type='constant', beta=0., reward_weights=[1, .2],
         max_staleness=behind, importance_sampling_mode=mode, seed=seed, per_device_eval_batch_size=100,
-        use_cpu=True, disable_tqdm=True, gold_check=0)
+        use_cpu=True, disable_tqdm=True, gold_check=0, **settings)
     return GRPOTrainer(model, [accuracy_reward, think_format_reward], args, task.train, task.test, processing_class=tokenizer)
 
 def measured(U, behind, mode, seed):
@@ -57,24 +57,24 @@ class Elsewhere(CopySampler):
         time.sleep(self.wait)
         return super().generate(*args, **how)
 
-def seconds(wait, steps=20):
-    "Seconds of a step, in turns and one ahead"
-    for behind in (0, 1):
-        run = trainer(1, behind, None, 0, steps)
+def seconds(wait, uses=4, steps=24):
+    "Seconds of an update, in turns and one ahead, where a rollout serves four"
+    for behind in (0, uses):
+        run = trainer(1, behind, None, 0, steps, num_iterations=uses)
         old = run.collector.sample
         old.sampler = Elsewhere(run.state, run.tokenizer, run.args, run.accelerator)
         old.sampler.wait, run.state.remote = wait, True
-        history = list(run.steps())[2:]
-        def median(name): return statistics.median(m[name] for m in history)
-        print(f"max_staleness={behind}: a step {median('step_time'):.2f} s, waited for answers {median('time/sample'):.2f} s, "
-              f"update {median('time/update'):.2f} s")
+        history = list(run.steps())[uses:]
+        def each(name): return sum(m.get(name, 0.) for m in history)/len(history)
+        print(f"max_staleness={behind}: {each('step_time'):.2f} s for an update; of them waited for answers "
+              f"{each('time/sample'):.2f}, learned {each('time/update'):.2f}")
 
 if __name__ == '__main__':
     p = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     p.add_argument('--seeds', type=int, default=8)
     p.add_argument('--out')
     p.add_argument('--seconds', action='store_true')
-    p.add_argument('--wait', type=float, default=.5)
+    p.add_argument('--wait', type=float, default=1.)
     a = p.parse_args()
     torch.set_num_threads(1)
     if a.seconds: seconds(a.wait)
