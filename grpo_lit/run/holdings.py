@@ -48,7 +48,8 @@ def reference_bytes(f:Footprint, args) -> int:
 def copied_width(f:Footprint, args) -> int: # 0: the policy itself samples
     "Bytes of a number in the copy that samples"
     if samples_in_half(f, args): return 2
-    ahead = args.max_staleness and not args.use_vllm # it writes while the policy changes
+    served = args.use_vllm and args.vllm_mode == 'server'
+    ahead = args.max_staleness and not served # it writes while the policy changes
     return (2 if f.base in HALF else 4) if ahead else 0
 
 def standing(f:Footprint, args) -> dict: # Part -> bytes
