@@ -70,7 +70,7 @@ async def forget(self:Deliveries, session):
 async def load_adapter(self:Deliveries, session, delivery:Delivery):
     "Let it load an adapter under a new name"
     body = dict(lora_name=delivery.stamp, lora_path=str(delivery.folder))
-    try: await self.ask(session, '/v1/load_lora_adapter', body, patient=False)
+    try: await self.ask(session, '/v1/load_lora_adapter', body, patient=False, json=False)
     except ServerError as e:
         known = e.status == 400 and 'already' in str(e) # an answer was lost, and it was asked again
         if known: return
@@ -81,7 +81,7 @@ async def load_adapter(self:Deliveries, session, delivery:Delivery):
 @patch
 async def unload_adapter(self:Deliveries, session, stamp:str):
     "Let it forget the one before; it may be gone already"
-    try: await self.ask(session, '/v1/unload_lora_adapter', dict(lora_name=stamp), patient=False)
+    try: await self.ask(session, '/v1/unload_lora_adapter', dict(lora_name=stamp), patient=False, json=False)
     except ServerError as e: log.debug('%s was not unloaded: %s', stamp, e)
 
 # %% ../../nbs/5_run/44d_deliveries.ipynb #2bce8164
@@ -117,9 +117,9 @@ TRIES = 3
 async def deliver(self:Deliveries, session, delivery:Delivery, judge):
     "One attempt"
     if delivery.way == 'lora': return await self.load_adapter(session, delivery)
-    if delivery.folder: await self.reload(session, delivery)
-    await self.check(session, judge)
     await self.stamp(session, delivery)
+    await self.reload(session, delivery)
+    await self.check(session, judge)
 
 @patch
 async def bring(self:Deliveries, session, delivery:Delivery, judge):
@@ -132,7 +132,7 @@ async def bring(self:Deliveries, session, delivery:Delivery, judge):
             again = e.status >= 500 or isinstance(e, WrongWeights)
             if not again or n == TRIES-1: raise
             log.warning('%s', e)
-            await self.ask(session, '/health', method='GET')
+            await self.ask(session, '/health', method='GET', json=False)
     before, self.sent, self.failures = self.sent, delivery, self.server.failures
     if before and before.way == 'lora' and before.stamp != delivery.stamp: await self.unload_adapter(session, before.stamp)
 
