@@ -8,6 +8,7 @@ from accelerate import Accelerator
 from grpo_lit import GRPOConfig, GRPOTrainer
 from grpo_lit.fast.batches import all_logps, token_portions
 from grpo_lit.policy import add_lora, load_policy
+from grpo_lit.rewards.client import Pace
 from grpo_lit.rewards.comparing import accuracy_reward
 from grpo_lit.rewards.shape import think_format_reward
 from grpo_lit.run.asking import Server, ServerError
@@ -27,11 +28,16 @@ rows = task.train[:2]
 def policy(): return load_policy('tiny', device='cpu')
 
 def settings(address, **more):
-    how = dict(use_cpu=True, max_completion_length=48, vllm_server_timeout=30., report_to='none', disable_tqdm=True)
+    how = dict(use_cpu=True, max_completion_length=32, vllm_server_timeout=30., report_to='none', disable_tqdm=True)
     return GRPOConfig(**how | dict(use_vllm=True, vllm_mode='server', vllm_server_base_url=address) | more)
 
+def quick(sample):
+    "With short pauses between two tries"
+    sample.server.pace = Pace(backoff=.01, max_wait=.1)
+    return sample
+
 def sampler(fake, model, tokenizer, **more):
-    return ServerSampler(RunState(model, None, None), tokenizer, settings(fake.address, **more), Accelerator(cpu=True))
+    return quick(ServerSampler(RunState(model, None, None), tokenizer, settings(fake.address, **more), Accelerator(cpu=True)))
 
 @pytest.fixture
 def there():
@@ -54,7 +60,9 @@ def is_of(model, rollouts, tolerance=1e-4):
 def trainer(fake, steps=3, model=None, **more):
     tokenizer = policy()[1]
     args = settings(fake.address, max_steps=steps, num_generations=4, per_device_train_batch_size=8, learning_rate=1e-3, seed=0, **more)
-    return GRPOTrainer(model or policy()[0], [accuracy_reward, think_format_reward], args, task.train, processing_class=tokenizer)
+    made = GRPOTrainer(model or policy()[0], [accuracy_reward, think_format_reward], args, task.train, processing_class=tokenizer)
+    quick(made.collector.sample.sampler)
+    return made
 
 # --- what goes over the wire
 
@@ -249,7 +257,7 @@ def test_it_is_waited_for():
     "A server that is up later"
     model, tokenizer = policy()
     fake = FakeServer(model, tokenizer)
-    with FakeServer(model, tokenizer) as first: address = first.address # its port is free again
+    with FakeServer(model, tokenizer) as first: address = first.address # its port is free now
     port = int(address.rpartition(':')[2])
     sample = ServerSampler(RunState(model, None, None), tokenizer, settings(address, vllm_server_timeout=60.), Accelerator(cpu=True))
     failed = threading.Event()
@@ -298,8 +306,15 @@ def test_raw_log_probs_at_another_temperature():
         sample.sync(0)
         with pytest.raises(ValueError, match='--logprobs-mode processed_logprobs'): sample.generate(rows, 2, seed=0, temperature=.7)
         assert len(sample.generate(rows, 2, seed=0)) == 4
-        sample.deliveries.facts.processed = None # one that does not say it is asked by what it does
-        assert len(sample.generate(rows, 2, seed=0, temperature=.7)) == 4 and sample.deliveries.facts.processed
+        for zero in (False, True): # one that does not say it is asked by what it does
+            sample.deliveries.facts.processed = None
+            def after_filters(answer):
+                if zero: answer['choices'][0]['logprobs']['token_logprobs'] = [0.]
+                return answer
+            fake.faults = [(WRITE, after_filters)]
+            try: sample.generate(rows, 2, seed=0, temperature=.7)
+            except ValueError as e: assert not zero and 'processed_logprobs' in str(e)
+            assert sample.deliveries.facts.processed == zero
 
 LIES = dict(
     nan=lambda c: c['logprobs']['token_logprobs'].__setitem__(0, math.nan),
@@ -345,16 +360,15 @@ def test_settings_that_do_not_fit_are_said_at_once(given, said):
         GRPOTrainer(policy()[0], accuracy_reward, settings(None, **given), task.train, processing_class=policy()[1])
 
 def test_tools_are_played_here():
-    def add(a: int, b: int) -> int:
-        """Add.
+    def double(a: int) -> int:
+        """Double.
 
         Args:
-            a: one
-            b: two
+            a: a number
         """
-        return a+b
+        return 2*a
     with pytest.raises(ValueError, match='episodes with tools'):
-        GRPOTrainer(policy()[0], accuracy_reward, settings(None), task.train, processing_class=policy()[1], tools=[add])
+        GRPOTrainer(policy()[0], accuracy_reward, settings(None), task.train, processing_class=policy()[1], tools=[double])
 
 def test_the_key_is_sent_and_not_shown(monkeypatch, caplog):
     monkeypatch.setenv('VLLM_API_KEY', 'secret-key')

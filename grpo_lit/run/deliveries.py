@@ -24,6 +24,7 @@ class Delivery:
     way:str # "file", "lora" or "nccl"
     stamp:str
     folder:Path|None=None # The files of it
+    weights:dict|None=None # The tensors of it, where there are no files
     witness:tuple|None=None # Name and digest of a tensor; None: nobody looks
     stamped:bool=False # Does the server know the stamp?
 
@@ -38,6 +39,7 @@ class Deliveries:
         self.server, self.facts = server, facts
         self.sent = None # The last delivery
         self.failures = 0 # Of the server, when that was made
+        self.group = None # Of NCCL, once there is one
 
     def ask(self, session, path:str, body:dict|None=None, **how): # To be awaited
         return self.server.answer(session, Question(path, body, **how))
@@ -74,7 +76,7 @@ async def load_adapter(self:Deliveries, session, delivery:Delivery):
     except ServerError as e:
         known = e.status == 400 and 'already' in str(e) # an answer was lost, and it was asked again
         if known: return
-        if e.status in (404, 405) and 'adapter' not in str(e).partition(':')[2]:
+        if e.status in (404, 405) and 'No adapter' not in str(e):
             raise ServerError(f'this vLLM server takes no adapters: {LORA}', e.status) from e
         raise ServerError(f'the vLLM server did not load the adapter in {delivery.folder}: {e}', e.status) from e
 
@@ -117,8 +119,10 @@ TRIES = 3
 async def deliver(self:Deliveries, session, delivery:Delivery, judge):
     "One attempt"
     if delivery.way == 'lora': return await self.load_adapter(session, delivery)
-    await self.stamp(session, delivery)
-    await self.reload(session, delivery)
+    if delivery.way == 'nccl': await self.transfer(session, delivery) # from the next chapter
+    else:
+        await self.stamp(session, delivery)
+        await self.reload(session, delivery)
     await self.check(session, judge)
 
 @patch

@@ -9,6 +9,7 @@ __all__ = ['ServerSampler', 'cleared']
 
 # %% ../../nbs/5_run/44dd_vllm_server.ipynb #19e1baf5
 import asyncio, contextlib, secrets, weakref
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from accelerate.utils import broadcast_object_list
@@ -22,6 +23,7 @@ from .fitness import vocabulary
 from .sampler import Sampler
 from .served import Expected, as_rollouts, check_mode, completion_request, probe_of, served_kwargs
 from .server_facts import check_facts, facts_of, sync_folder, sync_way
+from . import transfer # the third way
 from ..sampling import check_fits
 from ..scoring import columns_of_rows
 from ..tasks import encode_prompt
@@ -57,7 +59,7 @@ def sync(self:ServerSampler, version:int): # Updates that the policy has behind 
     "Let the server have the weights of the policy"
     model = self.accelerator.unwrap_model(self.state.model)
     own, sent, wrong = self.accelerator.is_main_process, None, None
-    try: dtype = self.deliveries.facts.dtype if own and self.way == 'file' else None
+    try: dtype = self.deliveries.facts.dtype if own and self.way != 'lora' else None
     except Exception as e: wrong, dtype = e, None
     weights = adapter_weights(model) if self.way == 'lora' else whole_weights(model)
     weights = gathered(weights, dtype, keep=own)
@@ -69,17 +71,23 @@ def sync(self:ServerSampler, version:int): # Updates that the policy has behind 
 @patch
 def send(self:ServerSampler, model, weights:dict, version:int) -> Delivery:
     "Write the weights, and let the server load them"
-    d = Delivery(self.way, f'{self.run}:{version}', self.place/f'v{version}')
-    if not self.place.exists(): self.begin_place()
-    write_weights(model, weights, d.folder, adapter=self.way == 'lora')
+    d = Delivery(self.way, f'{self.run}:{version}')
+    if self.way == 'nccl': d.weights = weights
+    else: d.folder = self.written(model, weights, version)
     def judge(checksums): # what it compares stays the same if it is asked again
         wrong = self.witness.again(checksums) if d.witness else self.witness(weights, checksums)
         d.witness = self.witness.named
         return wrong
     before = self.deliveries.sent
     self.server.each([lambda session: self.deliveries.bring(session, d, judge)])
-    if before and before.folder != d.folder: remove_quietly(before.folder)
+    if before and before.folder not in (None, d.folder): remove_quietly(before.folder)
     return d
+
+@patch
+def written(self:ServerSampler, model, weights:dict, version:int) -> Path:
+    "The files of a delivery"
+    if not self.place.exists(): self.begin_place()
+    return write_weights(model, weights, self.place/f'v{version}', adapter=self.way == 'lora')
 
 @patch
 def begin_place(self:ServerSampler):
@@ -97,7 +105,7 @@ def cleared(place:Path):
 def agree(self:ServerSampler, sent:Delivery|None, wrong:Exception|None):
     "What the first process has sent, or why not, in all of them"
     if self.accelerator.num_processes > 1:
-        told = [sent, None if wrong is None else str(wrong)]
+        told = [sent and replace(sent, weights=None), None if wrong is None else str(wrong)]
         broadcast_object_list(told)
         sent, why = told
         if why and wrong is None: wrong = ServerError(why)
