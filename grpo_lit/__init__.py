@@ -41,6 +41,10 @@ __getattr__, __dir__, __all__ = window(__name__, {
     '.seeing.page': 'write_page',
     '.seeing.inspector': 'inspect',
     '.seeing.compare': 'compare_runs',
+    # more than one device
+    '.scale.launch': 'launch',
+    # before it begins
+    '.doctor.diagnosing': 'diagnose',
 })
 
 # modules that stood at the top before there were parts

@@ -45,7 +45,7 @@ def help_of(option, command:str) -> str:
     text = ' '.join(option.text.split())
     if option.name in CHOICES: text += f'; one of {", ".join(CHOICES[option.name].split())}'
     default = option.default
-    if command=='train' and option.name not in own_options(command): default = TRAIN_DEFAULTS.get(option.name, default)
+    if settings_of(command) and option.name not in own_options(command): default = TRAIN_DEFAULTS.get(option.name, default)
     shown = '' if default in (None, '', (), False, REQUIRED) or len(str(default)) > 40 else f' [{default}]'
     return (text+shown).replace('%', '%%')
 
@@ -138,7 +138,7 @@ def overview() -> str:
     "The help of the whole"
     width = max(map(len, COMMANDS))
     lines = [f'  {name:{width}}  {does}' for name, does in commands().items()]
-    shown = [f'  {EXAMPLES[name][0]}' for name in ('demo', 'train', 'eval', 'show')]
+    shown = [f'  {EXAMPLES[name][0]}' for name in ('demo', 'doctor', 'train', 'eval', 'show')]
     return OVERVIEW.format(commands='\n'.join(lines), examples='\n'.join(shown))
 
 # %% ../../nbs/5_run/91_cli.ipynb #d172baae
@@ -163,9 +163,9 @@ def parse_command(argv:list) -> tuple: # A command's name, and its options
     return name, options
 
 # %% ../../nbs/5_run/91_cli.ipynb #f325e054
-def with_config(options:dict) -> dict:
-    "The options of `train`, with those that are settings of `GRPOConfig` in `config`"
-    own = {k:v for k, v in options.items() if k in own_options('train')}
+def with_config(options:dict, command:str='train') -> dict:
+    "The options of a command, with those that are settings of `GRPOConfig` in `config`"
+    own = {k:v for k, v in options.items() if k in own_options(command)}
     return own | dict(config={k:v for k, v in options.items() if k not in own})
 
 # %% ../../nbs/5_run/91_cli.ipynb #221ce4c2
@@ -247,7 +247,7 @@ def main(argv:list|None=None # Default: the command line
         command = function_of(name)
         quiet()
         stop.at_once = None
-        return obeyed(command, with_config(options) if name=='train' else options, stop)
+        return obeyed(command, with_config(options, name) if settings_of(name) else options, stop)
 
 def quiet():
     "Silence the progress bars and notices of the libraries below; ours say what matters"

@@ -85,13 +85,12 @@ class NotNeeded:
     dataloader_prefetch_factor:int|None=None # Rows are read in place
     dataloader_multiprocessing_context:str|None=None # Rows are read in place
     dataloader_in_order:bool=True # Rows are read in place
-    accelerator_config:dict|str|None=None # One process trains
-    ddp_find_unused_parameters:bool|None=None # One process trains
-    ddp_bucket_cap_mb:int|None=None # One process trains
-    ddp_broadcast_buffers:bool|None=None # One process trains
-    ddp_static_graph:bool|None=None # One process trains
-    ddp_backend:str|None=None # One process trains
-    ddp_timeout:int=1800 # One process trains
+    accelerator_config:dict|str|None=None # Batches are made here, and dealt to processes by their tokens
+    ddp_find_unused_parameters:bool|None=None # Every weight takes part in the update
+    ddp_bucket_cap_mb:int|None=None # Gradients meet once, behind the last micro-batch
+    ddp_broadcast_buffers:bool|None=None # Buffers do not change
+    ddp_static_graph:bool|None=None # Every weight takes part in the update
+    ddp_backend:str|None=None # Chosen by the device: nccl, or gloo on the CPU
 
 # %% ../../nbs/5_run/09_from_trl.ipynb #056ca848
 @dataclass
@@ -102,10 +101,10 @@ class NotHere:
     router_aux_loss_coef:float|None=None # Mixtures of experts train without an auxiliary loss: leave it out
     use_adaptive_entropy:bool=False # Choose a fixed entropy_coef
     vllm_structured_outputs_regex:str|None=None # Reward the shape instead, with a reward function
-    fsdp:None|str|list[str]=None # One process trains: save memory by peft_config and offload_optimizer
+    fsdp:None|str|list[str]=None # Say it to the launcher: --sharding fsdp2, or accelerate launch --use_fsdp --fsdp_version 2
     fsdp_config:dict|str|None=None # As fsdp
-    deepspeed:dict|str|None=None # One process trains: save memory by peft_config and offload_optimizer
-    parallelism_config:dict|str|None=None # One process trains
+    deepspeed:dict|str|None=None # FSDP2 does the same: --sharding fsdp2; see the guide to several processes
+    parallelism_config:dict|str|None=None # Data are split among processes, and weights with --sharding fsdp2
     load_best_model_at_end:bool=False # Keep checkpoints with save_steps, compare them with `grpo-lit eval`
     log_completions_hub_repo:str|None=None # Upload the directory rollouts of output_dir with `hf upload`
     hub_always_push:bool=False # Leave it out: the last upload holds everything

@@ -16,15 +16,16 @@ from dataclasses import dataclass
 class BatchSettings:
     "Groups and batches; all sizes count completions"
     num_generations:int=8 # G, completions per prompt
-    # Completions in a micro-batch, at most of full length: what shares its prompt
-    # or is short makes room for more
+    # Completions in a micro-batch of a process, at most of full length:
+    # what shares its prompt or is short makes room for more
     per_device_train_batch_size:int=8
     # Tokens in a micro-batch, each prompt counted once;
     # None: those of per_device_train_batch_size full rows
     micro_batch_tokens:int|None=None
-    gradient_accumulation_steps:int=1 # Micro-batches in an update
+    gradient_accumulation_steps:int=1 # Micro-batches of a process in an update
     steps_per_generation:int|None=None # Micro-batches sampled at once; None: those of one update
-    generation_batch_size:int|None=None # Completions sampled at once; None: follows from the above
+    # Completions sampled at once, by all processes; None: follows from the above
+    generation_batch_size:int|None=None
     num_iterations:int=1 # How often each rollout is used
     max_steps:int=-1 # Updates; -1: as many as `num_train_epochs` needs
     num_train_epochs:float=1. # Passes over the training prompts

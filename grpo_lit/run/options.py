@@ -28,7 +28,8 @@ COMMANDS = dict( # Name -> module of the package and function in it
     watch=('run.looking', 'follow_run'),
     plot=('seeing.drawing', 'plot'),
     inspect=('seeing.page', 'inspect_run'),
-    study=('studies.study', 'study_runs'))
+    study=('studies.study', 'study_runs'),
+    doctor=('doctor.command', 'doctor'))
 
 @cache
 def source_of(module:str) -> str:
@@ -136,6 +137,10 @@ GROUPS = dict( # Command -> title -> names of its options
         'how it answers': 'num_generations temperature greedy top_p top_k max_completion_length batch_size seed',
         'what comes out': 'reward compare out resume',
         'several GPUs': 'processes'},
+    doctor={
+        'the run': 'model data dtype device lora_r chat system reward seed',
+        'questions': 'test split config_name encoding limit eval_questions prompt_column answer_column prompt_style',
+        'the diagnosis': 'seconds json out'},
     sample={'how it writes': 'num_generations temperature max_completion_length seed'})
 
 CHOICES = dict( # Setting -> its values
@@ -179,6 +184,7 @@ EXAMPLES = dict(
           'grpo-lit plot runs/a runs/b runs/c -o compared.pdf'],
     inspect=['grpo-lit inspect runs/gsm8k -o page.html'],
     compare=['grpo-lit compare runs/eval runs/eval-2'],
+    doctor=['grpo-lit doctor --model Qwen/Qwen3-0.6B --data gsm8k', 'grpo-lit doctor --config run.toml --json'],
     study=['grpo-lit study beta', 'grpo-lit study groups --seeds 1 --steps 8 --out runs/try'])
 
 # %% ../../nbs/5_run/89_options.ipynb #1741b938
@@ -247,7 +253,7 @@ SETTINGS_OF_THE_COMMAND = ('output_dir', 'seed', 'overwrite_output_dir', 'model_
 @cache
 def settings_of(command:str) -> dict: # Title -> list of `Option`
     "Settings of `GRPOConfig` that a command takes besides its own options"
-    if command!='train': return {}
+    if command not in ('train', 'doctor'): return {}
     found = {title: [o for o in options if o.name not in SETTINGS_OF_THE_COMMAND] for title, options in sections().items()}
     return {title: options for title, options in found.items() if options}
 

@@ -6,7 +6,7 @@ Docs: https://grpo-lit.github.io/grpo-lit/5_run/peers.html.md"""
 
 # %% auto #0
 __all__ = ['PATIENCE', 'LOST', 'GRACE', 'SAID_TO', 'BROKEN', 'is_here', 'is_gone', 'is_stopped', 'Neighbour', 'Peers',
-           'end_at_once', 'is_of_others', 'Missed', 'at_work', 'failed', 'peers_of_run']
+           'end_at_once', 'is_of_others', 'Missed', 'watched', 'failed', 'peers_of_run']
 
 # %% ../../nbs/5_run/17a_peers.ipynb #7c1403b7
 import contextlib, json, os, re, socket, sys, threading, time
@@ -148,7 +148,7 @@ class Missed(RuntimeError):
     "A process of the run did not answer"
 
 @contextlib.contextmanager
-def at_work(peers:Peers|None): # None: there is one process
+def watched(peers:Peers|None): # None: there is one process
     "A block that all processes go through together"
     if peers is None:
         yield

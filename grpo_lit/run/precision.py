@@ -10,6 +10,7 @@ __all__ = ['HALF', 'name_of', 'float32_masters', 'on_cpu', 'native_precision', '
 
 # %% ../../nbs/5_run/32_precision.ipynb #32c49b73
 import torch
+from ..fast.wrapped import is_sharding_asked
 from ..policy import has_adapter
 from .files import log
 from .fitness import has_quantized
@@ -84,6 +85,7 @@ def sampling_dtype(args, accelerator) -> torch.dtype:
 def loading_options(args, adapter:bool=False) -> dict: # For `load_policy`
     "How a run loads a policy that it was given as a name"
     more = {k: v for k, v in (args.model_init_kwargs or {}).items() if k not in ('dtype', 'torch_dtype')}
-    device = str(args.device)
+    apart = args.world_size > 1 and is_sharding_asked() # such weights come to a GPU in pieces
+    device = 'cpu' if apart else str(args.device)
     asked = dict(dtype=loading_dtype(args, adapter), device=device, trust_remote_code=args.trust_remote_code)
     return asked | more

@@ -13,7 +13,8 @@ __all__ = ['has_unknown', 'check_columns', 'check_rows', 'check_run', 'gold_is_c
 import contextlib, os
 from pathlib import Path
 import torch
-from accelerate import Accelerator
+from datetime import timedelta
+from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType
 from transformers import AutoTokenizer, get_scheduler
@@ -206,7 +207,8 @@ def new_accelerator(args:GRPOConfig) -> RunAccelerator:
         always_in_order()
     if args.tf32 is not None:
         torch.set_float32_matmul_precision('high' if args.tf32 else 'highest')
-    several = dict(fsdp_plugin=sharding(computing_dtype(args)), kwargs_handlers=[plain_ddp()]) if args.world_size > 1 else {}
+    waiting = InitProcessGroupKwargs(timeout=timedelta(seconds=args.ddp_timeout))
+    several = dict(fsdp_plugin=sharding(computing_dtype(args)), kwargs_handlers=[plain_ddp(), waiting]) if args.world_size > 1 else {}
     accelerator = RunAccelerator(cpu=on_cpu(args), mixed_precision=precision(args), **several)
     if accelerator.num_processes != args.world_size:
         raise ValueError(f'these settings were made for {args.world_size} processes, and there are {accelerator.num_processes}: '
@@ -239,15 +241,16 @@ def new_state(model, args:GRPOConfig,
         checkpoint_activations(model, args.gradient_checkpointing_kwargs)
     if args.sync_ref_model and has_adapter(model):
         raise ValueError('sync_ref_model: the reference of a LoRA policy is its base weights, which do not move')
-    place(model, accelerator.device)
+    if not accelerator.is_fsdp2: place(model, accelerator.device)
     share_prefix(model)
     world = World(accelerator)
     check_alike(model, world)
-    whole = whole_copy(model, sampling_dtype(args, accelerator)) if accelerator.is_fsdp2 else None
+    whole = whole_copy(model, sampling_dtype(args, accelerator), accelerator.device) if accelerator.is_fsdp2 else None
     kept = whole if whole is not None and has_adapter(model) else model # whose base is the reference
     with phase('copying the reference', args.disable_tqdm):
         reference = Reference(kept, args.offload_reference, reference_dtype(args)) if args.beta else None
     if reference and reference.frozen is not None:
+        if whole is not None and not args.offload_reference: reference.frozen.to(accelerator.device)
         share_alike(reference.frozen, model)
     optimizer = optimizer or new_optimizer(parameters, args, model)
     warmup = args.get_warmup_steps(total_steps)

@@ -59,6 +59,7 @@ COUNTS = dict(
     seed=Range(),
     data_seed=Range(),
     stop_when_hopeless=Range(0, hint=': 0 never gives up'),
+    ddp_timeout=Range(1),
     torch_empty_cache_steps=Range(1, hint=': None is off'),
     per_device_eval_batch_size=Range(1),
     num_generations_eval=Range(1),

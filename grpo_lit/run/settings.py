@@ -87,6 +87,7 @@ class RunningSettings:
     "Seed, and when to give up"
     seed:int=42 # Of data order, sampling and a new adapter
     stop_when_hopeless:int=0 # End after so many updates in a row in which nothing can be learned; 0: never
+    ddp_timeout:int=1800 # Of several processes: seconds for which the others wait for one
 
 # %% ../../nbs/5_run/08_settings.ipynb #27c584bf
 @dataclass
