@@ -19,6 +19,7 @@ from grpo_lit.run.fake_vllm import FakeServer
 from grpo_lit.run.versions import new_sampler
 from grpo_lit.run.vllm_server import ServerSampler
 from grpo_lit.tasks import addition_task
+from two_processes import together
 
 torch.set_num_threads(1)
 WRITE, RELOAD, CHECK, VERSION, STAMP = '/v1/completions', '/collective_rpc', '/weight_checker', '/weight_info', '/update_weight_version'
@@ -396,3 +397,31 @@ def test_files_go_with_the_sampler(tmp_path):
     import gc
     gc.collect()
     assert not [*(tmp_path/'w').glob('*')]
+
+# --- several processes
+
+def ranks(rank, address, **more):
+    "A served run, as each process sees it: mismatch by step, the first prompts, the error"
+    torch.set_num_threads(1)
+    model, tokenizer = policy()
+    args = settings(address, max_steps=2, num_generations=4, per_device_train_batch_size=8, learning_rate=1e-3, seed=0, gold_check=0, **more)
+    run = GRPOTrainer(model, [accuracy_reward, think_format_reward], args, task.train, processing_class=tokenizer)
+    quick(run.collector.sample.sampler)
+    try: found = [(m['mismatch'], m['staleness']) for m in run.steps()]
+    except ServerError as e: return str(e)
+    return found, run.last_rollouts.prompts, run.last_rollouts.versions.tolist()
+
+SHARDED = dict(ACCELERATE_USE_FSDP='true', FSDP_VERSION='2', FSDP_AUTO_WRAP_POLICY='TRANSFORMER_BASED_WRAP', FSDP_STATE_DICT_TYPE='FULL_STATE_DICT')
+
+@pytest.mark.parametrize('env', [None, SHARDED], ids=['ddp', 'fsdp2'])
+def test_all_gather_and_one_sends(env):
+    with FakeServer(*policy()) as fake:
+        one, two = together(ranks, fake.address, env=env)
+        assert fake.calls.count(RELOAD) == 2 and fake.calls.count(WRITE) == 8
+    assert one[0] == two[0] and all(m < 1e-4 for m, _ in one[0])
+    assert one[1] != two[1] and one[2] == two[2] == [1]*8
+
+def test_what_fails_for_one_fails_for_all():
+    with FakeServer(*policy(), dev=False) as fake:
+        one, two = together(ranks, fake.address)
+    assert 'VLLM_SERVER_DEV_MODE=1' in one and one == two

@@ -119,12 +119,13 @@ def requests(self:ServerSampler, rows:list, G:int, seed:int, how:dict) -> tuple:
     "What is asked for these rows"
     how, limit, model = dict(how), how['max_completion_length'], self.state.model
     del how['max_completion_length']
+    first = how.pop('first_row', 0)//G # other processes ask for the groups before
     encoded = [encode_prompt(row['prompt'], self.tokenizer) for row in rows]
     check_fits([len(ids) for ids in encoded], limit, model)
     given = (how['generation_kwargs'] or {}).get('eos_token_id')
     ends = [given] if isinstance(given, int) else given or eos_ids(model, self.tokenizer)
     def one(i, ids):
-        body = completion_request(ids, G, limit, seed_for(seed, 'group', i), ends, **how)
+        body = completion_request(ids, G, limit, seed_for(seed, 'group', first+i), ends, **how)
         return body, Expected(ids, body['n'], limit, ends, vocabulary(model))
     return encoded, [one(i, ids) for i, ids in enumerate(encoded)]
 
