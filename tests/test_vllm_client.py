@@ -317,6 +317,12 @@ def test_raw_log_probs_at_another_temperature():
             except ValueError as e: assert not zero and 'processed_logprobs' in str(e)
             assert sample.deliveries.facts.processed == zero
 
+def test_a_server_with_a_shorter_context(there):
+    fake, sample, model = there
+    short = lambda a: dict(data=[dict(id='policy', parent=None, max_model_len=20)])
+    fake.faults = [('/v1/models', short)]
+    with pytest.raises(ValueError, match='--max-model-len'): sample.generate(rows, 2, seed=0)
+
 LIES = dict(
     nan=lambda c: c['logprobs']['token_logprobs'].__setitem__(0, math.nan),
     infinite=lambda c: c['logprobs']['token_logprobs'].__setitem__(0, -math.inf),

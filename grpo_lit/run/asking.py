@@ -180,6 +180,7 @@ class Server:
                     continue
                 values[i] = value
                 if tell: tell(i, value)
+            future.result()
         finally: future.cancel()
         return [values[i] for i in range(len(makes))]
 

@@ -1,7 +1,7 @@
 # made by tools/stubs.py: edit the source, then run it
 from typing import Any
 
-__all__ = ['ServerSampler', 'cleared']
+__all__ = ['ServerSampler', 'cleared', 'check_room']
 
 import asyncio, contextlib, secrets, weakref
 
@@ -99,4 +99,8 @@ class ServerSampler(Sampler):
 
 def cleared(place: Path):
     """Remove it, and the directory around it if that is empty then"""
+    ...
+
+def check_room(tokens: int, most: int | None):
+    """Raise `ValueError` where the server has a shorter context than the policy"""
     ...
