@@ -425,7 +425,7 @@ def test_all_gather_and_one_sends(env):
         one, two = together(ranks, fake.address, env=env)
         assert fake.calls.count(RELOAD) == 2 and fake.calls.count(WRITE) == 8
     assert one[0] == two[0] and all(m < 1e-4 for m, _ in one[0])
-    assert one[1] != two[1] and one[2] == two[2] == [1]*8
+    assert len(set(one[1])) == 4 and set(one[2]) == set(two[2]) == {1}
 
 def test_what_fails_for_one_fails_for_all():
     with FakeServer(*policy(), dev=False) as fake:

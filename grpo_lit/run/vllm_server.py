@@ -8,7 +8,7 @@ Docs: https://grpo-lit.github.io/grpo-lit/5_run/vllm_server.html.md"""
 __all__ = ['ServerSampler', 'cleared', 'check_room']
 
 # %% ../../nbs/5_run/44dd_vllm_server.ipynb #19e1baf5
-import asyncio, contextlib, secrets, weakref
+import asyncio, secrets, weakref
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -96,10 +96,11 @@ def begin_place(self:ServerSampler):
     self.place.chmod(0o755)
     weakref.finalize(self, cleared, self.place)
 
-def cleared(place:Path):
+def cleared(place:Path, remove=remove_quietly): # At the very end global names may be gone
     "Remove it, and the directory around it if that is empty then"
-    remove_quietly(place)
-    with contextlib.suppress(OSError): place.parent.rmdir()
+    remove(place)
+    try: place.parent.rmdir()
+    except OSError: pass
 
 @patch
 def agree(self:ServerSampler, sent:Delivery|None, wrong:Exception|None):

@@ -3,7 +3,7 @@ from typing import Any
 
 __all__ = ['ServerSampler', 'cleared', 'check_room']
 
-import asyncio, contextlib, secrets, weakref
+import asyncio, secrets, weakref
 
 from dataclasses import replace
 
@@ -97,7 +97,7 @@ class ServerSampler(Sampler):
         """Raise `ValueError` where the server gives others than those at this temperature"""
         ...
 
-def cleared(place: Path):
+def cleared(place: Path, remove=remove_quietly):
     """Remove it, and the directory around it if that is empty then"""
     ...
 
