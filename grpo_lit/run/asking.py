@@ -39,6 +39,7 @@ class Question:
     read:Callable=dict # Takes the answer; raises `ValueError` for one that does not fit
     most:int=2**24 # Bytes that an answer may have
     patient:bool=True # Is it asked again after a 5xx?
+    json:bool=True # Is the answer JSON? Else it is not read, and its status says all
 
 class ServerError(RuntimeError):
     "The generation server said no, or nothing"
@@ -71,7 +72,7 @@ async def body_of(response, most:int) -> bytes:
 def read_answer(question:Question, body:bytes):
     "The value of an answer; raises `Trouble` where it does not fit"
     try:
-        found = json.loads(body or b'{}')
+        found = json.loads(body or b'{}') if question.json else {}
         if not isinstance(found, dict): raise ValueError('no JSON object')
         return question.read(found)
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError) as e:
@@ -179,6 +180,7 @@ class Server:
                     continue
                 values[i] = value
                 if tell: tell(i, value)
+            future.result()
         finally: future.cancel()
         return [values[i] for i in range(len(makes))]
 

@@ -24,6 +24,7 @@ class Delivery:
     way:str # "file", "lora" or "nccl"
     stamp:str
     folder:Path|None=None # The files of it
+    weights:dict|None=None # The tensors of it, where there are no files
     witness:tuple|None=None # Name and digest of a tensor; None: nobody looks
     stamped:bool=False # Does the server know the stamp?
 
@@ -38,6 +39,7 @@ class Deliveries:
         self.server, self.facts = server, facts
         self.sent = None # The last delivery
         self.failures = 0 # Of the server, when that was made
+        self.group = None # Of NCCL, once there is one
 
     def ask(self, session, path:str, body:dict|None=None, **how): # To be awaited
         return self.server.answer(session, Question(path, body, **how))
@@ -70,18 +72,18 @@ async def forget(self:Deliveries, session):
 async def load_adapter(self:Deliveries, session, delivery:Delivery):
     "Let it load an adapter under a new name"
     body = dict(lora_name=delivery.stamp, lora_path=str(delivery.folder))
-    try: await self.ask(session, '/v1/load_lora_adapter', body, patient=False)
+    try: await self.ask(session, '/v1/load_lora_adapter', body, patient=False, json=False)
     except ServerError as e:
         known = e.status == 400 and 'already' in str(e) # an answer was lost, and it was asked again
         if known: return
-        if e.status in (404, 405) and 'adapter' not in str(e).partition(':')[2]:
+        if e.status in (404, 405) and 'No adapter' not in str(e):
             raise ServerError(f'this vLLM server takes no adapters: {LORA}', e.status) from e
         raise ServerError(f'the vLLM server did not load the adapter in {delivery.folder}: {e}', e.status) from e
 
 @patch
 async def unload_adapter(self:Deliveries, session, stamp:str):
     "Let it forget the one before; it may be gone already"
-    try: await self.ask(session, '/v1/unload_lora_adapter', dict(lora_name=stamp), patient=False)
+    try: await self.ask(session, '/v1/unload_lora_adapter', dict(lora_name=stamp), patient=False, json=False)
     except ServerError as e: log.debug('%s was not unloaded: %s', stamp, e)
 
 # %% ../../nbs/5_run/44d_deliveries.ipynb #2bce8164
@@ -117,9 +119,11 @@ TRIES = 3
 async def deliver(self:Deliveries, session, delivery:Delivery, judge):
     "One attempt"
     if delivery.way == 'lora': return await self.load_adapter(session, delivery)
-    if delivery.folder: await self.reload(session, delivery)
+    if delivery.way == 'nccl': await self.transfer(session, delivery) # from the next chapter
+    else:
+        await self.stamp(session, delivery)
+        await self.reload(session, delivery)
     await self.check(session, judge)
-    await self.stamp(session, delivery)
 
 @patch
 async def bring(self:Deliveries, session, delivery:Delivery, judge):
@@ -132,7 +136,7 @@ async def bring(self:Deliveries, session, delivery:Delivery, judge):
             again = e.status >= 500 or isinstance(e, WrongWeights)
             if not again or n == TRIES-1: raise
             log.warning('%s', e)
-            await self.ask(session, '/health', method='GET')
+            await self.ask(session, '/health', method='GET', json=False)
     before, self.sent, self.failures = self.sent, delivery, self.server.failures
     if before and before.way == 'lora' and before.stamp != delivery.stamp: await self.unload_adapter(session, before.stamp)
 

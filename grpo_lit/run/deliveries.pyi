@@ -25,6 +25,7 @@ class Delivery:
     way: str
     stamp: str
     folder: Path | None = None
+    weights: dict | None = None
     witness: tuple | None = None
     stamped: bool = False
 
@@ -37,6 +38,7 @@ class Deliveries:
     """How one server is told of deliveries"""
     sent: Any
     failures: Any
+    group: Any
     server: Server
     facts: Facts
 
@@ -92,6 +94,14 @@ class Deliveries:
 
     async def bring_back(self, session, gate: asyncio.Lock):
         """Repeat the last delivery, if the server has lost it"""
+        ...
+
+    async def meet(self, session, group: Group):
+        """Form the group"""
+        ...
+
+    async def transfer(self, session, delivery: Delivery, make_group=Group):
+        """Send what is in `delivery.weights`"""
         ...
 
 CACHE_TRIES = 50
