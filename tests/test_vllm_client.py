@@ -180,7 +180,11 @@ FAULTS = dict(
     version_breaks=[(VERSION, 500), (VERSION, 'cut')],
     stamp_breaks=[(STAMP, 500), (STAMP, 'cut')],
     restart_while_loading=[(CHECK, 'restart')],
-    restart_before_the_stamp=[(STAMP, 'restart')],
+    restart_before_the_mark=[(STAMP, 'restart')],
+    restart_after_the_mark=[(RELOAD, 'restart')],
+    restart_before_the_seal=[(VERSION, 'restart')],
+    no_seal=[(STAMP, lambda a: a), (STAMP, 'cut')],
+    two_restarts=[(WRITE, 'cut'), (WRITE, 'restart'), (WRITE, 'cut'), (WRITE, 'restart')],
     odd=[(WRITE, lambda a: a | dict(choices=[])), (WRITE, lambda a: dict(choices=a['choices']*2)), ],
     no_cache_yet=[('/reset_prefix_cache', lambda a: dict(success=False))]*2)
 
