@@ -100,12 +100,13 @@ class Descendants:
     def kill(self, grace:float=0. # Seconds in which they may end by themselves
             ):
         "End all of them"
+        end = time.monotonic()+grace
+        while self.alive() and time.monotonic() < end: time.sleep(.05)
         self.look()
-        psutil.wait_procs(self.alive(), timeout=grace)
         while left := self.alive():
             for p in left:
                 with contextlib.suppress(psutil.Error): p.kill()
-            psutil.wait_procs(left, timeout=1)
+            time.sleep(.02) # not `psutil.wait_procs`: it would take the exit code away from who waits for it
             self.look()
 
 # %% ../../nbs/8_scale/02_launch.ipynb #6c3d7227
@@ -218,7 +219,7 @@ def handed_on(launched:Launched):
     "Signals that would end this process ask the launched one to end"
     came = []
     def hand_on(signum, frame):
-        late = came and time.monotonic()-launched.asked > HURRY
+        late = bool(came) and time.monotonic()-launched.asked > HURRY
         came.append(signum)
         if late: launched.family.kill()
         else: launched.ask()
