@@ -2,7 +2,7 @@
 import asyncio, functools, importlib, json, sys, types
 import pytest
 from grpo_lit.rewards.comparing import accuracy_reward
-from grpo_lit.scale.to_verifiers import as_class, as_name, found_reward, to_verifiers
+from grpo_lit.scale.for_verifiers import as_class, as_name, found_reward, to_verifiers
 from grpo_lit.tasks import Task
 
 ROWS = [dict(prompt=f'{i}+{i}=?', answer=str(2*i), tags=['a', i]) for i in range(1, 4)]
@@ -128,7 +128,7 @@ def test_rewards_that_nobody_finds(tmp_path):
         with pytest.raises(ValueError, match='found by nobody else'): to_verifiers(ROWS, f, tmp_path/'x')
     assert not (tmp_path/'x').exists()
     found = found_reward(a_reward_of_this_file)
-    assert found.file == __file__ and found.module == 'rewards_test_to_verifiers'
+    assert found.file == __file__ and found.module == 'rewards_test_for_verifiers'
     assert found_reward(accuracy_reward).module == 'grpo_lit.rewards.comparing'
     for name in ('no_such_reward', 'no_file.py:f'):
         with pytest.raises(ValueError): found_reward(name)

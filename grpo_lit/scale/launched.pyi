@@ -15,7 +15,7 @@ from ..run.configfile import name_of
 
 from ..run.following import Followed
 
-from ..run.options import nearest, options_of, typed
+from ..run.options import PACKAGE, nearest, options_of, typed
 
 from ..run.runs import Record, new_directory
 

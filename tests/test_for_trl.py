@@ -5,7 +5,7 @@ from trl import GRPOConfig as TRLConfig
 from test_settings_of_trl import OTHER
 from grpo_lit.run.config import GRPOConfig
 from grpo_lit.run.settings import AllSettings
-from grpo_lit.scale.to_trl import NEVER_MISSED, ONLY_HERE, RENAMED_THERE, lost_settings, to_trl, trl_fields
+from grpo_lit.scale.for_trl import NEVER_MISSED, ONLY_HERE, RENAMED_THERE, lost_settings, to_trl, trl_fields
 
 OURS, THEIRS = AllSettings.__dataclass_fields__, TRLConfig.__dataclass_fields__
 VALUES = OTHER | {

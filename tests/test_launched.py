@@ -3,8 +3,8 @@ import io, json, os, signal, subprocess, sys, textwrap, threading, time
 from pathlib import Path
 import psutil, pytest
 from grpo_lit.run.options import options_of
-from grpo_lit.scale import launch as module
-from grpo_lit.scale.launch import Descendants, Launched, childs_environment, command_words, directory_of, known_options, last_lines, launch, words_of, words_of_code
+from grpo_lit.scale import launched as module
+from grpo_lit.scale.launched import Descendants, Launched, childs_environment, command_words, directory_of, known_options, last_lines, launch, words_of, words_of_code
 
 HEAD = '''
 import json, os, signal, subprocess, sys, time
@@ -175,7 +175,7 @@ def test_it_ends_with_who_started_it(tmp_path, script):
     code = f'''
 import sys, time
 from pathlib import Path
-from grpo_lit.scale.launch import launch
+from grpo_lit.scale.launched import launch
 run = launch({script(SAVES)!r}, {str(tmp_path/"run")!r}, out={str(tmp_path/"run")!r}, wait=False)
 while not Path({str(tmp_path/"run"/"metrics.jsonl")!r}).exists(): time.sleep(.01)
 print(run.process.pid)'''
