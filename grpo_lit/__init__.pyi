@@ -40,6 +40,7 @@ from .seeing.readings import readings as readings
 from .seeing.page import write_page as write_page
 from .seeing.inspector import inspect as inspect
 from .seeing.compare import compare_runs as compare_runs
+from .doctor.diagnosing import diagnose as diagnose
 
 __all__ = [
     'Rollouts',
@@ -81,4 +82,5 @@ __all__ = [
     'readings',
     'write_page',
     'inspect',
-    'compare_runs']
+    'compare_runs',
+    'diagnose']

@@ -86,7 +86,7 @@ MONEY = [
     Cause(p.never_paid, 'a reward is 0 for every answer', 'what it asks for is never written, so only the other rewards teach',
           'Read some answers beside the gold; take easier questions, or pay for parts of it', LOST),
     Cause(p.all_pushed_alike, 'all advantages have one sign', 'there is no baseline, so no answer is held against another',
-          'Use [baseline]="group", or rewards below and above 0'),
+          'Use baseline="group" (it is [baseline]), or rewards below and above 0'),
     Cause(p.groups_are_small, 'too many groups are dead', 'with two or three answers to a question all of them are often equal',
           'Raise [num_generations] to 8 and take fewer questions in a step', LOST),
     Cause(p.steps_are_one_question, 'too many steps have no gradient', 'a step is one question: when its answers are equal, it teaches nothing',

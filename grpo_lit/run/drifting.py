@@ -12,13 +12,14 @@ __all__ = ['change', 'is_flat', 'setting', 'kl_runs_away', 'leash_is_slack', 'le
 
 # %% ../../nbs/5_run/51c_drifting.ipynb #6db9fc1b
 import math
-from .trends import WINDOW, begun, best, collapsed, fell, numbers, now, rose
+from .trends import WINDOW, begun, best, collapsed, level, numbers, now, rose
 
 # %% ../../nbs/5_run/51c_drifting.ipynb #fb45ce1b
 def change(rows:list, *names:str) -> str:
     "From where to where, as text"
+    n = min(WINDOW, (len(rows)+1)//2) # of a short history both halves
     def figure(name):
-        a, b = begun(rows, name).mean, now(rows, name).mean
+        a, b = level(rows[:n], name).mean, level(rows[-n:], name).mean
         return f'{name} {a:.3g} → {b:.3g}'
     return ', '.join(figure(n) for n in names if numbers(rows, n))
 
