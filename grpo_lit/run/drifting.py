@@ -81,11 +81,11 @@ def rate_is_low(rows:list, args) -> str:
 
 # %% ../../nbs/5_run/51c_drifting.ipynb #b4bc6a6b
 def price_runs_away(rows:list, args) -> str:
-    "The price adapts, and the KL does not follow"
+    "The price rises all the time, and the KL stays where it is"
     target = setting(args, 'target_kl')
-    if not target or len(rows) < 2*WINDOW: return ''
-    high = now(rows, 'kl').mean > 2*target
-    return change(rows, 'beta', 'kl') if high and rose(rows, 'beta', factor=20) else ''
+    if not target or len(rows) < 3*WINDOW: return ''
+    far = min(level(rows[-2*WINDOW:-WINDOW], 'kl').mean, now(rows, 'kl').mean) > 5*target
+    return change(rows, 'beta', 'kl') if far and rose(rows, 'beta') else ''
 
 # %% ../../nbs/5_run/51c_drifting.ipynb #0d9894b8
 def unreached(rows:list) -> bool:
