@@ -59,8 +59,8 @@ def why_not(check:Check, found:dict, # Name -> `Finding`
             no_sample:str, left:float # Seconds
            ) -> str: # Empty: ask it
     "Why a check is left out"
-    if check.sample and no_sample: return no_sample
     if left < 0: return 'not asked, no time was left'
+    if check.sample and no_sample: return no_sample
     return explained(check, found, ('stop',))
 
 NO_ANSWERS = 'not asked, no answers could be sampled'
@@ -91,8 +91,9 @@ def examined(patient:Patient, checks:list) -> Diagnosis:
     began, found, skipped, no_sample = time.perf_counter(), {}, {}, None
     until = began+max(3*patient.seconds_to_sample, LEAST)
     for check in checks:
-        if check.sample and no_sample is None: no_sample = sample_is_taken(patient, found)
-        if why := why_not(check, found, no_sample, until-time.perf_counter()): skipped[check.name] = why
+        left = until-time.perf_counter()
+        if check.sample and no_sample is None and left >= 0: no_sample = sample_is_taken(patient, found)
+        if why := why_not(check, found, no_sample, left): skipped[check.name] = why
         else: note(ask(check, patient), explained(check, found, ('look',)), found, skipped)
     return Diagnosis(list(found.values()), skipped, time.perf_counter()-began, patient)
 

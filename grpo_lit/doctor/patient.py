@@ -156,7 +156,7 @@ def next_size(waves:list, left:float, # Seconds
     if not waves: return min(1, waiting)
     last = waves[-1]
     each = (last['seconds']+last['reward_seconds'])/last['prompts']
-    return min(int(left/2/max(each, 1e-6)), waiting)
+    return max(0, min(int(left/2/max(each, 1e-6)), waiting))
 
 def take_sample(trainer, rows:list, seconds:float, most:int=PROMPTS) -> Sample:
     "Answers of the run's policy to some of its rows, within so many seconds, about"
