@@ -6,9 +6,9 @@ Docs: https://grpo-lit.github.io/grpo-lit/9_doctor/forecast.html.md"""
 
 # %% auto #0
 __all__ = ['DEAD', 'LONG_RUN', 'SLOW', 'FEW_GROUPS', 'EXPLAINED', 'FORECAST_CHECKS', 'rewards_of', 'larger_groups',
-           'dead_verdict', 'check_dead', 'share_is_of_steps', 'accuracies', 'mean_share', 'check_accuracy', 'steps_of',
-           'evaluation_seconds', 'check_pace', 'held_here', 'check_memory', 'check_mismatch', 'rate_that_shows',
-           'little_gain', 'check_gain']
+           'dead_verdict', 'check_dead', 'share_is_of_steps', 'accuracies', 'mean_share', 'unpaid', 'check_accuracy',
+           'steps_of', 'evaluation_seconds', 'check_pace', 'held_here', 'check_memory', 'check_mismatch',
+           'rate_that_shows', 'little_gain', 'check_gain']
 
 # %% ../../nbs/9_doctor/24_forecast.ipynb #2578bb1c
 import math, os, time
@@ -88,6 +88,14 @@ def mean_share(table:torch.Tensor # (P, n), NaN where not judged
     means = [m for m in table.nanmean(1).tolist() if m == m]
     return Share(sum(means)/max(len(means), 1), *share_interval(means))
 
+def unpaid(tables:dict, # From `accuracies`
+           rewards:torch.Tensor # (P, n)
+          ) -> bool:
+    "Do right answers in another form earn no more than wrong ones?"
+    astray, wrong = (tables['lenient'] > tables['strict']), tables['lenient'] == 0
+    paid = [rewards[o].nanmean().item() for o in (astray, wrong)]
+    return not paid[0] > paid[1]+1e-6
+
 def check_accuracy(patient:Patient) -> Finding:
     "How many answers are right before training"
     if 'answer' not in patient.rollouts.columns:
@@ -95,7 +103,7 @@ def check_accuracy(patient:Patient) -> Finding:
     tables = accuracies(patient.rollouts)
     strict, lenient = (mean_share(t) for t in tables.values())
     gap = mean_share((tables['lenient']-tables['strict']).clamp(min=0))
-    lost = gap.low > .1 and lenient.value > 2*strict.value
+    lost = gap.low > .1 and lenient.value > 2*strict.value and unpaid(tables, rewards_of(patient.rollouts))
     cure = ('the form of the answers is what is missing: ask for it in the prompt, show an example, or let the '
             'reward read leniently (answer_style)') if lost else ''
     said = f'right before training: {strict} in the form asked for, {lenient} wherever the answer stands'
