@@ -32,8 +32,8 @@ class Finding:
             raise ValueError(f'the verdict {self.verdict!r} is none of {", ".join(VERDICTS)}')
 
     def __str__(self):
-        lines = [f'{self.verdict:5} {self.check:13} {self.said}']
-        if self.cure: lines.append(f'{"":20}-> {self.cure}')
+        lines = [f'{self.verdict:5} {self.check:14} {self.said}']
+        if self.cure: lines.append(f'{"":21}-> {self.cure}')
         return visible('\n'.join(lines), '\n')
 
 # %% ../../nbs/9_doctor/01_findings.ipynb #3bfd2b4f
@@ -54,7 +54,7 @@ def left_out(skipped:dict) -> list: # Lines
     "Which checks were not made, reason by reason"
     reasons = {}
     for name, why in skipped.items(): reasons.setdefault(why, []).append(name)
-    return [visible(f'{"":5} {", ".join(names)}: not asked, {why}') for why, names in reasons.items()]
+    return [visible(f'{"":5} {", ".join(names)}: {why}') for why, names in reasons.items()]
 
 # %% ../../nbs/9_doctor/01_findings.ipynb #8210c183
 @dataclass(repr=False)
