@@ -40,6 +40,8 @@ from .seeing.readings import readings as readings
 from .seeing.page import write_page as write_page
 from .seeing.inspector import inspect as inspect
 from .seeing.compare import compare_runs as compare_runs
+from .scale.launch import launch as launch
+from .doctor.diagnosing import diagnose as diagnose
 
 __all__ = [
     'Rollouts',
@@ -81,4 +83,6 @@ __all__ = [
     'readings',
     'write_page',
     'inspect',
-    'compare_runs']
+    'compare_runs',
+    'launch',
+    'diagnose']
