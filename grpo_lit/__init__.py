@@ -41,6 +41,8 @@ __getattr__, __dir__, __all__ = window(__name__, {
     '.seeing.page': 'write_page',
     '.seeing.inspector': 'inspect',
     '.seeing.compare': 'compare_runs',
+    # more than one device
+    '.scale.launch': 'launch',
     # before it begins
     '.doctor.diagnosing': 'diagnose',
 })

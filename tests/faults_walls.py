@@ -400,7 +400,7 @@ def processes_of(scratch):
                 found.append(int(p.name))
     return found
 
-def wait_until(f, seconds=10):
+def wait_until(f, seconds=60):
     until = time.monotonic()+seconds
     while not f() and time.monotonic()<until: time.sleep(.02)
     return f()

@@ -3,6 +3,7 @@ import random, threading, time
 from functools import cache
 import pytest, torch
 import scripted as scripts
+from patience import patient
 from scripted import tool, TEMPLATES
 from grpo_lit.logprobs import token_logps
 from grpo_lit.agents.turns import sample_episodes
@@ -190,16 +191,17 @@ def test_a_tool_harms_nobody(what, way):
         assert len(observed(ro, b)) <= 100+len(observed(honest, b))
         tokenizer.decode(observed(ro, b)).encode()
 
-def test_tools_of_many_episodes_wait_together():
+@patient(.2, 1., 3.)
+def test_tools_of_many_episodes_wait_together(limit):
     model, tokenizer = scripted(['<look>a</look>', '<look>b</look>', 'It is b.'], None)
     prompts = [f'What is {n}?\n' for n in range(16)]
     def seconds(tool):
         start = time.perf_counter()
-        ro = episodes(model, tokenizer, prompts, [tool], G=4)
+        ro = episodes(model, tokenizer, prompts, [tool], G=4, tool_timeout=60.)
         assert {e.stop for e in ro.episodes} == {'end'}
         return time.perf_counter()-start
-    waiting = seconds(tool(lambda key: time.sleep(.2) or key))-seconds(look)
-    assert waiting < 2*2. # one after another: 25.6
+    waiting = seconds(tool(lambda key: time.sleep(limit) or key))-seconds(look)
+    assert waiting < 20*limit # one after another: 128
 
 # Calls that cannot be carried out -------------------------------------------------------------------------------------
 

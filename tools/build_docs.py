@@ -67,6 +67,9 @@ parts = {  # Folder of nbs/ -> title and what the part is about
     '7_studies': (
         'VII. What happens when',
         'Questions with answers from several seeds, each one command: how tight a leash, how large a group, which recipe.'),
+    '8_scale': (
+        'VIII. Outgrowing one device',
+        'Several processes, a server that writes the answers, a run that is started from a notebook, and settings and tasks for other trainers.'),
     '9_doctor': (
         'IX. The doctor',
         'Will this run learn anything? Asked in a minute, before it begins: data, template, rewards, answers, memory, time.'),

@@ -10,11 +10,13 @@ __all__ = ['TRAIN_DEFAULTS', 'OVERVIEW', 'reading_of', 'help_of', 'add_option', 
            'as_process', 'but_not_stops', 'flush_or_leave', 'function_of', 'obeyed', 'main', 'quiet']
 
 # %% ../../nbs/5_run/91_cli.ipynb #32b7ebde
-import argparse, contextlib, os, re, shutil, signal, sys, threading, warnings
+import argparse, contextlib, os, re, shutil, signal, sys, threading, time, warnings
 from importlib import import_module
 from .. import __version__
 from .configfile import all_options, with_hyphens
 from .files import NotSaved
+from .launching import as_one_of_several, in_processes, launched_as, processes_of
+from .peers import GRACE
 from .options import CHOICES, COMMANDS, EXAMPLES, GROUPS, POSITIONAL, REQUIRED
 from .options import commands, kinds_of, nearest, options_of, own_options, settings_of, single, takes_several
 from .signals import Stop, Unbroken, exit_code, say, stoppable
@@ -130,7 +132,7 @@ examples:
 {examples}
 
 exit codes: 0 done, 1 something could not be written, 2 wrong input, 3 nothing could be learned,
-            128+N ended by signal N; a run that has begun has a checkpoint then"""
+            4 one of several processes was lost, 128+N ended by signal N; a run that has begun has a checkpoint then"""
 
 def overview() -> str:
     "The help of the whole"
@@ -225,18 +227,23 @@ def obeyed(command, options:dict, stop:Stop) -> int: # The exit code
             say('\ninterrupted', file=sys.stderr)
     except Exception as e:
         said = complaint(e) or (stop.caught and f'{type(e).__name__}: {e}')
+        if launched_as(): time.sleep(2*GRACE) # the first process says the same, and its end is ours
         if not said: raise
         say(f'grpo-lit: {said}', file=sys.stderr)
         return stop.code or (1 if isinstance(e, NotSaved) else 2)
     return stop.code or (1 if done.get('wrong') else 3 if done.get('hopeless') else 0)
 
-# %% ../../nbs/5_run/91_cli.ipynb #bde0cbb7
+# %% ../../nbs/5_run/91_cli.ipynb #cc0b8982
 def main(argv:list|None=None # Default: the command line
         ) -> int: # The exit code: see above
     "The command `grpo-lit`"
     with stoppable(exits=False) as stop, contextlib.ExitStack() as stack:
         if argv is None: stack.enter_context(as_process(stop))
-        name, options = parse_command(sys.argv[1:] if argv is None else argv)
+        words = sys.argv[1:] if argv is None else argv
+        name, options = parse_command(words)
+        stop.at_once = None if processes_of(options) else stop.at_once # the launcher passes signals on
+        if several := processes_of(options): return in_processes(words, options, *several)
+        as_one_of_several()
         command = function_of(name)
         quiet()
         stop.at_once = None

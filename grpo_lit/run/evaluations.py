@@ -156,7 +156,8 @@ def evaluation(model:str, # "tiny", a hub name, a directory such as RUN/policy, 
                # Compare question by question with the evaluation, or the training run,
                # in this directory
                compare:str='',
-               resume:bool=False # Ask what is left of an evaluation in --out that was interrupted
+               resume:bool=False, # Ask what is left of an evaluation in --out that was interrupted
+               processes:int=1 # Ask in so many processes, each with a GPU of its own
               ) -> dict:
     "Accuracy on one or several benchmarks with intervals, pass@k and majority votes, by a strict and a lenient grader"
     if resume and not out:

@@ -6,7 +6,8 @@ Docs: https://grpo-lit.github.io/grpo-lit/5_run/update.html.md"""
 
 # %% auto #0
 __all__ = ['pulling_groups', 'take_groups', 'micro_batch_loss', 'mismatch', 'moved', 'Averages', 'update_parts', 'update_items',
-           'backward', 'terms_of_loss', 'add_gradients', 'advance', 'objective', 'Updater']
+           'backward', 'terms_of_loss', 'Tally', 'add_gradients', 'add_part', 'in_step', 'advance', 'objective',
+           'Updater']
 
 # %% ../../nbs/5_run/48_update.ipynb #677f8bad
 import math, warnings
@@ -14,7 +15,7 @@ import torch
 from ..core import Rollouts
 from ..fast.batches import trained_mask
 from ..leash import adapted_beta
-from ..logprobs import kl_estimate, token_logps
+from ..logprobs import kl_estimate
 from ..loss import average_terms, grpo_loss, loss_items
 from .checkpoints import RunState
 from .observing import asked_of_model, echo_loss, observed_items, observed_mask, observing_groups
@@ -23,6 +24,8 @@ from .knobs import current_beta, rates_in_force, scheduled_rate, temperature_now
 from .shortage import portions_now, save_memory
 from .stepping import clipped, step_wholly
 from .tokens import TokenFigures
+from ..fast.world import World, all_or_none, groups_of, totals
+from ..fast.wrapped import kept_apart, logps_by, meet, released
 from ..shortages import retried
 from ..tensors import masked_mean
 
@@ -62,7 +65,7 @@ def micro_batch_loss(model, part:Rollouts, args,
     "Loss of one micro-batch, with statistics as tensors"
     observed = observed_mask(part, args)
     asked = asked_of_model(part, observed)
-    logps, entropy = token_logps(model, asked, temperature or args.temperature, return_entropy=True)
+    logps, entropy = logps_by(model, asked, temperature or args.temperature)
     old = part.logps if part.old_logps is None else part.old_logps
     loss, stats = grpo_loss(logps, part.advantages, part.completion_mask, None if first else old,
                             part.ref_logps, beta=beta, num_items=num_items,
@@ -133,11 +136,13 @@ def update_parts(rollouts:Rollouts, # The rows of an update
     return parts
 
 # %% ../../nbs/5_run/48_update.ipynb #3c439f2b
-def update_items(rollouts:Rollouts, args, accelerator) -> torch.Tensor: # Scalar
-    "What the loss of an update divides by, over all processes"
+def update_items(rollouts:Rollouts, # Of all processes
+                 args, processes:int=1 # Whose gradients are averaged
+                ) -> torch.Tensor: # Scalar
+    "What the loss of an update divides by"
     mask = trained_mask(rollouts, args.mask_truncated_completions)
     items = loss_items(args.loss_type, mask, args.max_completion_length)
-    return accelerator.reduce(items).clamp(min=1)/accelerator.num_processes
+    return items.clamp(min=1)/processes
 
 # %% ../../nbs/5_run/48_update.ipynb #fa77beda
 def backward(loss:torch.Tensor, scaler): # A `GradScaler`, or None
@@ -151,39 +156,94 @@ def terms_of_loss(args) -> list: # Names
     if args.observation_coef: return ['policy_loss', 'echo_loss']
     return ['policy_loss'] if args.entropy_coef else []
 
-def add_gradients(rollouts:Rollouts, first:bool, state:RunState, args, accelerator,
+class Tally:
+    "What the micro-batches of an update tell, of one process or of all"
+    def __init__(self, tokens:int, # Of all processes
+                 terms:list): # From `terms_of_loss`
+        self.mean, self.beside = Averages(tokens), dict.fromkeys(terms, 0.)
+        self.loss, self.bad, self.parts = 0., 0, 0
+
+    def add(self, loss:float, stats:dict, tokens:int):
+        "Count a micro-batch"
+        self.loss += loss
+        self.beside = {name: value+float(stats.pop(name, 0.)) for name, value in self.beside.items()}
+        self.bad += not math.isfinite(loss)
+        self.parts += 1
+        self.mean.add(stats, tokens)
+
+    def gather(self, world:World):
+        "Count what the other processes have counted; their losses are to be averaged, as their gradients are"
+        found = world.gathered((self.loss, self.bad, self.parts, self.beside, self.mean.values))
+        losses, bads, parts, besides, means = zip(*found)
+        self.loss, self.bad, self.parts = sum(losses)/world.size, sum(bads), sum(parts)
+        self.beside = {name: value/world.size for name, value in totals(besides).items()}
+        self.mean.values = totals(means)
+
+    def result(self) -> dict:
+        some = dict(nonfinite_parts=self.bad/self.parts) if self.bad else {}
+        return self.mean.result() | some | self.beside
+
+# %% ../../nbs/5_run/48_update.ipynb #5b7e0c1d
+def add_gradients(rollouts:Rollouts, # The rows of the update, of all processes
+                  first:bool, state:RunState, args, accelerator,
                   figures:TokenFigures|None=None # Is told what is found out about each token
                  ) -> dict: # Statistics
     "Add up the gradients of all micro-batches of an update"
-    price = current_beta(state, args)
+    price, world = current_beta(state, args), World(accelerator)
     beta = 0. if args.kl_in_reward else price
     state.model.train()
     state.optimizer.zero_grad() # an interrupted update may have left some
     pulling = pulling_groups(rollouts, bool(beta or args.entropy_coef), args.mask_truncated_completions)
     pulling |= observing_groups(rollouts, args)
-    items = update_items(rollouts, args, accelerator), observed_items(rollouts, args, accelerator)
-    parts = update_parts(rollouts, pulling, state, args)
+    items = update_items(rollouts, args, world.size), observed_items(rollouts, args, world.size)
+    parts = update_parts(rollouts, groups_of(world, rollouts, pulling), state, args)
     tokens = [int(p.completion_mask.sum()) for _, p in parts]
-    total, bad, mean = 0., 0, Averages(sum(tokens))
-    beside = dict.fromkeys(terms_of_loss(args), 0.)
-    if figures: figures.begin(beta=beta, num_items=items[0], first=first, **args.loss_options())
-    for (rows, part), n in zip(parts, tokens):
-        with accelerator.autocast():
-            heat = temperature_now(state, args)
-            loss, stats, logps, entropy = micro_batch_loss(state.model, part, args, first, beta, *items, heat)
-        backward(loss, state.scaler)
-        if figures: figures.add(rows, logps, entropy)
-        total += loss.item()
-        beside = {name: value+float(stats.pop(name, 0.)) for name, value in beside.items()}
-        bad += not loss.isfinite()
-        stats |= mismatch(logps, part) if first else moved(logps, part)
-        mean.add(stats, n)
-    found = dict(loss=total, signal_there=bool(pulling.any())) | mean.result()
-    if bad:
-        found['nonfinite_parts'] = bad/len(parts)
-    if args.entropy_coef:
-        beside['entropy_coef'] = args.entropy_coef
-    return found | beside | (dict(beta=price) if args.beta else {}) | turned_temperature(state)
+    tally = Tally(sum(map(sum, world.gathered(tokens))), terms_of_loss(args))
+    if figures: figures.begin(beta=beta, num_items=items[0]*world.size, first=first, **args.loss_options())
+    about = tally, state, args, accelerator, first, beta, items, figures
+    def work():
+        for numbered, n in zip(parts, tokens): add_part(numbered, n, *about)
+    if state.whole is not None: in_step(parts, tokens, about, rollouts, pulling)
+    else:
+        with kept_apart(state.wrapped, accelerator): all_or_none(world, work)
+        if pulling.any(): meet(state.wrapped)
+    tally.gather(world)
+    if figures: figures.gather(world)
+    coefficient = dict(entropy_coef=args.entropy_coef) if args.entropy_coef else {}
+    found = dict(loss=tally.loss, signal_there=bool(pulling.any())) | tally.result() | coefficient
+    return found | (dict(beta=price) if args.beta else {}) | turned_temperature(state)
+
+def add_part(numbered:tuple, # Row numbers, `Rollouts`
+             tokens:int, tally:Tally, state:RunState, args, accelerator, first:bool,
+             beta:float, items:tuple, # See `micro_batch_loss`
+             figures:TokenFigures|None,
+             counts:bool=True): # False: it is only read because others read
+    "Add the gradients of a micro-batch"
+    rows, part = numbered
+    model, heat = state.wrapped or state.model, temperature_now(state, args)
+    with accelerator.autocast():
+        loss, stats, logps, entropy = micro_batch_loss(model, part, args, first, beta, *items, heat)
+    backward(loss if counts else loss*0, state.scaler)
+    if not counts: return
+    if figures: figures.add(rows, logps, entropy)
+    stats |= mismatch(logps, part) if first else moved(logps, part)
+    tally.add(loss.item(), stats, tokens)
+
+# %% ../../nbs/5_run/48_update.ipynb #510fe7f2
+def in_step(parts:list, tokens:list, # Of this process
+            about:tuple, # For `add_part`
+            rollouts:Rollouts, pulling:torch.Tensor): # (P,) bool
+    "Add the gradients of the micro-batches of a process that must make as many passes as the others"
+    _, state, args, *_ = about
+    most = max(state.world.gathered(len(parts)))
+    if most > len(parts):
+        first_one = torch.zeros_like(pulling)
+        first_one[pulling.nonzero()[0]] = True
+        again = (parts or update_parts(rollouts, first_one, state, args))[-1]
+    with released(state.wrapped):
+        for i in range(most):
+            if i < len(parts): add_part(parts[i], tokens[i], *about)
+            else: add_part(again, 0, *about, counts=False)
 
 # %% ../../nbs/5_run/48_update.ipynb #36e1c8d1
 def advance(state:RunState, args,
@@ -209,7 +269,7 @@ def objective(rollouts:Rollouts, # With rewards; advantages and log-probs of the
     beta = 0. if args.kl_in_reward else current_beta(state, args)
     options = args.loss_options() | dict(entropy_coef=0.)
     mask = trained_mask(rollouts, args.mask_truncated_completions)
-    items = update_items(rollouts, args, accelerator)
+    items = update_items(rollouts, args)
     loss, _ = grpo_loss(rollouts.logps, rollouts.advantages, mask, None, rollouts.ref_logps, beta=beta, num_items=items, **options)
     return loss.item()
 
@@ -227,7 +287,8 @@ class Updater:
         args = self.args
         self.figures = TokenFigures(rollouts, args.log_tokens, args.mask_truncated_completions) if args.log_tokens else None
         def attempt(): return add_gradients(rollouts, first, self.state, args, self.accelerator, self.figures)
-        return retried(attempt, lambda: save_memory(self.state, rollouts, args))
+        world = World(self.accelerator)
+        return retried(attempt, lambda: world.all(save_memory(self.state, rollouts, args)))
 
     def objective(self, rollouts:Rollouts) -> float: # With rewards
         "The loss of answers that are evaluated"

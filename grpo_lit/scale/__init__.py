@@ -1,0 +1,6 @@
+"More than one device, more than one process, and the way out. Names are loaded when they are first used."
+from .._window import window
+
+__getattr__, __dir__, __all__ = window(__name__, {
+    '.launch': 'launch Launched',
+})
