@@ -83,10 +83,8 @@ def see_cut(patient:Patient) -> Finding:
     long = ro.lengths.float().quantile(.9).item()
     figures = dict(answers=len(ro), cut=cut, share=cut/len(ro), low=low, high=high, limit=limit, tokens_90=long)
     said = f'{cut} of {len(ro)} answers are cut at {limit} tokens ({low:.0%} to {high:.0%} of all); nine of ten have at most {long:.0f}'
-    if limit < wanted and low > .25:
-        said += f'. There was no time for answers of {wanted} tokens'
-        return Finding('cut', 'look', said, 'give more time: seconds=120', figures)
-    if low < .25: return Finding('cut', 'fine', said, figures=figures)
+    if limit < wanted: said += f'. There was no time for answers of {wanted} tokens (seconds=120 gives more)'
+    if low < .25 or limit < wanted: return Finding('cut', 'fine', said, figures=figures)
     return Finding('cut', 'stop' if low > .9 else 'look', said, f'raise max_completion_length={wanted}, or ask for shorter answers', figures)
 
 # %% ../../nbs/9_doctor/07_answering.ipynb #81119e5b

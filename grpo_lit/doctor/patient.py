@@ -136,31 +136,29 @@ def one_wave(trainer, rows:list, n:int, # Completions for each
     return ro, took
 
 # %% ../../nbs/9_doctor/02_patient.ipynb #6e22eafa
-FEW = 8 # Tokens
+FEW = 4 # Tokens
+FEWEST = 4 # Questions: fewer say nothing about a run
 
-def affordable(trainer, row:dict, n:int, # Completions
-               seconds:float) -> int: # Tokens, at least 2*`FEW`
-    "How long the answers of one group may be within so many seconds"
-    wanted, device = trainer.args.max_completion_length, trainer.accelerator.device
-    if wanted <= 2*FEW: return wanted
-    for _ in range(2):
+def affordable(trainer, rows:list, n:int, # Completions for each
+               seconds:float) -> int: # Tokens, at least 16
+    "How long answers to these rows may be within so many seconds"
+    wanted, device, took = trainer.args.max_completion_length, trainer.accelerator.device, []
+    if wanted <= 16: return wanted
+    for tokens in (1, 1, 1+FEW): # the first time things are made ready
         began = clock(device)
-        trainer.collector.sample([row], n, 0, max_completion_length=FEW)
-        took = clock(device)-began
-    return min(wanted, max(2*FEW, int(seconds*FEW/took)))
+        trainer.collector.sample(rows, n, 0, max_completion_length=tokens)
+        took.append(clock(device)-began)
+    each = max(took[2]-took[1], 1e-6)/FEW
+    return min(wanted, max(16, int((seconds-took[1])/each)))
 
 # %% ../../nbs/9_doctor/02_patient.ipynb #42a55c70
-FEWEST = 4 # Questions, if there is any time for them: fewer say nothing about a run
-
 def next_size(waves:list, left:float, # Seconds
               waiting:int) -> int: # Prompts
     "How many prompts the next wave may have; 0: no more"
-    if not waves: return min(1, waiting)
-    last, asked = waves[-1], sum(w['prompts'] for w in waves)
+    if not waves: return min(FEWEST, waiting)
+    last = waves[-1]
     each = (last['seconds']+last['reward_seconds'])/last['prompts']
-    size = int(left/2/max(each, 1e-6))
-    if asked < FEWEST and left > each: size = max(size, FEWEST-asked) # together they are cheaper
-    return max(0, min(size, waiting))
+    return max(0, min(int(left/2/max(each, 1e-6)), waiting))
 
 def take_sample(trainer, rows:list, seconds:float, most:int=PROMPTS) -> Sample:
     "Answers of the run's policy to some of its rows, within so many seconds, about"
@@ -168,9 +166,9 @@ def take_sample(trainer, rows:list, seconds:float, most:int=PROMPTS) -> Sample:
     until = time.perf_counter()+seconds
     waiting, waves, parts = asked_rows(rows, trainer.args.seed, most), [], []
     G, wanted = trainer.args.num_generations, trainer.args.max_completion_length
-    n = max(G, 8)
-    limit = affordable(trainer, waiting[0], n, seconds/4)
-    if limit < wanted and n > G: n, limit = G, affordable(trainer, waiting[0], G, seconds/4)
+    n, first = max(G, 8), waiting[:FEWEST]
+    limit = affordable(trainer, first, n, seconds)
+    if limit < wanted and n > G: n, limit = G, affordable(trainer, first, G, until-time.perf_counter())
     while size := next_size(waves, until-time.perf_counter(), len(waiting)):
         ro, took = one_wave(trainer, waiting[:size], n, len(waves), limit)
         waiting = waiting[size:]

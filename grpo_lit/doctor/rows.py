@@ -191,7 +191,7 @@ ROW_CHECKS = [
     Check('contract', see_contract, unless=('columns',)),
     Check('prompts', see_prompts, unless=('columns',)),
     Check('contradictions', see_contradictions, unless=('columns',)),
-    Check('duplicates', see_duplicates, unless=('columns', 'leak')),
+    Check('duplicates', see_duplicates, unless=('columns',)),
     Check('overlap', see_overlap, unless=('columns',)),
     Check('guessable', see_guessable),
     Check('leak', see_leak, unless=('guessable',))]
