@@ -178,9 +178,9 @@ class GRPOTrainer(Around):
             stats |= self.updater.apply(stats.pop('signal_there'), stats.get('kl', math.nan))
             now = clock(device)
             times['time/update'] = now-updating
+            times = slowest(self.world, times)
             if first:
                 state.num_tokens += tokens_read(ro)
-                times = slowest(self.world, times)
                 times |= efficiency(self.model, ro, part, times, self.accelerator, state.remote)
             metrics = step_metrics(state, ro, len(self.train_dataset), stats | times, now-began, first)
             metrics = self.notes.take_metrics() | metrics
