@@ -67,12 +67,13 @@ QUIET = ('torch.distributed', 'accelerate') # Whose log is of no use here
 def surroundings(told:dict): # Name -> text
     "Variables of the environment, and a launcher that says nothing by itself"
     before = {name: os.environ.get(name) for name in told}
-    levels = {name: logging.getLogger(name).level for name in QUIET}
+    loud = [logging.getLogger(name) for name in list(logging.root.manager.loggerDict) if name.startswith(QUIET)]
+    levels = [(logger, logger.level) for logger in loud]
     os.environ.update(told)
-    for name in QUIET: logging.getLogger(name).setLevel(logging.CRITICAL)
+    for logger in loud: logger.setLevel(logging.CRITICAL)
     try: yield
     finally:
-        for name, level in levels.items(): logging.getLogger(name).setLevel(level)
+        for logger, level in levels: logger.setLevel(level)
         for name, value in before.items():
             if value is None: os.environ.pop(name, None)
             else: os.environ[name] = value
@@ -82,7 +83,7 @@ def launched(argv:list, # Of `grpo-lit`
              cpu:bool=False # Not on the GPUs
             ) -> int: # The exit code
     "The command in `n` processes; raises `ValueError` for what cannot be"
-    import torch
+    import torch, torch.distributed.run
     gpus = 0 if cpu or not torch.cuda.is_available() else torch.cuda.device_count()
     check_processes(n, sharding, gpus)
     from accelerate.commands.launch import launch_command, launch_command_parser
