@@ -34,13 +34,13 @@ from ..tensors import seed_for
 def ask_rows(collector, rows, args) -> list: # Of `Rollouts` with rewards
     "Completions for every row, batch by batch, always with the same random numbers; the processes take turns"
     n, G, world, parts = args.per_device_eval_batch_size, args.num_generations_eval or 1, collector.world, {}
-    collector.sample.keep_up()
+    collector.keep_up()
     for number, begin in enumerate(range(0, len(rows), n)):
         if number%world.size != world.rank: continue
         some = [rows[i] for i in range(begin, min(begin+n, len(rows)))]
         ro = collector.sample(some, G, seed_for(args.seed, 'eval', begin), temperature=args.temperature)
         parts[number] = collector.score(ro)
-    return everyones_parts(world, parts, collector.accelerator.device)
+    return everyones_parts(world, parts, collector.accelerator.device) if world.several else list(parts.values())
 
 def _named(found, prefix):
     "Metrics of an evaluation with another prefix than eval"

@@ -211,13 +211,17 @@ class Collector:
 
     def sample_and_score(self, rows:list, seed:int) -> tuple: # Rollouts, seconds of sampling, of rewards alone
         "Groups for `rows` with their rewards; each process writes its share, and has all of them in the end"
-        self.sample.keep_up() # in this thread
+        self.keep_up() # in this thread
         device, ours = self.accelerator.device, self.world.share(len(rows))
         began = sampled = clock(device)
         ro = None
         if rows[ours]: ro, sampled = self.groups(rows[ours], seed, ours.start)
         scored = clock(device)
         return everyones(self.world, ro, device), sampled-began, scored-sampled
+
+    def keep_up(self):
+        "The sampler gets the weights of the policy; all processes together"
+        if hasattr(self.sample, 'keep_up'): self.sample.keep_up() # a function in its place has none
 
     def groups(self, rows:list, seed:int,
                first:int=0 # Prompts before these, that other processes have
