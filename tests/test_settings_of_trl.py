@@ -85,7 +85,7 @@ def test_a_line_is_said_once(caplog):
     (dict(activation_checkpointing=True), dict(gradient_checkpointing=True)),
     (dict(activation_checkpointing_kwargs={'use_reentrant': False}), dict(gradient_checkpointing_kwargs={'use_reentrant': False})),
     (dict(vllm_importance_sampling_mode='token_truncate'), dict(importance_sampling_mode='token_truncate')),
-    (dict(vllm_importance_sampling_correction=False), dict(importance_sampling_mode=None)),
+    (dict(vllm_importance_sampling_correction=False), dict(importance_sampling_mode='none')),
     (dict(vllm_importance_sampling_cap=2.), dict(importance_sampling_clip_max=2.)),
     (dict(evaluation_strategy='epoch'), dict(eval_strategy='epoch')),
     (dict(no_cuda=True), dict(use_cpu=True)),
