@@ -20,7 +20,7 @@ from ..run.options import nearest
 from ..run.setup import default_rewards, in_chat
 from ..run.signals import say
 from .for_trl import trl_fields
-from .for_verifiers import checked_rewards, lines_of, to_verifiers
+from .for_verifiers import checked_rewards, lines_of, must_be_new, to_verifiers
 
 # %% ../../nbs/8_scale/05_exporting.ipynb #047ad358
 class Asked(NamedTuple):
@@ -41,8 +41,9 @@ def task_asked(o:dict, # Options of `train`
                chat:bool):
     "The questions as they were asked"
     def given(name): return o.get(name) or None
-    task = load_task(o['data'], given('prompt_column'), given('answer_column'), given('split'), given('config_name'), given('test'),
-                     max(o.get('eval_questions', 1), 1), given('limit'), o.get('seed', 0), prompt_style=o.get('prompt_style', 'plain'),
+    names = 'prompt_column', 'answer_column', 'split', 'config_name', 'test'
+    sizes = max(o.get('eval_questions', 1), 1), given('limit'), o.get('seed', 0)
+    task = load_task(o['data'], *map(given, names), *sizes, prompt_style=o.get('prompt_style', 'plain'),
                      encoding=given('encoding'), answers=not o.get('reward'))
     return in_chat(task, o.get('system', '')) if chat else task
 
@@ -89,13 +90,17 @@ def defaults_there() -> dict:
     "TRL's defaults"
     from dataclasses import MISSING
     from trl import GRPOConfig as TheirConfig
-    known = TheirConfig.__dataclass_fields__
-    return {n: f.default_factory() if f.default is MISSING else f.default for n, f in known.items() if f.default is not MISSING or f.default_factory is not MISSING}
+    found = {}
+    for name, field in TheirConfig.__dataclass_fields__.items():
+        if field.default is not MISSING: found[name] = field.default
+        elif field.default_factory is not MISSING: found[name] = field.default_factory()
+    return found
 
 # %% ../../nbs/8_scale/05_exporting.ipynb #0e3e139a
 OWN_LOADER = '''from grpo_lit.policy import load_policy
 model, tokenizer = load_policy({model!r})'''
-ADAPTER = '''    peft_config=LoraConfig(r={r}, lora_alpha={alpha}, target_modules='all-linear', task_type='CAUSAL_LM'),'''
+ADAPTER = '''    peft_config=LoraConfig(
+        r={r}, lora_alpha={alpha}, target_modules='all-linear', task_type='CAUSAL_LM'),'''
 
 def script_parts(asked:Asked, name:str) -> dict: # For `SCRIPT`
     "What stands in the script"
@@ -104,7 +109,8 @@ def script_parts(asked:Asked, name:str) -> dict: # For `SCRIPT`
     found, _ = checked_rewards(asked.rewards, None)
     imports = [f'from {f.module} import {f.attribute}' for f in found]
     ours = asked.model == 'tiny' or asked.model.startswith('tiny-') or asked.model.endswith('.gguf')
-    more = ["    eval_dataset=Dataset.from_json(str(here/'test.jsonl')),"]*(fields['eval_strategy'] != 'no')
+    held_out = "    eval_dataset=Dataset.from_json(str(here/'test.jsonl')),"
+    more = [held_out]*(fields['eval_strategy'] != 'no')
     more += ['    processing_class=tokenizer,']*ours
     if asked.lora_r:
         imports.append('from peft import LoraConfig')
@@ -128,7 +134,7 @@ def plain_words(text:str) -> str:
 def to_trl_script(asked:Asked, folder, name:str='a run') -> Path: # The folder
     "Write a script for TRL with its rows and rewards; raises `ValueError` for what others could not use"
     folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())): raise ValueError(f'{str(folder)!r} is not new: choose another folder')
+    must_be_new(folder)
     parts, found = script_parts(asked, name)
     lines = dict(train=lines_of(asked.task.train, 'train'), test=lines_of(asked.task.test, 'test'))
     folder.mkdir(parents=True, exist_ok=True)
@@ -147,7 +153,8 @@ def export(run:str, # A run directory of `grpo-lit train`
            name:str='' # Of an environment; default: that of the data
           ) -> dict:
     "Write a run for others: a script for TRL, or its questions and rewards as an environment of verifiers"
-    if to not in DESTINATIONS: raise ValueError(nearest('destination', to, DESTINATIONS)+f': there are {" and ".join(DESTINATIONS)}')
+    if to not in DESTINATIONS:
+        raise ValueError(nearest('destination', to, DESTINATIONS)+f': there are {" and ".join(DESTINATIONS)}')
     asked = asked_for(run)
     folder = out or f'{str(run).rstrip("/")}-{to}'
     if to == 'trl': to_trl_script(asked, folder, Path(run).name)

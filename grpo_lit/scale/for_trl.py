@@ -6,7 +6,7 @@ Docs: https://grpo-lit.github.io/grpo-lit/8_scale/for_trl.html.md"""
 
 # %% auto #0
 __all__ = ['ONLY_HERE', 'NEVER_MISSED', 'RENAMED_THERE', 'LOSSES_THERE', 'VALUES_ONLY_HERE', 'TAKEN_INSTEAD', 'NEWER',
-           'renamed_there', 'as_meant_there', 'lost_settings', 'trl_fields', 'not_known', 'to_trl']
+           'renamed_there', 'as_meant_there', 'lost_settings', 'is_chosen', 'trl_fields', 'not_known', 'to_trl']
 
 # %% ../../nbs/8_scale/03_for_trl.ipynb #04868350
 import copy
@@ -95,16 +95,20 @@ def lost_settings(args) -> list: # Of sentences
     "What was chosen and has no equal"
     values = vars(args) | dict(there=', '.join(LOSSES_THERE))
     said = [why.format(**values) for is_lost, why in VALUES_ONLY_HERE if is_lost(args)]
-    chosen = {n: getattr(args, n) for n, f in AllSettings.__dataclass_fields__.items() if getattr(args, n) not in (f.default, [], ())}
-    return said + [f'{n}={value!r:.60}: TRL has no such setting; {ONLY_HERE[n]}' for n, value in chosen.items() if n in ONLY_HERE]
+    chosen = {n: getattr(args, n) for n in AllSettings.__dataclass_fields__ if n in ONLY_HERE and is_chosen(args, n)}
+    return said + [f'{n}={value!r:.60}: TRL has no such setting; {ONLY_HERE[n]}' for n, value in chosen.items()]
+
+def is_chosen(args, name:str) -> bool:
+    "Is this setting another than it is by default?"
+    return getattr(args, name) not in (AllSettings.__dataclass_fields__[name].default, [], ())
 
 # %% ../../nbs/8_scale/03_for_trl.ipynb #203828fa
 def trl_fields(args, # A `GRPOConfig`
                known=None # Names that this TRL has; None: all that we know of
               ) -> tuple: # A dict of fields, and a list of sentences
     "The fields of TRL's GRPOConfig that make the same run, and what has no equal"
-    ours = set(AllSettings.__dataclass_fields__)-set(ONLY_HERE)-set(NEVER_MISSED)-set(RENAMED_THERE)
-    found = {name: getattr(args, name) for name in AllSettings.__dataclass_fields__ if name in ours}
+    others = {*ONLY_HERE, *NEVER_MISSED, *RENAMED_THERE}
+    found = {name: getattr(args, name) for name in AllSettings.__dataclass_fields__ if name not in others}
     found |= as_meant_there(args) | renamed_there(args)
     found = fields_set(args) | found
     lost = lost_settings(args)
@@ -118,12 +122,12 @@ def not_known(args, found:dict, # Changed in place
               known) -> list: # Of sentences
     "Leave out what this TRL has not, and say so where it was chosen"
     told, said = setting_comments(type(args)), []
-    defaults = {n: f.default for n, f in AllSettings.__dataclass_fields__.items()}
     for old, new in NEWER.items():
         if new in (known or ()): found[new] = found.pop(old)
     for name in [n for n in found if known is not None and n not in known]:
         value = found.pop(name)
-        if name in defaults and value not in (defaults[name], [], ()): said.append(f'{name}={value!r:.60}: TRL has no such setting ({told.get(name, name)})')
+        if name in AllSettings.__dataclass_fields__ and is_chosen(args, name):
+            said.append(f'{name}={value!r:.60}: TRL has no such setting ({told.get(name, name)})')
     return said
 
 # %% ../../nbs/8_scale/03_for_trl.ipynb #adb9fcdb

@@ -1,4 +1,4 @@
-"""A task and its rewards as an environment of `verifiers`: a package that others install, whose rows and scores are the same
+"""A task and its rewards as an environment of `verifiers`: a package whose rows and scores are the same
 
 Docs: https://grpo-lit.github.io/grpo-lit/8_scale/for_verifiers.html.md"""
 
@@ -6,8 +6,8 @@ Docs: https://grpo-lit.github.io/grpo-lit/8_scale/for_verifiers.html.md"""
 
 # %% auto #0
 __all__ = ['SCORING', 'TASKSET', 'ONE_REWARD', 'ENVIRONMENT', 'DOOR', 'PROJECT', 'LEAFLET', 'Found', 'is_installed',
-           'found_reward', 'placed', 'as_name', 'as_class', 'plain_value', 'lines_of', 'parts_of', 'checked_rewards',
-           'to_verifiers']
+           'found_reward', 'placed', 'as_name', 'as_class', 'plain_value', 'lines_of', 'parts_of', 'must_be_new',
+           'checked_rewards', 'to_verifiers']
 
 # %% ../../nbs/8_scale/04_for_verifiers.ipynb #eef0f819
 import inspect, json, keyword, re, shutil, sysconfig
@@ -24,10 +24,14 @@ class Found(NamedTuple):
     attribute:str
     file:str|None=None # To be copied
 
+    @property
+    def source(self) -> str: return Path(self.file).name if self.file else self.module
+
 def is_installed(path) -> bool:
     "Does this file belong to Python or to an installed package? Ours counts as one"
-    homes = {Path(sysconfig.get_path(k)).resolve() for k in ('purelib', 'platlib', 'stdlib')} | {Path(inspect.getsourcefile(reward_name)).resolve().parents[1]}
-    return any(home in Path(path).resolve().parents for home in homes)
+    ours = Path(inspect.getsourcefile(reward_name)).parents[1]
+    homes = [ours, *(Path(sysconfig.get_path(k)) for k in ('purelib', 'platlib', 'stdlib'))]
+    return any(home.resolve() in Path(path).resolve().parents for home in homes)
 
 def found_reward(reward # A function, or a name as `grpo-lit train --reward` takes it
                 ) -> Found:
@@ -44,7 +48,8 @@ def placed(f, place:str, attribute:str) -> Found:
     file = place if module is None and place.endswith('.py') else getattr(module, '__file__', None)
     known = place.endswith('.py') or getattr(module, attribute, None) is f
     if not known or file is None or not attribute.isidentifier():
-        raise ValueError(f'{reward_name(f)} is found by nobody else: write it into a file, and give it as FILE.py:{attribute.strip("<>") or "NAME"}')
+        raise ValueError(f'{reward_name(f)} is found by nobody else: write it into a file, '
+                         f'and give it as FILE.py:{attribute.strip("<>") or "NAME"}')
     if not place.endswith('.py') and is_installed(file): return Found(attribute, module.__name__, attribute)
     return Found(attribute, 'rewards_'+as_name(Path(file).stem), attribute, str(file))
 
@@ -210,6 +215,11 @@ def parts_of(module:str, found:list, weights:list) -> dict: # Of texts, for the 
     return dict(imports='\n'.join(imports), table='\n'.join(table), rewards='\n'.join(rewards), first=found[0].name,
                 module=module, package=module.replace('_', '-'), kind=as_class(module))
 
+def must_be_new(folder:Path):
+    "Raise `ValueError` for a folder with something in it"
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f'{str(folder)!r} is not new: choose another folder')
+
 def checked_rewards(rewards, weights) -> tuple: # Of `Found`, and of numbers
     "Rewards and weights that can be written; raises `ValueError`"
     if callable(rewards) or isinstance(rewards, str): rewards = [rewards]
@@ -220,7 +230,8 @@ def checked_rewards(rewards, weights) -> tuple: # Of `Found`, and of numbers
     names = [f.name for f in found]
     if len(set(names)) < len(names): raise ValueError(f'two rewards have one name: {", ".join(names)}')
     copies = {(f.module, f.file) for f in found if f.file}
-    if len({m for m, _ in copies}) < len(copies): raise ValueError(f'two files have one name: {", ".join(str(f) for _, f in copies)}')
+    if len({m for m, _ in copies}) < len(copies):
+        raise ValueError(f'two files have one name: {", ".join(str(f) for _, f in copies)}')
     return found, weights
 
 # %% ../../nbs/8_scale/04_for_verifiers.ipynb #a948eb85
@@ -232,7 +243,7 @@ def to_verifiers(task, # A `Task`, or rows
                 ) -> Path: # The folder
     "Write an environment package; raises `ValueError` for what others could not use"
     folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())): raise ValueError(f'{str(folder)!r} is not new: choose another folder')
+    must_be_new(folder)
     train, test = (task.train, task.test) if hasattr(task, 'train') else (task, [])
     module = as_name(name or getattr(task, 'name', '') or folder.name)
     found, weights = checked_rewards(reward_funcs, weights)
@@ -249,6 +260,6 @@ def to_verifiers(task, # A `Task`, or rows
     for f in found:
         if f.file: shutil.copyfile(f.file, home/f'{f.module}.py')
     (folder/'pyproject.toml').write_text(PROJECT.format(**parts), encoding='utf-8')
-    sources = [f'| `{f.name}` | {w:g} | `{Path(f.file).name if f.file else f.module}` |' for f, w in zip(found, weights)]
-    (folder/'README.md').write_text(LEAFLET.format(**parts | dict(table='\n'.join(sources))), encoding='utf-8')
+    sources = '\n'.join(f'| `{f.name}` | {w:g} | `{f.source}` |' for f, w in zip(found, weights))
+    (folder/'README.md').write_text(LEAFLET.format(**parts | dict(table=sources)), encoding='utf-8')
     return folder

@@ -1,4 +1,4 @@
-"""Train from a notebook in processes of its own: the command line is started, its run directory is shown, and an error comes back as an error
+"""Train from a notebook in processes of its own: the command line is started, its run shown, its errors raised
 
 Docs: https://grpo-lit.github.io/grpo-lit/8_scale/launched.html.md"""
 
@@ -271,7 +271,8 @@ def launch(what:str='train', # A command, "train" or "demo", or the file of a sc
 
 def of_command(command:str, arguments:tuple, out:str, processes:int, options:dict) -> tuple:
     "Name, words and directory of a command of `grpo-lit`"
-    if command not in COMMANDS_LAUNCHED: raise ValueError(nearest('command', command, COMMANDS_LAUNCHED)+'; a script is a file that ends with .py')
+    if command not in COMMANDS_LAUNCHED:
+        raise ValueError(nearest('command', command, COMMANDS_LAUNCHED)+'; a script is a file that ends with .py')
     if arguments: raise ValueError(f'{command} takes its options by name, not {arguments[0]!r}')
     if out: options['out'] = out
     if processes != 1: options['processes'] = processes
@@ -285,7 +286,8 @@ def of_script(script:str, arguments:tuple, out:str, processes:int, options:dict)
     "Name, words and directory of a script"
     if not Path(script).is_file(): raise ValueError(f'there is no script {script!r}')
     if not out: raise ValueError(f"say where {script} writes its run, with out='...': that is what is looked at")
-    if options: raise ValueError(f'{script} takes its arguments as words, as in launch({script!r}, "--{next(iter(options))}", ...)')
+    if options:
+        raise ValueError(f'{script} takes its arguments as words: launch({script!r}, "--{next(iter(options))}", ...)')
     if processes < 1: raise ValueError(f'processes={processes}, but must be at least 1')
     return Path(script).name, script_words(script, arguments, processes, on_cpu()), out
 
