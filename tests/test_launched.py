@@ -2,9 +2,10 @@
 import io, json, os, signal, subprocess, sys, textwrap, threading, time
 from pathlib import Path
 import psutil, pytest
-from grpo_lit.run.options import options_of
 from grpo_lit.scale import launched as module
-from grpo_lit.scale.launched import Descendants, Launched, childs_environment, command_words, directory_of, known_options, last_lines, launch, words_of, words_of_code
+from grpo_lit.scale import commandline
+from grpo_lit.scale.commandline import command_words, directory_of, known_options
+from grpo_lit.scale.launched import last_lines, launch, words_of_code
 
 HEAD = '''
 import json, os, signal, subprocess, sys, time
@@ -62,7 +63,7 @@ def test_nothing_is_inherited(tmp_path, script, monkeypatch):
     monkeypatch.setenv('KEPT', 'yes')
     run, _ = begun(tmp_path, script, 'print(os.environ.get("RANK"), os.environ.get("MPLBACKEND"), os.environ["KEPT"], sys.stdin.read())\nimport grpo_lit; print(grpo_lit.__file__)')
     first, second = run.said().split('\n')
-    assert first.strip() == 'None None yes' and Path(second).parent == Path(module.PACKAGE[0])
+    assert first.strip() == 'None None yes' and Path(second).parent == Path(commandline.PACKAGE[0])
 
 def test_a_run_that_goes_on_says_so(tmp_path, script):
     "Its directory says that it has stopped, until the new process is there"
@@ -217,7 +218,7 @@ def test_codes():
     assert [words_of_code(c) for c in (0, 4, 130, -11, 200)] == ['done', 'one of several processes was lost', 'ended by SIGINT', 'ended by SIGSEGV', 'exit code 200']
 
 def test_several_processes_of_a_script():
-    words = module.script_words('a.py', ('--x', 1), 2, cpu=True)
+    words = commandline.script_words('a.py', ('--x', 1), 2, cpu=True)
     assert words[1:3] == ['-m', 'accelerate.commands.launch'] and words[-3:] == ['a.py', '--x', '1'] and words[words.index('--num_processes')+1] == '2' and '--cpu' in words
 
 @pytest.mark.slow
