@@ -164,10 +164,9 @@ def handed_on(launched:Launched):
     "Signals that would end this process ask the launched one to end"
     came = []
     def hand_on(signum, frame):
-        late = bool(came) and time.monotonic()-launched.asked > HURRY
         came.append(signum)
-        if late: launched.family.kill()
-        else: launched.ask()
+        if len(came) == 1: launched.ask() # once: a second SIGTERM could meet an interpreter that is about to end
+        elif time.monotonic()-(launched.asked or 0) > HURRY: launched.family.kill()
     ours = signal.SIG_DFL, signal.default_int_handler, leave_by
     old = take_signals(hand_on, ours) if in_main_thread() else {}
     try: yield came
