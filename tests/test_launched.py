@@ -218,8 +218,13 @@ def test_codes():
     assert [words_of_code(c) for c in (0, 4, 130, -11, 200)] == ['done', 'one of several processes was lost', 'ended by SIGINT', 'ended by SIGSEGV', 'exit code 200']
 
 def test_several_processes_of_a_script():
-    words = commandline.script_words('a.py', ('--x', 1), 2, cpu=True)
-    assert words[1:3] == ['-m', 'accelerate.commands.launch'] and words[-3:] == ['a.py', '--x', '1'] and words[words.index('--num_processes')+1] == '2' and '--cpu' in words
+    words = commandline.script_words('a.py', ('--x', 1), 2)
+    assert words[1:3] == ['-m', 'accelerate.commands.launch'] and words[-3:] == ['a.py', '--x', '1'] and words[words.index('--num_processes')+1] == '2' and '--multi_gpu' in words
+
+def test_a_script_in_two_processes(tmp_path, script):
+    "Each has its number, and a failure of one ends both"
+    run, _ = begun(tmp_path, script, 'print("number", os.environ["RANK"], os.environ["ACCELERATE_USE_CPU"], flush=True)', processes=2)
+    assert {'number 0 true', 'number 1 true'} <= set(run.said().split('\n'))
 
 @pytest.mark.slow
 def test_the_command_itself_stopped_and_resumed(tmp_path):

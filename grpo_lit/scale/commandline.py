@@ -54,18 +54,21 @@ def directory_of(command:str, options:dict) -> str:
 # %% ../../nbs/8_scale/02_commandline.ipynb #8a106e65
 START_COMMAND = 'import sys; from grpo_lit.run.cli import main; sys.exit(main())'
 
-def script_words(script:str, arguments:tuple, processes:int, cpu:bool) -> list:
+def script_words(script:str, arguments:tuple, processes:int) -> list:
     "A script of your own, in so many processes"
     if processes == 1: return [sys.executable, script, *map(str, arguments)]
     told = dict(num_processes=processes, num_machines=1, mixed_precision='no', dynamo_backend='no', main_process_port=0)
     options = [word for name, value in told.items() for word in (f'--{name}', str(value))]
-    kind = ['--cpu'] if cpu else ['--multi_gpu']
-    return [sys.executable, '-m', 'accelerate.commands.launch', *kind, *options, script, *map(str, arguments)]
+    several = ['--multi_gpu'] # also without one, where the environment says so: `--cpu` starts a single process
+    return [sys.executable, '-m', 'accelerate.commands.launch', *several, *options, script, *map(str, arguments)]
 
 NUMBERING = ('RANK', 'LOCAL_RANK', 'WORLD_SIZE', 'LOCAL_WORLD_SIZE', 'GROUP_RANK', 'MASTER_ADDR', 'MASTER_PORT')
 
-def childs_environment() -> dict:
+def childs_environment(cpu:bool=False # Of several processes: are they on the CPU?
+                      ) -> dict:
     "Ours, but for what numbers this process, and for where its figures go"
+    more = dict(ACCELERATE_USE_CPU='true') if cpu else {}
     kept = {name: value for name, value in os.environ.items() if name not in (*NUMBERING, 'MPLBACKEND')}
     home = str(Path(PACKAGE[0]).resolve().parent)
-    return kept | dict(PYTHONPATH=os.pathsep.join(filter(None, [home, kept.get('PYTHONPATH')])), PYTHONUNBUFFERED='1')
+    places = os.pathsep.join(filter(None, [home, kept.get('PYTHONPATH')]))
+    return kept | more | dict(PYTHONPATH=places, PYTHONUNBUFFERED='1')

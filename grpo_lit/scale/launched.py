@@ -87,7 +87,8 @@ class Launched:
     "A run that trains in processes of its own"
     def __init__(self, name:str, # In words
                  words:list, # The command line
-                 out:str # The run directory
+                 out:str, # The run directory
+                 cpu:bool=False # Several processes on the CPU?
                 ):
         self.name, self.words, self.out = name, words, str(out)
         self.log, self.asked = Path(f'{self.out}.log'), None # What it prints; when it was asked to end
@@ -95,7 +96,7 @@ class Launched:
         with open(self.log, 'ab') as file:
             self.begin = file.tell()
             self.process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT,
-                                            env=childs_environment(), start_new_session=True)
+                                            env=childs_environment(cpu), start_new_session=True)
         self.family = Descendants(self.process.pid)
         before_the_end(self.ask)
 
@@ -233,7 +234,7 @@ def of_script(script:str, arguments:tuple, out:str, processes:int, options:dict)
     if options:
         raise ValueError(f'{script} takes its arguments as words: launch({script!r}, "--{next(iter(options))}", ...)')
     if processes < 1: raise ValueError(f'processes={processes}, but must be at least 1')
-    return Path(script).name, script_words(script, arguments, processes, on_cpu()), out
+    return Path(script).name, script_words(script, arguments, processes), out, processes > 1 and on_cpu()
 
 def on_cpu() -> bool:
     "Is there no GPU here? Asked of the driver, so that this process does not touch one"

@@ -65,7 +65,7 @@ class Launched:
     begin: Any
     process: Any
 
-    def __init__(self, name: str, words: list, out: str):
+    def __init__(self, name: str, words: list, out: str, cpu: bool=False):
         ...
 
     def __repr__(self):
