@@ -43,6 +43,8 @@ __getattr__, __dir__, __all__ = window(__name__, {
     '.seeing.compare': 'compare_runs',
     # more than one device
     '.scale.launched': 'launch',
+    # before it begins
+    '.doctor.diagnosing': 'diagnose',
 })
 
 # modules that stood at the top before there were parts

@@ -41,6 +41,7 @@ from .seeing.page import write_page as write_page
 from .seeing.inspector import inspect as inspect
 from .seeing.compare import compare_runs as compare_runs
 from .scale.launched import launch as launch
+from .doctor.diagnosing import diagnose as diagnose
 
 __all__ = [
     'Rollouts',
@@ -83,4 +84,5 @@ __all__ = [
     'write_page',
     'inspect',
     'compare_runs',
-    'launch']
+    'launch',
+    'diagnose']

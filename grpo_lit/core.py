@@ -18,7 +18,7 @@ from .tensors import below, masked_mean, pad, patch, piece_size, question_text, 
 # %% ../nbs/1_line/03_core.ipynb #aa645962
 TOKEN_FIELDS = ('completion_ids','completion_mask','observation_mask',
                 'logps','ref_logps','old_logps','token_weights') # (B, Tc)
-ROW_FIELDS = (*TOKEN_FIELDS, 'finished','reward_table','rewards','advantages') # Tensors with B rows
+ROW_FIELDS = (*TOKEN_FIELDS, 'finished','versions','reward_table','rewards','advantages') # Tensors with B rows
 ROW_LISTS = ('completions','episodes') # Lists of B values
 
 # %% ../nbs/1_line/03_core.ipynb #09ea2305
@@ -46,6 +46,7 @@ class Rollouts:
     notes:dict=field(default_factory=dict) # What rewards noted beside their numbers: name -> B values
     observation_mask:torch.Tensor|None=None # (B, Tc) int64, 1 on what an environment wrote between two turns of the policy
     episodes:list|None=None # B records of such turns, or None for rows without; see `agents.episodes`
+    versions:torch.Tensor|None=None # (B,) int64, updates behind the weights that wrote each row; None: nobody said
 
     def __post_init__(self):
         P, G, B = len(self.prompt_ids), self.num_generations, len(self.completion_ids)

@@ -15,7 +15,7 @@ from .tensors import below, masked_mean, pad, patch, piece_size, question_text, 
 
 TOKEN_FIELDS = ('completion_ids', 'completion_mask', 'observation_mask', 'logps', 'ref_logps', 'old_logps', 'token_weights')
 
-ROW_FIELDS = (*TOKEN_FIELDS, 'finished', 'reward_table', 'rewards', 'advantages')
+ROW_FIELDS = (*TOKEN_FIELDS, 'finished', 'versions', 'reward_table', 'rewards', 'advantages')
 
 ROW_LISTS = ('completions', 'episodes')
 
@@ -43,6 +43,7 @@ class Rollouts:
     notes: dict = field(default_factory=dict)
     observation_mask: torch.Tensor | None = None
     episodes: list | None = None
+    versions: torch.Tensor | None = None
 
     def __post_init__(self):
         ...

@@ -13,12 +13,14 @@ import torch
 from .tensors import seed_for
 
 # %% ../nbs/1_line/11_drawing.ipynb #5b4c6e19
-def uniforms(seed:int, rows:int, limit:int) -> torch.Tensor: # (rows, limit) float64 in [0, 1)
+def uniforms(seed:int, rows:int, limit:int,
+             first:int=0 # Number of the first row, where others have the rows before it
+            ) -> torch.Tensor: # (rows, limit) float64 in [0, 1)
     "A stream of uniform numbers for each row"
     def stream(row):
         g = torch.Generator().manual_seed(seed_for(seed, row))
         return torch.rand(limit, dtype=torch.float64, generator=g)
-    return torch.stack([stream(row) for row in range(rows)])
+    return torch.stack([stream(row) for row in range(first, first+rows)])
 
 # %% ../nbs/1_line/11_drawing.ipynb #02b1a80b
 class Plain:

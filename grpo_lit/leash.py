@@ -10,7 +10,7 @@ __all__ = ['BETA_SCHEDULES', 'kl_penalized_rewards', 'scheduled_beta', 'adapted_
 # %% ../nbs/1_line/21_leash.ipynb #24f2f29d
 import math
 import torch
-from .tensors import no_such, patch
+from .tensors import no_such, patch, unsharded
 from .logprobs import kl_estimate
 from .policy import Reference
 
@@ -66,5 +66,6 @@ def move(self:Reference,
     if not 0 <= alpha <= 1: raise ValueError(f'alpha is a share between 0 and 1, not {alpha}')
     with torch.no_grad():
         for r, p in zip(self.frozen.parameters(), self.policy.parameters()):
+            p = unsharded(p.detach())
             if r.dtype == p.dtype: r.lerp_(p.to(r), alpha)
             else: r.copy_(r.to(p.dtype).lerp(p.to(r.device), alpha)) # rounded once

@@ -174,7 +174,8 @@ def sample_groups(model, tokenizer, # From `load_policy`, or any causal LM of `t
                   max_rows:int|None=None, # Completions decoded at once, at least G; None: all
                   on_group=None, # Called as on_group(i, rollouts) as soon as prompt i has all its completions
                   repetition_penalty:float=1., # Above 1: what stands there already is drawn less often
-                  generation_kwargs:dict|None=None # More filters, and `eos_token_id`: see `split_generation`
+                  generation_kwargs:dict|None=None, # More filters, and `eos_token_id`: see `split_generation`
+                  first_row:int=0 # Number of the first completion, where another process writes those before it
                  ) -> Rollouts: # With log-probs of the sampled tokens at this temperature (0: at 1), before any filter
     "Draw G completions for each prompt"
     G, limit, columns, dev = num_generations, max_completion_length, columns or {}, model.device
@@ -185,7 +186,7 @@ def sample_groups(model, tokenizer, # From `load_policy`, or any causal LM of `t
     check_fits([len(o) for o in encoded], limit, model)
     ids, mask = (o.to(dev) for o in pad(encoded, tokenizer.pad_token_id, 'left'))
     seed = torch.randint(2**62, (1,)).item() if seed is None else seed
-    u = uniforms(seed, len(prompts)*G, limit).to(dev)
+    u = uniforms(seed, len(prompts)*G, limit, first_row).to(dev)
     endings = Endings(tokenizer, ends, stop, len(u), limit)
     def rollouts(i, j, out, logps): # Of prompts i to j
         written = _written(endings, tokenizer, slice(i*G, j*G), out, logps)

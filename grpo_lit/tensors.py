@@ -6,7 +6,8 @@ Docs: https://grpo-lit.github.io/grpo-lit/1_line/tensors.html.md"""
 
 # %% auto #0
 __all__ = ['SHAPELESS', 'pad', 'mask_after_eos', 'masked_mean', 'positions', 'below', 'some_rows', 'piece_size', 'seed_for',
-           'visible', 'question_text', 'in_line', 'wait', 'clock', 'patch', 'delegates', 'did_you_mean', 'no_such']
+           'visible', 'question_text', 'in_line', 'wait', 'clock', 'unsharded', 'own_piece', 'in_pieces', 'patch',
+           'delegates', 'did_you_mean', 'no_such']
 
 # %% ../nbs/1_line/01_tensors.ipynb #0f277be5
 import difflib, functools, hashlib, inspect, logging, re, time
@@ -156,6 +157,17 @@ def clock(device) -> float: # Seconds from somewhere
     "What `time.perf_counter` says when everything is done"
     wait(device)
     return time.perf_counter()
+
+# %% ../nbs/1_line/01_tensors.ipynb #5db48150
+def unsharded(x:torch.Tensor) -> torch.Tensor:
+    "All of a tensor; where it is in pieces, every process must ask for it"
+    return x.full_tensor() if hasattr(x, 'full_tensor') else x
+
+def own_piece(x:torch.Tensor) -> torch.Tensor:
+    "What this process has of a tensor"
+    return x.to_local() if hasattr(x, 'to_local') else x
+
+def in_pieces(model) -> bool: return any(hasattr(p, 'to_local') for p in model.parameters())
 
 # %% ../nbs/1_line/01_tensors.ipynb #afcf6c05
 def patch(f=None, *,

@@ -49,7 +49,7 @@ def gpu(monkeypatch):
     monkeypatch.setattr(sampling, 'decode', functools.partial(sampling.decode, look=8))
     with pretended_gpu() as ledger:
         def count(place, name, part): monkeypatch.setattr(place, name, ledger.around(part, getattr(place, name)))
-        count(Sampler, '__call__', 'sample')
+        count(Sampler, 'generate', 'sample')
         for kind in (Decoding, StaticDecoding): count(kind, 'step', 'token')
         for name in ('write', 'go_on', 'look'): count(sampling.Rows, name, 'draw' if name != 'look' else 'look')
         count(collect_module, 'add_reference', 'reference')

@@ -70,6 +70,9 @@ parts = {  # Folder of nbs/ -> title and what the part is about
     '8_scale': (
         'VIII. Outgrowing one device',
         'Several processes, a server that writes the answers, a run that is started from a notebook, and settings and tasks for other trainers.'),
+    '9_doctor': (
+        'IX. The doctor',
+        'Will this run learn anything? Asked in a minute, before it begins: data, template, rewards, answers, memory, time.'),
     'guides': (
         'Guides',
         'By the words that people search: own data, a T4, out of memory, a loss of 0, a flat reward, resuming. '

@@ -158,12 +158,14 @@ class Environments:
         return [self.offer.member(kind, row, *m) for m in members]
 
     def make(self, rows:list, # P dictionaries: `prompt` and further columns
-             G:int, seed:int) -> list:
+             G:int, seed:int,
+             first:int=0 # Number of the first row, where another process has those before it
+            ) -> list:
         "P*G environments, group-major"
         for kind in self.by_name.values(): kind.used = 0
         found = []
         for i, row in enumerate(rows):
-            try: found += self.group(row, G, seed_for(seed, 'reset', i))
+            try: found += self.group(row, G, seed_for(seed, 'reset', first+i))
             except Unplayable as e:
                 log.warning(f'row {i} of these rollouts cannot be played: {e}')
                 found += self.failed(row, G, str(e))

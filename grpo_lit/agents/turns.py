@@ -88,7 +88,8 @@ def sample_episodes(model, tokenizer, # From `load_policy`, or any causal LM of 
                     max_rows:int|None=None, # Rows that write or wait at once, at least G; None: all
                     on_group=None, # Called as on_group(i, rollouts) as soon as prompt i has all its episodes
                     repetition_penalty:float=1., generation_kwargs:dict|None=None, # As in `sample_groups`
-                    environments:list|None=None # P*G of your own, group-major, in place of tools and factory
+                    environments:list|None=None, # P*G of your own, group-major, in place of tools and factory
+                   first_row:int=0 # As in `sample_groups`
                    ) -> Rollouts: # With `episodes`, and `observation_mask` 1 on what the policy was told
     "Sample G episodes for each prompt: turns of the policy, and what its tools answer"
     G, limit, columns, dev = num_generations, max_completion_length, columns or {}, model.device
@@ -107,7 +108,7 @@ def sample_episodes(model, tokenizer, # From `load_policy`, or any causal LM of 
     check_fits([len(o) for o in encoded], limit, model)
     endings = Endings(tokenizer, ends, stops(stop, environments), len(environments), limit)
     stopped = endings.stopped if endings.stop else None
-    u = uniforms(seed, len(environments), limit).to(dev)
+    u = uniforms(seed, len(environments), limit, first_row).to(dev)
     batch = Batch(model, encoded, G, limit, u, endings, max_rows, stopped=stopped)
     between = frames(tokenizer, ends.tolist())
     limits = max_turns, max_observation_length, tool_timeout

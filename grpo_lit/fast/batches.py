@@ -123,7 +123,9 @@ def all_logps(model, # The policy or the reference
     shape, device = rollouts.completion_ids.shape, rollouts.completion_ids.device
     found = [torch.zeros(shape, device=device) for _ in range(1+return_entropy)]
     for rows in batches:
-        parts = token_logps(model, rollouts.take(rows), temperature, return_entropy)
+        part = rollouts.take(rows)
+        wrapped = getattr(model, 'reads_rollouts', False) # see `fast.wrapped`
+        parts = model(part, temperature) if wrapped else token_logps(model, part, temperature, return_entropy)
         for whole, part in zip(found, parts if return_entropy else [parts]):
             whole[rows.to(device), :part.shape[1]] = part.to(whole.dtype)
     return tuple(found) if return_entropy else found[0]

@@ -6,8 +6,8 @@ Docs: https://grpo-lit.github.io/grpo-lit/5_run/alarms.html.md"""
 
 # %% auto #0
 __all__ = ['RARE', 'PATIENCE', 'new_series', 'prolong', 'is_no_chance', 'per_group', 'failed', 'events_in', 'all_alike',
-           'limit_of', 'cause_of_dead', 'cause_of_cut', 'cause_of_null', 'shown_to_rewards', 'sentence', 'raise_alarm',
-           'lower_alarm', 'is_on', 'troubles', 'watch_rollout']
+           'limit_of', 'cause_of_dead', 'cause_of_cut', 'cause_of_null', 'shown_to_rewards', 'sentence', 'event_of',
+           'raise_alarm', 'lower_alarm', 'is_on', 'troubles', 'watch_rollout']
 
 # %% ../../nbs/5_run/50_alarms.ipynb #c9a16f8f
 import math
@@ -150,6 +150,10 @@ def sentence(kind:str, rollouts:Rollouts, metrics:dict, args) -> str:
     return f'{name} judges no answer: {cause_of_null(name, rollouts)}{shown_to_rewards(rollouts)}'
 
 # %% ../../nbs/5_run/50_alarms.ipynb #bc836ce1
+def event_of(kind:str, text:str, state:RunState) -> dict:
+    "An alarm as an event of the run"
+    return dict(step=state.step, event=text.split(':')[0], alarm=kind, said=text)
+
 def raise_alarm(kind:str, text:str, state:RunState,
                 quiet:bool=False # Somebody else has said it: for the summary only
                ):
@@ -157,14 +161,16 @@ def raise_alarm(kind:str, text:str, state:RunState,
     alarms = state.alarms.setdefault('said', {})
     if kind in alarms and alarms[kind]['over'] is None: return
     alarms[kind] = dict(since=state.step, over=None, text=text)
+    state.events = [*state.events, event_of(kind, text, state)]
     if not quiet: log.warning('step %s: %s', state.step, text)
 
 # %% ../../nbs/5_run/50_alarms.ipynb #c42c3bcf
-def lower_alarm(kind:str, state:RunState):
+def lower_alarm(kind:str, state:RunState, quiet:bool=False):
     "Say that it is over, if it was on"
     alarm = state.alarms.get('said', {}).get(kind)
     if alarm is None or alarm['over'] is not None: return
     alarm['over'] = state.step
+    if quiet: return
     log.warning('step %s: over, what began at step %s: %s',
                 state.step, alarm['since'], alarm['text'].split(':')[0])
 

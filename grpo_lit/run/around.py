@@ -26,17 +26,21 @@ from .knobs import turn
 from .logs import plain
 from .report import evaluation_metrics
 from .rows import Stream, evaluation_rows, loader
+from .together import world_of
+from ..fast.world import everyones_parts
 from ..tensors import seed_for
 
 # %% ../../nbs/5_run/65_around.ipynb #43ea3773
 def ask_rows(collector, rows, args) -> list: # Of `Rollouts` with rewards
-    "Completions for every row, batch by batch, always with the same random numbers"
-    n, G, parts = args.per_device_eval_batch_size, args.num_generations_eval or 1, []
-    for begin in range(0, len(rows), n):
+    "Completions for every row, batch by batch, always with the same random numbers; the processes take turns"
+    n, G, world, parts = args.per_device_eval_batch_size, args.num_generations_eval or 1, collector.world, {}
+    collector.sample.keep_up()
+    for number, begin in enumerate(range(0, len(rows), n)):
+        if number%world.size != world.rank: continue
         some = [rows[i] for i in range(begin, min(begin+n, len(rows)))]
         ro = collector.sample(some, G, seed_for(args.seed, 'eval', begin), temperature=args.temperature)
-        parts.append(collector.score(ro))
-    return parts
+        parts[number] = collector.score(ro)
+    return everyones_parts(world, parts, collector.accelerator.device)
 
 def _named(found, prefix):
     "Metrics of an evaluation with another prefix than eval"
@@ -144,6 +148,7 @@ class Around:
 
     def save_state(self) -> None:
         "The history, as `trainer_state.json` in output_dir"
+        if not self.is_world_process_zero(): return
         names = ('global_step', 'max_steps', 'epoch', 'num_input_tokens_seen', 'log_history',
                  'best_metric', 'best_global_step', 'best_model_checkpoint')
         text = json.dumps(plain({name: getattr(self.state, name) for name in names}), indent=2)
@@ -158,6 +163,7 @@ class Around:
 
     def control(self):
         "Train in a thread of its own that can be paused, stepped, turned, asked and rewound: see `seeing.control`"
+        if world_of(self).several: raise ValueError('a control has one process in its hand, and this run has several')
         with self.whole: # there is one, whoever asks first
             self.hand = self.hand or importlib.import_module('grpo_lit.seeing.control').Control(self)
         return self.hand
@@ -168,8 +174,8 @@ class Around:
         if hand and hand.state == 'running' and hand.thread is not threading.current_thread():
             raise RuntimeError('this trainer is making steps in another thread: pause its control first')
 
-    def is_world_process_zero(self) -> bool: return True
-    def is_local_process_zero(self) -> bool: return True
+    def is_world_process_zero(self) -> bool: return self.state.is_world_process_zero
+    def is_local_process_zero(self) -> bool: return self.state.is_local_process_zero
 
     def evaluate(self, eval_dataset=None, # None: the one of the trainer; or the name of one of several
                  ignore_keys:list|None=None, # Taken, as TRL has it
@@ -225,6 +231,7 @@ class Around:
         "Settings, versions and the curve as README.md in output_dir"
         if not self.args.output_dir:
             raise ValueError('there is no output_dir to write the card to')
+        if not self.is_world_process_zero(): return Path(self.args.output_dir, 'README.md')
         return write_card(self, Path(self.args.output_dir), model_name, dataset_name, tags)
 
     def push_to_hub(self, commit_message:str='End of training', blocking:bool=True,

@@ -15,6 +15,7 @@ from transformers import TrainerCallback, TrainerControl
 from .ending import epoch_ended, is_turn, log_evaluation
 from .files import log
 from .history import TrainResult, mean_of
+from .together import asked_by_any, world_of
 from ..tensors import visible
 
 # %% ../../nbs/5_run/62_callbacks.ipynb #c3b1c0e5
@@ -127,6 +128,7 @@ def step_ends(trainer, **due:bool # `should_log`, `should_evaluate`, `should_sav
     callbacks.tell('on_step_end')
     if epoch_ended(trainer):
         callbacks.tell('on_epoch_end')
+    if world_of(trainer).several: vars(callbacks.control).update(asked_by_any(trainer.world, dict(vars(callbacks.control))))
     return callbacks.control
 
 # %% ../../nbs/5_run/62_callbacks.ipynb #fd26be91

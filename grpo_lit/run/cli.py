@@ -10,11 +10,13 @@ __all__ = ['TRAIN_DEFAULTS', 'OVERVIEW', 'reading_of', 'help_of', 'add_option', 
            'as_process', 'but_not_stops', 'flush_or_leave', 'function_of', 'obeyed', 'main', 'quiet']
 
 # %% ../../nbs/5_run/91_cli.ipynb #32b7ebde
-import argparse, contextlib, os, re, shutil, signal, sys, threading, warnings
+import argparse, contextlib, os, re, shutil, signal, sys, threading, time, warnings
 from importlib import import_module
 from .. import __version__
 from .configfile import all_options, with_hyphens
 from .files import NotSaved
+from .launching import as_one_of_several, in_processes, launched_as, processes_of
+from .peers import GRACE, LOST, Missed, is_of_others
 from .options import CHOICES, COMMANDS, EXAMPLES, GROUPS, POSITIONAL, REQUIRED
 from .options import commands, kinds_of, nearest, options_of, own_options, settings_of, single, takes_several
 from .signals import Stop, Unbroken, exit_code, say, stoppable
@@ -43,7 +45,7 @@ def help_of(option, command:str) -> str:
     text = ' '.join(option.text.split())
     if option.name in CHOICES: text += f'; one of {", ".join(CHOICES[option.name].split())}'
     default = option.default
-    if command=='train' and option.name not in own_options(command): default = TRAIN_DEFAULTS.get(option.name, default)
+    if settings_of(command) and option.name not in own_options(command): default = TRAIN_DEFAULTS.get(option.name, default)
     shown = '' if default in (None, '', (), False, REQUIRED) or len(str(default)) > 40 else f' [{default}]'
     return (text+shown).replace('%', '%%')
 
@@ -130,13 +132,13 @@ examples:
 {examples}
 
 exit codes: 0 done, 1 something could not be written, 2 wrong input, 3 nothing could be learned,
-            128+N ended by signal N; a run that has begun has a checkpoint then"""
+            4 one of several processes was lost, 128+N ended by signal N; a run that has begun has a checkpoint then"""
 
 def overview() -> str:
     "The help of the whole"
     width = max(map(len, COMMANDS))
     lines = [f'  {name:{width}}  {does}' for name, does in commands().items()]
-    shown = [f'  {EXAMPLES[name][0]}' for name in ('demo', 'train', 'eval', 'show')]
+    shown = [f'  {EXAMPLES[name][0]}' for name in ('demo', 'doctor', 'train', 'eval', 'show')]
     return OVERVIEW.format(commands='\n'.join(lines), examples='\n'.join(shown))
 
 # %% ../../nbs/5_run/91_cli.ipynb #d172baae
@@ -161,9 +163,9 @@ def parse_command(argv:list) -> tuple: # A command's name, and its options
     return name, options
 
 # %% ../../nbs/5_run/91_cli.ipynb #f325e054
-def with_config(options:dict) -> dict:
-    "The options of `train`, with those that are settings of `GRPOConfig` in `config`"
-    own = {k:v for k, v in options.items() if k in own_options('train')}
+def with_config(options:dict, command:str='train') -> dict:
+    "The options of a command, with those that are settings of `GRPOConfig` in `config`"
+    own = {k:v for k, v in options.items() if k in own_options(command)}
     return own | dict(config={k:v for k, v in options.items() if k not in own})
 
 # %% ../../nbs/5_run/91_cli.ipynb #221ce4c2
@@ -171,7 +173,7 @@ def complaint(error:Exception) -> str|None: # None: it is no mistake of the user
     "What to say of a wrong input, in one line"
     if isinstance(error, ImportError): return f"{error}; the extras: pip install 'grpo_lit[lora,gguf]'"
     explained = str(error).startswith('out of memory: ') # by `memory_explained`, whatever its type
-    if explained or isinstance(error, (OSError, FloatingPointError)): return ' '.join(str(error).split())
+    if explained or isinstance(error, (OSError, FloatingPointError, Missed)): return ' '.join(str(error).split())
     if os.environ.get('GRPO_LIT_TRACEBACK'): return None
     unknown_setting = isinstance(error, TypeError) and 'GRPOConfig' in str(error)
     return ' '.join(str(error).split()) if unknown_setting or isinstance(error, ValueError) else None
@@ -225,22 +227,28 @@ def obeyed(command, options:dict, stop:Stop) -> int: # The exit code
             say('\ninterrupted', file=sys.stderr)
     except Exception as e:
         said = complaint(e) or (stop.caught and f'{type(e).__name__}: {e}')
+        if launched_as(): time.sleep(2*GRACE) # the first process says the same, and its end is ours
+        if launched_as() and is_of_others(e) and not isinstance(e, Missed): return LOST
         if not said: raise
         say(f'grpo-lit: {said}', file=sys.stderr)
-        return stop.code or (1 if isinstance(e, NotSaved) else 2)
+        return stop.code or (LOST if isinstance(e, Missed) else 1 if isinstance(e, NotSaved) else 2)
     return stop.code or (1 if done.get('wrong') else 3 if done.get('hopeless') else 0)
 
-# %% ../../nbs/5_run/91_cli.ipynb #bde0cbb7
+# %% ../../nbs/5_run/91_cli.ipynb #cc0b8982
 def main(argv:list|None=None # Default: the command line
         ) -> int: # The exit code: see above
     "The command `grpo-lit`"
     with stoppable(exits=False) as stop, contextlib.ExitStack() as stack:
         if argv is None: stack.enter_context(as_process(stop))
-        name, options = parse_command(sys.argv[1:] if argv is None else argv)
+        words = sys.argv[1:] if argv is None else argv
+        name, options = parse_command(words)
+        stop.at_once = None if processes_of(options) else stop.at_once # the launcher passes signals on
+        if several := processes_of(options): return in_processes(words, options, *several)
+        as_one_of_several()
         command = function_of(name)
         quiet()
         stop.at_once = None
-        return obeyed(command, with_config(options) if name=='train' else options, stop)
+        return obeyed(command, with_config(options, name) if settings_of(name) else options, stop)
 
 def quiet():
     "Silence the progress bars and notices of the libraries below; ours say what matters"

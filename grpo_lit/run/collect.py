@@ -25,8 +25,12 @@ from .graders import RewardNotes
 from .knobs import current_beta, temperature_now
 from .playing import Play
 from .rows import Stream, one_reader
-from .sampler import Sampler, overlapped
-from .shortage import in_portions
+from .sampler import overlapped
+from .ahead import Ahead
+from .versions import importance_mode, new_sampler
+from .shortage import in_portions, portions_now
+from ..fast.world import World, as_many, everyones, in_shares
+from ..fast.wrapped import released
 from ..scoring import as_given, score_completions, whole_row
 from ..tensors import clock, seed_for
 
@@ -115,26 +119,37 @@ def with_replacements(rollouts:Rollouts, extra:Rollouts) -> Rollouts:
     return chosen
 
 # %% ../../nbs/5_run/45_collect.ipynb #b3285585
-def add_reference(rollouts:Rollouts, state:RunState, args, accelerator, temperature:float|None=None): # None: that of the run
+def add_reference(rollouts:Rollouts, state:RunState, args, accelerator, temperature:float|None=None, # None: that of the run
+                  world:World=World()): # Who shares the work
     "Fill in `ref_logps`, if the run has a reference"
     if state.reference is None: return
     temperature = temperature or temperature_now(state, args)
-    def read(batches):
-        with state.reference() as reference, accelerator.autocast():
-            return all_logps(reference, rollouts, batches, temperature)
-    rollouts.ref_logps = in_portions(read, state, rollouts, args)
+    def read(part):
+        def those(batches):
+            with state.reference() as reference, accelerator.autocast():
+                return all_logps(reference, part, batches, temperature)
+        return in_portions(those, state, part, args),
+    rollouts.ref_logps, = in_shares(world, rollouts, read)
 
 # %% ../../nbs/5_run/45_collect.ipynb #33fdf345
-def add_weights(rollouts:Rollouts, state:RunState, args, accelerator):
+def add_weights(rollouts:Rollouts, state:RunState, args, accelerator, world:World=World()): # Who shares the work
     "Fill in `old_logps` and `token_weights`, where the settings ask for them"
-    mode = args.importance_sampling_mode or ('token_truncate' if state.correct_mismatch else None)
+    mode = importance_mode(state, args)
     weighed = mode or args.top_entropy_quantile < 1
     too_coarse = (args.bf16 or args.fp16) and updates_per_rollout(args) > 1
     if not (weighed or too_coarse): return
-    def read(batches):
-        with accelerator.autocast():
-            return all_logps(state.model, rollouts, batches, temperature_now(state, args), return_entropy=True)
-    rollouts.old_logps, entropy = in_portions(read, state, rollouts, args)
+    def read(part):
+        def those(batches):
+            with accelerator.autocast():
+                return all_logps(state.model, part, batches, temperature_now(state, args), return_entropy=True)
+        return in_portions(those, state, part, args)
+    def read_together(part):
+        batches = as_many(state.world, portions_now(state, part, args))
+        with accelerator.autocast(), released(state.wrapped):
+            return all_logps(state.wrapped, part, batches, temperature_now(state, args), return_entropy=True)
+    in_step = state.whole is not None
+    found = in_shares(world, rollouts, read_together if in_step else read, in_step)
+    rollouts.old_logps, entropy = found
     if weighed: rollouts.token_weights = token_weights(rollouts, entropy, args, mode)
 
 # %% ../../nbs/5_run/45_collect.ipynb #d5ca5995
@@ -165,8 +180,9 @@ class Collector:
                  play:Play|None=None # How episodes are played; None: there are no tools
                 ):
         self.state, self.reward_funcs, self.args = state, reward_funcs, args
-        self.accelerator, self.rows = accelerator, rows
-        self.sample = Sampler(state, tokenizer, args, accelerator, play)
+        self.accelerator, self.rows, self.world = accelerator, rows, World(accelerator)
+        self.sample = new_sampler(state, tokenizer, args, accelerator, play)
+        self.ahead = Ahead(self.sample, state, args, updates_per_rollout(args), self.world)
         self.overlaps = args.overlap_rewards and not (play and play.reused)
         seed = args.seed if args.data_seed is None else args.data_seed
         self.order = DataOrder(len(rows), seed, args.shuffle_dataset)
@@ -194,27 +210,57 @@ class Collector:
         return replace(scored, notes=self.notes.take_columns(*as_given(scored)))
 
     def sample_and_score(self, rows:list, seed:int) -> tuple: # Rollouts, seconds of sampling, of rewards alone
-        "Groups for `rows` with their rewards"
+        "Groups for `rows` with their rewards; each process writes its share, and has all of them in the end"
+        self.sample.keep_up() # in this thread
+        device, ours = self.accelerator.device, self.world.share(len(rows))
+        began = sampled = clock(device)
+        ro = None
+        if rows[ours]: ro, sampled = self.groups(rows[ours], seed, ours.start)
+        scored = clock(device)
+        return everyones(self.world, ro, device), sampled-began, scored-sampled
+
+    def groups(self, rows:list, seed:int,
+               first:int=0 # Prompts before these, that other processes have
+              ) -> tuple: # Rollouts, and the moment when sampling was done
+        "Groups for `rows` with their rewards, by this process alone"
+        G = self.args.num_generations
+        where = dict(first_row=first*G) if first else {}
+        if self.overlaps: return overlapped(lambda tell: self.sample(rows, G, seed, tell, **where), self.score, len(rows))
+        ro = self.sample(rows, G, seed, **where)
+        sampled = clock(self.accelerator.device)
+        return self.score(ro), sampled
+
+    def written_ahead(self, rollout:int) -> tuple|None: # As of `sample_and_score`; None: it is to be sampled now
+        "The rollout that was written while the last one was learned from, with its rewards"
         device, G = self.accelerator.device, self.args.num_generations
         began = clock(device)
-        if self.overlaps:
-            ro, sampled = overlapped(lambda tell: self.sample(rows, G, seed, tell), self.score, len(rows))
-        else:
-            ro = self.sample(rows, G, seed)
-            sampled = clock(device)
-            ro = self.score(ro)
-        return ro, sampled-began, clock(device)-sampled
+        ro = self.ahead.take(rollout)
+        if ro is None: return None
+        sampled = clock(device)
+        if self.world.several:
+            ours = self.world.share(len(ro)//G)
+            ro = ro.take(slice(ours.start*G, ours.stop*G)) if ours.stop > ours.start else None
+        if ro is not None: ro = self.score(ro)
+        scored = clock(device)
+        return everyones(self.world, ro, device), sampled-began, scored-sampled
 
-    def complete(self, rollouts:Rollouts) -> Rollouts:
+    def look_ahead(self) -> dict: # The seconds that it took, where it is time for it
+        "Have the next rollout begun before an update"
+        if not self.ahead.is_due(): return {}
+        began, following = clock(self.accelerator.device), self.state.rollout+1
+        self.ahead.begin(self.prompt_rows(following), seed_for(self.args.seed, 'rollout', following))
+        return {'time/sync': clock(self.accelerator.device)-began}
+
+    def complete(self, rollouts:Rollouts, world:World=World()) -> Rollouts: # Who shares the work
         "With what an update needs besides: log-probs of the reference, weights, advantages"
-        add_reference(rollouts, self.state, self.args, self.accelerator)
-        add_weights(rollouts, self.state, self.args, self.accelerator)
+        add_reference(rollouts, self.state, self.args, self.accelerator, world=world)
+        add_weights(rollouts, self.state, self.args, self.accelerator, world)
         rollouts.advantages = advantages_of(rollouts, self.state, self.args)
         return rollouts
 
     def group(self, row:dict, seed:int) -> Rollouts:
         "One group for `row`, to be looked at"
-        return self.complete(self.sample_and_score([row], seed)[0])
+        return self.complete(self.groups([row], seed)[0])
 
 # %% ../../nbs/5_run/45_collect.ipynb #b8a9da7f
 def replace_dead_groups(collector:Collector, rollouts:Rollouts,
@@ -236,12 +282,12 @@ def replace_dead_groups(collector:Collector, rollouts:Rollouts,
 # %% ../../nbs/5_run/45_collect.ipynb #59bd6823
 def collect(collector:Collector, rollout:int) -> tuple: # Rollouts, and metrics: the seconds of each phase
     "Rollout number `rollout` of the run, ready for its updates"
-    args, rows = collector.args, collector.prompt_rows(rollout)
-    ro, *seconds = collector.sample_and_score(rows, seed_for(args.seed, 'rollout', rollout))
+    args, seed = collector.args, seed_for(collector.args.seed, 'rollout', rollout)
+    ro, *seconds = collector.written_ahead(rollout) or collector.sample_and_score(collector.prompt_rows(rollout), seed)
     ro, more = replace_dead_groups(collector, ro, rollout, seconds)
     device = collector.accelerator.device
     began = clock(device)
-    ro = collector.complete(ro)
+    ro = collector.complete(ro, collector.world)
     metrics = {'time/sample': seconds[0], 'time/reward': seconds[1], 'time/reference': clock(device)-began}
-    if args.dynamic_sampling: metrics['dynamic_sampling/prompts'] = float(len(rows)+more)
+    if args.dynamic_sampling: metrics['dynamic_sampling/prompts'] = float(prompts_of(args)+more)
     return ro, metrics

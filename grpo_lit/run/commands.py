@@ -15,6 +15,7 @@ from ..policy import Reference, load_policy
 from ..rewards.shape import think_format_reward
 from .config import TINY_RUN, GRPOConfig
 from .evaluations import SYSTEM
+from .launching import check_launched
 from .experiment import whole_run
 from .named_rewards import reward_named
 from .plan import plan_of
@@ -112,11 +113,14 @@ def train(model:str='', # "tiny", a hub name, a directory, or a .gguf file
           overwrite:bool=False, # Begin anew in a directory that holds another run
           dry_run:bool=False, # Say what would be done, and write nothing
           seed:int=0, # Of data and sampling
+          processes:int=1, # Train in so many processes, each with a GPU of its own
+          sharding:str='ddp', # ddp: each process has all weights; fsdp2: each has a part of them
           config:dict|None=None # Fields of `GRPOConfig`
          ) -> dict:
     "Train any causal language model on questions whose answers can be checked"
     options = {k:v for k, v in locals().items() if k!='resume'}
     if resume and not out: raise ValueError('--resume needs the directory of a run: --resume RUN')
+    check_launched(processes)
     if not model or not data: raise ValueError('say what to train: --model and --data (or --resume RUN to go on with a run)')
     if Path(out).is_file(): raise ValueError(f'--out {out} is a file: a run needs a directory')
     at_least_zero(limit=limit, eval_questions=eval_questions, lora_r=lora_r)

@@ -6,8 +6,9 @@ Docs: https://grpo-lit.github.io/grpo-lit/5_run/config.html.md"""
 
 # %% auto #0
 __all__ = ['RULES', 'SCHEDULES', 'OPTIMIZERS', 'CHOICES', 'LOSS_RULES', 'LEASH_RULES', 'SIZE_RULES', 'FIT_RULES',
-           'LOSS_ARGUMENTS', 'TINY_RUN', 'check_rules', 'is_interval', 'check_names', 'highest_ratio', 'bounds_cross',
-           'two_sizes', 'fit_sizes', 'spread_generation', 'Unsaid', 'settle_evaluation', 'GRPOConfig']
+           'LOSS_ARGUMENTS', 'TINY_RUN', 'check_rules', 'is_interval', 'check_names', 'is_weighed', 'highest_ratio',
+           'bounds_cross', 'two_sizes', 'at_once', 'update_rows', 'fit_sizes', 'spread_generation', 'Unsaid',
+           'settle_evaluation', 'say_if_colocated', 'GRPOConfig']
 
 # %% ../../nbs/5_run/13_config.ipynb #ae06373f
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from ..loss import FROM_THE_SAMPLER, LOSS_OPTIONS, check_loss
 from ..fast.offpolicy import IMPORTANCE_SAMPLING_MODES
 from .arguments import MASKED, Arguments, loading_options
 from .from_trl import FromTRL
-from .placing import TRL_DEFAULTS, take, unknown
+from .placing import TRL_DEFAULTS, say_once, take, unknown
 from .ranges import check_numbers, read_dict
 from .settings import AllSettings
 
@@ -31,7 +32,9 @@ def check_rules(settings:AllSettings,
     "Raise `ValueError` with the sentence of the first rule that is broken"
     for broken, why in rules:
         if broken(settings):
-            raise ValueError(why.format_map(vars(settings)))
+            n = settings.world_size
+            processes = f' x {n} processes' if n > 1 else ''
+            raise ValueError(why.format_map(vars(settings) | dict(processes=processes)))
 
 # %% ../../nbs/5_run/13_config.ipynb #7e3f2ed3
 RULES = [ # (broken, why)
@@ -68,7 +71,8 @@ CHOICES = dict(
     sampling_dtype=(None, 'float32', 'bfloat16', 'float16'),
     beta_schedule=tuple(BETA_SCHEDULES),
     call_format=('auto', 'chat', 'tags'),
-    importance_sampling_mode=(None, *IMPORTANCE_SAMPLING_MODES),
+    importance_sampling_mode=(None, 'none', *IMPORTANCE_SAMPLING_MODES),
+    vllm_mode=('colocate', 'server'), vllm_sync=('auto', 'file', 'lora', 'nccl'),
     eval_strategy=(None, 'no', 'steps', 'epoch'),
     save_strategy=('no', 'steps', 'epoch'),
     logging_strategy=('no', 'steps', 'epoch'),
@@ -93,16 +97,20 @@ LOSS_RULES = [ # (broken, why)
     (lambda c: bounds_cross(c.importance_sampling_clip_min, c.importance_sampling_clip_max),
      'importance_sampling_clip_min={importance_sampling_clip_min} is not below '
      'importance_sampling_clip_max={importance_sampling_clip_max}: no weight would be left'),
-    (lambda c: c.loss_type=='vespo' and c.importance_sampling_mode,
+    (lambda c: c.loss_type=='vespo' and is_weighed(c),
      'vespo weighs whole answers by itself: leave importance_sampling_mode at None'),
     (lambda c: c.loss_type=='vespo' and c.importance_sampling_level!='token',
      'vespo weighs whole answers by itself: leave importance_sampling_level at "token"'),
-    (lambda c: c.loss_type in FROM_THE_SAMPLER and c.importance_sampling_mode,
+    (lambda c: c.loss_type in FROM_THE_SAMPLER and is_weighed(c),
      '{loss_type} measures from the sampler by itself: leave importance_sampling_mode at None'),
     (lambda c: c.loss_type in FROM_THE_SAMPLER and c.importance_sampling_level!='token',
      '{loss_type} asks tokens: leave importance_sampling_level at "token"'),
     (lambda c: c.dppo_delta is not None and c.loss_type not in FROM_THE_SAMPLER,
      'dppo_delta={dppo_delta} is of dppo_tv and dppo_kl, and loss_type is {loss_type}')]
+
+def is_weighed(settings:AllSettings) -> bool:
+    "Were importance weights asked for?"
+    return settings.importance_sampling_mode not in (None, 'none')
 
 def highest_ratio(settings:AllSettings) -> float:
     "Where the clip above begins"
@@ -133,9 +141,9 @@ LEASH_RULES = [ # (broken, why)
 SIZE_RULES = [ # (broken, why): before one of the two is filled in
     (lambda c: two_sizes(c),
      'give generation_batch_size or steps_per_generation, not both'),
-    (lambda c: c.generation_batch_size and c.generation_batch_size%c.per_device_train_batch_size,
+    (lambda c: c.generation_batch_size and c.generation_batch_size%at_once(c),
      'generation_batch_size={generation_batch_size} is no multiple of '
-     'per_device_train_batch_size={per_device_train_batch_size}')]
+     'per_device_train_batch_size={per_device_train_batch_size}{processes}')]
 
 FIT_RULES = [ # (broken, why): after
     (lambda c: c.steps_per_generation%c.gradient_accumulation_steps,
@@ -143,19 +151,27 @@ FIT_RULES = [ # (broken, why): after
      'gradient_accumulation_steps={gradient_accumulation_steps}: an update would need parts of two rollouts'),
     (lambda c: c.generation_batch_size%c.num_generations,
      '{generation_batch_size} completions are sampled at once '
-     '(per_device_train_batch_size={per_device_train_batch_size} x {steps_per_generation} micro-batches), '
+     '(per_device_train_batch_size={per_device_train_batch_size} x {steps_per_generation} micro-batches{processes}), '
      'which do not divide into groups of num_generations={num_generations}: make one a multiple of the other')]
 
 def two_sizes(settings:AllSettings) -> bool:
     "Do the two sizes of a rollout contradict each other?"
     n, steps = settings.generation_batch_size, settings.steps_per_generation
-    return bool(n and steps and n!=settings.per_device_train_batch_size*steps)
+    return bool(n and steps and n!=at_once(settings)*steps)
+
+def at_once(settings:AllSettings) -> int:
+    "Completions of a micro-batch of each process together"
+    return settings.per_device_train_batch_size*settings.world_size
+
+def update_rows(settings:AllSettings) -> int:
+    "Completions of an update, over all processes"
+    return at_once(settings)*settings.gradient_accumulation_steps
 
 # %% ../../nbs/5_run/13_config.ipynb #6efcd974
 def fit_sizes(settings:AllSettings):
     "Fill in the size of a rollout that was not given; raises `ValueError` if the sizes do not fit"
     check_rules(settings, SIZE_RULES)
-    c, b = settings, settings.per_device_train_batch_size
+    c, b = settings, at_once(settings)
     if c.generation_batch_size:
         c.steps_per_generation = c.generation_batch_size//b
     c.steps_per_generation = c.steps_per_generation or c.gradient_accumulation_steps
@@ -182,6 +198,12 @@ def settle_evaluation(settings:AllSettings):
     if given is None or isinstance(given, Unsaid):
         settings.eval_strategy = Unsaid('steps' if settings.eval_steps else 'no')
 
+# %% ../../nbs/5_run/13_config.ipynb #vllm120
+def say_if_colocated(settings:AllSettings):
+    "Say that there is no need of vLLM in this process"
+    if settings.use_vllm and settings.vllm_mode == 'colocate':
+        say_once('use_vllm=True is not needed: the sampler of this package writes the answers (a server does with vllm_mode="server")')
+
 # %% ../../nbs/5_run/13_config.ipynb #83ec045d
 LOSS_ARGUMENTS = (
     'loss_type', 'kl', 'epsilon', 'epsilon_high', 'delta', 'importance_sampling_level', 'max_completion_length',
@@ -198,6 +220,7 @@ class GRPOConfig(Arguments, FromTRL, AllSettings):
 
     def __post_init__(self):
         take(self)
+        say_if_colocated(self)
         if self.hub_token == MASKED: self.hub_token = None
         self.accelerator_config = loading_options(self.accelerator_config)
         spread_generation(self)

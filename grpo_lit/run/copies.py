@@ -14,6 +14,7 @@ import torch
 from ..fast.fused import fuse, refresh
 from ..fast.sharing import share_alike, share_prefix
 from ..policy import has_adapter
+from ..tensors import unsharded
 
 # %% ../../nbs/5_run/43_copies.ipynb #34782426
 @contextlib.contextmanager
@@ -49,7 +50,7 @@ def half_copy(model, dtype:torch.dtype):
 def follow(copied, model):
     "Bring a copy up to date"
     for mine, its in zip(copied.parameters(), model.parameters()):
-        mine.copy_(its)
+        mine.copy_(unsharded(its))
     for mine, its in zip(copied.buffers(), model.buffers()):
         mine.copy_(its)
     refresh(copied)

@@ -26,6 +26,7 @@ from .logs import plain
 from .pairs import Paired, paired
 from .playing import new_play
 from .room import Room
+from ..fast.world import World
 
 # %% ../../nbs/5_run/75_evaluate.ipynb #f696b7a5
 def _ballot(answer):
@@ -190,6 +191,7 @@ def evaluate(model, tokenizer, task, # A `Task` (its test rows), or rows with `p
              out=None, # A JSONL file: answers are kept there as they come, and those that are there are not asked for again
              tools:list|None=None, environment_factory=None, # As in `sample_episodes`: an answer may take several turns
              play=None, # A `Play` in place of these, as a trainer has one
+             world:World=World(), # Processes that ask together, each a part
              **sampling # `top_p`, `top_k`, `min_p`, `stop`: for `sample_groups`; with tools `max_turns` and `EPISODE_SETTINGS`
             ) -> EvalResult:
     "Ask every question and count; an exception on the way, Ctrl-C too, has what was asked so far as its `result`"
@@ -203,18 +205,24 @@ def evaluate(model, tokenizer, task, # A `Task` (its test rows), or rows with `p
                batch_size=batch_size, seed=seed, reward=reward_name(reward), graders=list(graders)) | sampling
     if play: how['tools'] = play.names_of_tools
     if out: how['weights'] = weights_mark(model)
-    answers = Answers(out, how, questions, batch_size)
+    answers = world.by_first(lambda: Answers(out, how, questions, batch_size))
+    if not world.first: answers.file = None
     judged, room = dict(isolate=True, timeout=reward_timeout, caller=RewardCaller()), Room(rest.pop('max_rows', None))
     rest |= dict(max_completion_length=length, temperature=temperature)
+    def batch(i):
+        part = questions[i:i+batch_size]
+        ro = _asked(model, tokenizer, part, G, seed_for(seed, 'evaluate', i), room, play, rest)
+        rows = _scored(ro, part, reward, graders, judged)
+        if reference is None: return rows
+        kls = _kls(ro, reference, temperature, room).view(-1, G).sum(1).tolist()
+        return [row | dict(kl=kl) for row, kl in zip(rows, kls)]
     try:
-        for i in range(len(answers.rows), len(questions), batch_size):
-            part = questions[i:i+batch_size]
-            ro = _asked(model, tokenizer, part, G, seed_for(seed, 'evaluate', i), room, play, rest)
-            rows = _scored(ro, part, reward, graders, judged)
-            if reference is not None:
-                kls = _kls(ro, reference, temperature, room).view(-1, G).sum(1).tolist()
-                rows = [row | dict(kl=kl) for row, kl in zip(rows, kls)]
-            answers.add(rows)
+        begins = range(len(answers.rows), len(questions), batch_size)
+        for turn in range(0, len(begins), world.size):
+            mine = begins[turn+world.rank:turn+world.rank+1]
+            found = batch(mine[0]) if mine else []
+            for rows in world.gathered(found):
+                if rows: answers.add(rows)
             if progress: progress(len(answers.rows), len(questions))
     except BaseException as e:
         with contextlib.suppress(AttributeError, TypeError): e.result = result_of(answers.rows, G)

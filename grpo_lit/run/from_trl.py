@@ -43,14 +43,9 @@ class DoneAnyway:
     do_eval:bool=False # For your script
     do_predict:bool=False # For your script
     resume_from_checkpoint:str|None=None # For your script, which gives it to trainer.train
-    vllm_mode:str='colocate' # Goes with use_vllm, like the next ones
-    vllm_model_impl:str='vllm' # ...
+    vllm_model_impl:str='vllm' # Goes with vllm_mode="colocate", like the next ones
     vllm_enable_sleep_mode:bool=False # ...
-    vllm_server_base_url:str|None=None # ...
-    vllm_server_host:str='0.0.0.0' # ...
-    vllm_server_port:int=8000 # ...
-    vllm_server_timeout:float=240. # ...
-    vllm_group_port:int=51216 # ...
+    vllm_group_port:int=51216 # Trainer and server agree on it over HTTP
     vllm_gpu_memory_utilization:float=.3 # ...
     vllm_max_model_length:int|None=None # ...
     vllm_tensor_parallel_size:int=1 # ...
@@ -66,7 +61,6 @@ class DoneAnyway:
 @dataclass
 class NotNeeded:
     "Fields of TRL that are taken and not needed; the comment says why"
-    use_vllm:bool=False # The sampler of this package writes the answers
     use_liger_kernel:bool=False # Log-probs are computed in tiles, the logits never stand in memory
     torch_compile:bool=False # Nothing is compiled; the results are the same
     cast_lm_head_to_fp32:bool=False # Log-probs are summed in float32; without bf16 and fp16 everything is
@@ -92,13 +86,12 @@ class NotNeeded:
     dataloader_prefetch_factor:int|None=None # Rows are read in place
     dataloader_multiprocessing_context:str|None=None # Rows are read in place
     dataloader_in_order:bool=True # Rows are read in place
-    accelerator_config:dict|str|None=None # One process trains
-    ddp_find_unused_parameters:bool|None=None # One process trains
-    ddp_bucket_cap_mb:int|None=None # One process trains
-    ddp_broadcast_buffers:bool|None=None # One process trains
-    ddp_static_graph:bool|None=None # One process trains
-    ddp_backend:str|None=None # One process trains
-    ddp_timeout:int=1800 # One process trains
+    accelerator_config:dict|str|None=None # Batches are made here, and dealt to processes by their tokens
+    ddp_find_unused_parameters:bool|None=None # Every weight takes part in the update
+    ddp_bucket_cap_mb:int|None=None # Gradients meet once, behind the last micro-batch
+    ddp_broadcast_buffers:bool|None=None # Buffers do not change
+    ddp_static_graph:bool|None=None # Every weight takes part in the update
+    ddp_backend:str|None=None # Chosen by the device: nccl, or gloo on the CPU
 
 # %% ../../nbs/5_run/09_from_trl.ipynb #056ca848
 @dataclass
@@ -109,10 +102,10 @@ class NotHere:
     router_aux_loss_coef:float|None=None # Mixtures of experts train without an auxiliary loss: leave it out
     use_adaptive_entropy:bool=False # Choose a fixed entropy_coef
     vllm_structured_outputs_regex:str|None=None # Reward the shape instead, with a reward function
-    fsdp:None|str|list[str]=None # One process trains: save memory by peft_config and offload_optimizer
+    fsdp:None|str|list[str]=None # Say it to the launcher: --sharding fsdp2, or accelerate launch --use_fsdp --fsdp_version 2
     fsdp_config:dict|str|None=None # As fsdp
-    deepspeed:dict|str|None=None # One process trains: save memory by peft_config and offload_optimizer
-    parallelism_config:dict|str|None=None # One process trains
+    deepspeed:dict|str|None=None # FSDP2 does the same: --sharding fsdp2; see the guide to several processes
+    parallelism_config:dict|str|None=None # Data are split among processes, and weights with --sharding fsdp2
     load_best_model_at_end:bool=False # Keep checkpoints with save_steps, compare them with `grpo-lit eval`
     log_completions_hub_repo:str|None=None # Upload the directory rollouts of output_dir with `hf upload`
     hub_always_push:bool=False # Leave it out: the last upload holds everything
@@ -128,7 +121,7 @@ class Renamed:
     activation_checkpointing_kwargs:dict|str|None=None # gradient_checkpointing_kwargs
     max_tool_calling_iterations:int|None=None # max_turns: one more, as the policy also writes before the first call
     use_bias_correction_kl:bool=True # kl: "k3_unbiased" if it is True, else "k3"
-    vllm_importance_sampling_correction:bool=True # importance_sampling_mode: None if it is False
+    vllm_importance_sampling_correction:bool=True # importance_sampling_mode: "none" if it is False
     vllm_importance_sampling_mode:str='sequence_mask' # importance_sampling_mode
     vllm_importance_sampling_clip_max:float|None=3. # importance_sampling_clip_max
     vllm_importance_sampling_clip_min:float|None=None # importance_sampling_clip_min

@@ -181,6 +181,7 @@ def _settings(args, groups, scored):
                          f'more than max_completion_length={args.max_completion_length}: '
                          'raise it, or leave long ones out of the file')
     args = copy.copy(args)
+    args.max_staleness = 0 # nothing is written
     if args.importance_sampling_mode is None: args.importance_sampling_mode = 'token_truncate'
     if scored: args.gold_check = 0 # the rewards are in the file
     return args

@@ -25,6 +25,7 @@ class RewardNotes:
     "What the reward functions of a run note beside their numbers"
     def __init__(self):
         self.state = TrainerState() # Of the run, for rewards that ask
+        self.gathered = None # Of a `World` with several processes: what each of them has
         self.clear()
 
     def clear(self):
@@ -48,11 +49,17 @@ class RewardNotes:
         return {name: [of(name, text) for text in rows] for name in names}
 
     def take_metrics(self) -> dict: # Floats
-        "The mean of each metric since it was last asked for"
+        "The mean of each metric since it was last asked for, over all processes"
         measured, self.measured = self.measured, defaultdict(list)
+        if self.gathered: measured = _together(self.gathered(dict(measured)))
         return {name: math.fsum(values)/len(values) for name, values in measured.items()}
 
 # %% ../../nbs/5_run/30_graders.ipynb #d24cccfb
+def _together(parts):
+    "Lists of the same name, joined"
+    names = dict.fromkeys(name for part in parts for name in part)
+    return {name: [v for part in parts for v in part.get(name, [])] for name in names}
+
 def _texts(args):
     "What tells rows apart"
     return [(str(p), str(c)) for p, c in zip(args['prompts'], args['completions'])]

@@ -17,6 +17,7 @@ from pathlib import Path
 from ..leash import BETA_SCHEDULES, scheduled_beta
 from .checkpoints import RunState
 from .files import write_whole
+from .runs import writes
 from .logs import as_line, step_in
 from .ranges import RANGES, is_finite, is_number, read_number
 from ..tensors import no_such
@@ -150,6 +151,7 @@ def planned(state:RunState) -> list:
 def write_events(run, # A `Run`
                  state:RunState):
     "Write what happened and what is planned; a run without events has no such file"
+    if not writes(run): return
     events, file = state.events+planned(state), events_file(run.path)
     text = ''.join(map(as_line, events))
     with run.tried('events.jsonl'):
@@ -159,8 +161,9 @@ def write_events(run, # A `Run`
 def events_are_owed(run, # A `Run`, or None
                     state:RunState) -> bool:
     "Could the events not be written when it was their time, or is their file gone?"
-    gone = bool(run and (state.events or planned(state)) and not os.path.exists(events_file(run.path)))
-    return gone or run is not None and 'events.jsonl' in run.troubles
+    if run is None or not writes(run): return False
+    gone = bool((state.events or planned(state)) and not os.path.exists(events_file(run.path)))
+    return gone or 'events.jsonl' in run.troubles
 
 # %% ../../nbs/5_run/42_knobs.ipynb #441599f3
 def moment(event:dict) -> float: # 0: it does not say

@@ -16,15 +16,16 @@ from dataclasses import dataclass
 class BatchSettings:
     "Groups and batches; all sizes count completions"
     num_generations:int=8 # G, completions per prompt
-    # Completions in a micro-batch, at most of full length: what shares its prompt
-    # or is short makes room for more
+    # Completions in a micro-batch of a process, at most of full length:
+    # what shares its prompt or is short makes room for more
     per_device_train_batch_size:int=8
     # Tokens in a micro-batch, each prompt counted once;
     # None: those of per_device_train_batch_size full rows
     micro_batch_tokens:int|None=None
-    gradient_accumulation_steps:int=1 # Micro-batches in an update
+    gradient_accumulation_steps:int=1 # Micro-batches of a process in an update
     steps_per_generation:int|None=None # Micro-batches sampled at once; None: those of one update
-    generation_batch_size:int|None=None # Completions sampled at once; None: follows from the above
+    # Completions sampled at once, by all processes; None: follows from the above
+    generation_batch_size:int|None=None
     num_iterations:int=1 # How often each rollout is used
     max_steps:int=-1 # Updates; -1: as many as `num_train_epochs` needs
     num_train_epochs:float=1. # Passes over the training prompts
@@ -59,6 +60,9 @@ class SamplingSettings:
     # Score each group while others are still written;
     # reward functions are then called once per group
     overlap_rewards:bool=False
+    # Updates by which the weights that write may be behind those that learn:
+    # a copy of the policy, or a server, writes the next rollout meanwhile. 0: never
+    max_staleness:int=0
 
 # %% ../../nbs/5_run/07_objective.ipynb #4cf5e1fb
 @dataclass
@@ -123,6 +127,7 @@ class TokenSettings:
     top_entropy_quantile:float=1. # Only this share of the tokens, the most uncertain ones, carries the advantage
     # Weigh by policy/sampler: see `importance_weights`;
     # costs a forward pass per rollout
+    # None: where the sampler is not the policy itself; "none": never
     importance_sampling_mode:str|None=None
     importance_sampling_clip_max:float|None=3. # Upper bound of that weight
     importance_sampling_clip_min:float|None=None # Lower bound

@@ -27,11 +27,13 @@ def observing_groups(rollouts:Rollouts, args) -> torch.Tensor: # (P,) bool, on t
     if mask is None: return torch.zeros(groups, dtype=torch.bool)
     return mask.reshape(groups, -1).any(1).cpu()
 
-def observed_items(rollouts:Rollouts, args, accelerator) -> torch.Tensor: # Scalar, at least 1
-    "How many tokens the price of an update is shared among, over all processes"
+def observed_items(rollouts:Rollouts, # Of all processes
+                   args, processes:int=1 # Whose gradients are averaged
+                  ) -> torch.Tensor: # Scalar
+    "How many tokens the price of an update is shared among"
     mask = observed_mask(rollouts, args)
     n = rollouts.completion_mask.new_zeros(()) if mask is None else mask.sum()
-    return accelerator.reduce(n).clamp(min=1)/accelerator.num_processes
+    return n.clamp(min=1)/processes
 
 # %% ../../nbs/5_run/47_observing.ipynb #1028c4d9
 def asked_of_model(part:Rollouts, # With the mask of what is trained

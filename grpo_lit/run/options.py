@@ -29,6 +29,7 @@ COMMANDS = dict( # Name -> module of the package and function in it
     plot=('seeing.drawing', 'plot'),
     inspect=('seeing.page', 'inspect_run'),
     study=('studies.study', 'study_runs'),
+    doctor=('doctor.command', 'doctor'),
     export=('scale.exporting', 'export'))
 
 @cache
@@ -129,19 +130,25 @@ GROUPS = dict( # Command -> title -> names of its options
         'questions': 'data test split config_name encoding limit drop_long eval_questions prompt_column answer_column prompt_style',
         'how they are asked': 'chat system',
         'rewards': 'reward',
-        'the run': 'out overwrite resume seed dry_run'},
+        'the run': 'out overwrite resume seed dry_run',
+        'several GPUs': 'processes sharding'},
     eval={
         'what to measure': 'model chat system',
         'questions': 'data split config_name limit prompt_column answer_column prompt_style',
         'how it answers': 'num_generations temperature greedy top_p top_k max_completion_length batch_size seed',
-        'what comes out': 'reward compare out resume'},
+        'what comes out': 'reward compare out resume',
+        'several GPUs': 'processes'},
+    doctor={
+        'the run': 'model data dtype device lora_r chat system reward seed',
+        'questions': 'test split config_name encoding limit eval_questions prompt_column answer_column prompt_style',
+        'the diagnosis': 'seconds json out'},
     sample={'how it writes': 'num_generations temperature max_completion_length seed'})
 
 CHOICES = dict( # Setting -> its values
     loss_type='grpo bnpo dapo dr_grpo luspo cispo sapo vespo dppo_tv dppo_kl',
     kl='k1 k2 k3 k3_unbiased k1_unbiased',
     importance_sampling_level='token sequence',
-    importance_sampling_mode='token_truncate token_mask sequence_truncate sequence_mask',
+    importance_sampling_mode='none token_truncate token_mask sequence_truncate sequence_mask',
     baseline='group leave_one_out batch none',
     scale_rewards='group batch none mean',
     multi_objective_aggregation='sum_then_normalize normalize_then_sum',
@@ -152,6 +159,7 @@ CHOICES = dict( # Setting -> its values
     model_dtype='auto float32 bfloat16 float16',
     prompt_style='plain few-shot chat',
     task='addition search',
+    sharding='ddp fsdp2',
     to='trl verifiers',
     eval_strategy='no steps epoch',
     save_strategy='no steps epoch',
@@ -167,6 +175,7 @@ EXAMPLES = dict(
     train=['grpo-lit train --model Qwen/Qwen3-0.6B --data gsm8k --max-steps 200 --out runs/gsm8k',
            'grpo-lit train --model tiny --data sums.csv --reward my_rewards.py:close_enough',
            'grpo-lit train --config run.toml --set learning_rate=5e-6 --dry-run',
+           'grpo-lit train --model Qwen/Qwen3-0.6B --data gsm8k --processes 4',
            'grpo-lit train --resume runs/gsm8k'],
     eval=['grpo-lit eval --model runs/gsm8k --data gsm8k',
           'grpo-lit eval --model Qwen/Qwen3-0.6B --data gsm8k math500 --num-generations 8'],
@@ -177,6 +186,7 @@ EXAMPLES = dict(
           'grpo-lit plot runs/a runs/b runs/c -o compared.pdf'],
     inspect=['grpo-lit inspect runs/gsm8k -o page.html'],
     compare=['grpo-lit compare runs/eval runs/eval-2'],
+    doctor=['grpo-lit doctor --model Qwen/Qwen3-0.6B --data gsm8k', 'grpo-lit doctor --config run.toml --json'],
     export=['grpo-lit export runs/gsm8k', 'grpo-lit export runs/gsm8k --to verifiers -o gsm8k-env'],
     study=['grpo-lit study beta', 'grpo-lit study groups --seeds 1 --steps 8 --out runs/try'])
 
@@ -246,7 +256,7 @@ SETTINGS_OF_THE_COMMAND = ('output_dir', 'seed', 'overwrite_output_dir', 'model_
 @cache
 def settings_of(command:str) -> dict: # Title -> list of `Option`
     "Settings of `GRPOConfig` that a command takes besides its own options"
-    if command!='train': return {}
+    if command not in ('train', 'doctor'): return {}
     found = {title: [o for o in options if o.name not in SETTINGS_OF_THE_COMMAND] for title, options in sections().items()}
     return {title: options for title, options in found.items() if options}
 

@@ -65,7 +65,7 @@ def turns_of(calls): # What is no number stays as it is, and is refused later
 def our_setting(name:str, value) -> tuple: # Name and value
     "What a renamed field of TRL is here"
     if name=='use_bias_correction_kl': return 'kl', 'k3_unbiased' if value else 'k3'
-    if name=='vllm_importance_sampling_correction': return 'importance_sampling_mode', None
+    if name=='vllm_importance_sampling_correction': return 'importance_sampling_mode', 'none'
     if name=='max_tool_calling_iterations': return 'max_turns', turns_of(value)
     return setting_comments(section_of(name))[name], value
 

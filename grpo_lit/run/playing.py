@@ -76,15 +76,17 @@ class Play:
 
     def sample(self, model, rows:list, # P dicts
                G:int, seed:int,
-               columns:dict, max_rows:int|None, on_group, **sampling # For `sample_episodes`
+               columns:dict, max_rows:int|None, on_group,
+               first_row:int=0, # As in `sample_groups`
+               **sampling # For `sample_episodes`
               ) -> Rollouts:
         "G episodes for each row"
         a, most = self.args, sampling['max_completion_length']
-        environments = self.fitting(self.environments.make(rows, G, seed), rows, G, model, most)
+        environments = self.fitting(self.environments.make(rows, G, seed, first_row//G), rows, G, model, most)
         prompts = [row.get('prompt') for row in rows]
         return sample_episodes(
             model, self.tokenizer, prompts, environments=environments, num_generations=G, seed=seed,
-            columns=columns, max_rows=max_rows, on_group=on_group,
+            columns=columns, max_rows=max_rows, on_group=on_group, first_row=first_row,
             max_turns=a.max_turns, max_observation_length=a.max_observation_length,
             tool_timeout=a.tool_timeout, **sampling)
 

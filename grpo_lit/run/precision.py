@@ -6,10 +6,11 @@ Docs: https://grpo-lit.github.io/grpo-lit/5_run/precision.html.md"""
 
 # %% auto #0
 __all__ = ['HALF', 'name_of', 'float32_masters', 'on_cpu', 'native_precision', 'device_precision', 'settle_precision',
-           'precision', 'loading_dtype', 'computing_dtype', 'loading_options']
+           'precision', 'loading_dtype', 'computing_dtype', 'sampling_dtype', 'loading_options']
 
 # %% ../../nbs/5_run/32_precision.ipynb #32c49b73
 import torch
+from ..fast.wrapped import is_sharding_asked
 from ..policy import has_adapter
 from .files import log
 from .fitness import has_quantized
@@ -75,9 +76,16 @@ def computing_dtype(args) -> torch.dtype:
     "What products are made in"
     return {'bf16': torch.bfloat16, 'fp16': torch.float16, 'no': torch.float32}[precision(args)]
 
+def sampling_dtype(args, accelerator) -> torch.dtype:
+    "What to sample in: by default the precision of the training on a GPU, float32 elsewhere"
+    half = {'bf16': 'bfloat16', 'fp16': 'float16'}.get(accelerator.mixed_precision)
+    on_gpu = accelerator.device.type == 'cuda'
+    return getattr(torch, args.sampling_dtype or (half if half and on_gpu else 'float32'))
+
 def loading_options(args, adapter:bool=False) -> dict: # For `load_policy`
     "How a run loads a policy that it was given as a name"
     more = {k: v for k, v in (args.model_init_kwargs or {}).items() if k not in ('dtype', 'torch_dtype')}
-    device = 'cpu' if on_cpu(args) else 'cuda'
+    apart = args.world_size > 1 and is_sharding_asked() # such weights come to a GPU in pieces
+    device = 'cpu' if apart else str(args.device)
     asked = dict(dtype=loading_dtype(args, adapter), device=device, trust_remote_code=args.trust_remote_code)
     return asked | more

@@ -6,15 +6,17 @@ Docs: https://grpo-lit.github.io/grpo-lit/5_run/prepare.html.md"""
 
 # %% auto #0
 __all__ = ['has_unknown', 'check_columns', 'check_rows', 'check_run', 'gold_is_checked', 'policy_and_tokenizer',
-           'without_dropout', 'always_in_order', 'RunAccelerator', 'new_accelerator', 'place', 'reference_dtype',
-           'new_state']
+           'without_dropout', 'always_in_order', 'RunAccelerator', 'refuse_deepspeed', 'new_accelerator', 'place',
+           'reference_dtype', 'new_state']
 
 # %% ../../nbs/5_run/41_prepare.ipynb #4b002d61
 import contextlib, os
 from pathlib import Path
 import torch
-from accelerate import Accelerator
+from datetime import timedelta
+from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedType
 from transformers import AutoTokenizer, get_scheduler
 from ..fast.batches import checkpoint_activations
 from ..fast.sharing import share_alike, share_prefix
@@ -29,9 +31,11 @@ from ..rewards.arguments import OFFERED
 from ..rewards.audit import check_gold
 from .checkpoints import RunState
 from .optimizers import new_optimizer, unwrapped
-from .precision import HALF, computing_dtype, float32_masters, loading_options, on_cpu, precision
+from .precision import HALF, computing_dtype, float32_masters, loading_options, on_cpu, precision, sampling_dtype
 from .config import GRPOConfig
 from .playing import Play
+from ..fast.world import World
+from ..fast.wrapped import check_alike, plain_ddp, sharding, whole_copy, wrapped
 from ..sampling import check_fits
 from ..scoring import check_rewards, whole_row
 from ..tasks import encode_prompt, plain_on_chat
@@ -174,6 +178,9 @@ class RunAccelerator(Accelerator):
 
     def __init__(self, **options):
         super().__init__(**options)
+        plugin = options.get('fsdp_plugin')
+        if plugin and self.distributed_type == DistributedType.MULTI_CPU: # which `accelerate` shards on GPUs only
+            self.state.distributed_type, self.state.fsdp_plugin = DistributedType.FSDP, plugin
         self.own = super().device, super().mixed_precision
 
     @property
@@ -193,16 +200,26 @@ class RunAccelerator(Accelerator):
             yield
 
 # %% ../../nbs/5_run/41_prepare.ipynb #1a29576f
+def refuse_deepspeed():
+    "Raise `ValueError` where the launcher was told to use DeepSpeed, whose engine makes the steps by itself"
+    if os.environ.get('ACCELERATE_USE_DEEPSPEED', 'false').lower() != 'true': return
+    raise ValueError('DeepSpeed makes the steps by itself, so that this version could not skip or repeat one: FSDP2 shards the same. '
+                     'In place of ZeRO-3: --use_fsdp --fsdp_version 2; of ZeRO-2: besides --fsdp_reshard_after_forward false')
+
 def new_accelerator(args:GRPOConfig) -> RunAccelerator:
     "Device and precision; a notebook may train twice, with different ones"
+    refuse_deepspeed()
     AcceleratorState._reset_state(reset_partial_state=True)
     if args.full_determinism:
         always_in_order()
     if args.tf32 is not None:
         torch.set_float32_matmul_precision('high' if args.tf32 else 'highest')
-    accelerator = RunAccelerator(cpu=on_cpu(args), mixed_precision=precision(args))
-    if accelerator.num_processes > 1:
-        raise ValueError('this version trains in one process')
+    waiting = InitProcessGroupKwargs(timeout=timedelta(seconds=args.ddp_timeout))
+    several = dict(fsdp_plugin=sharding(computing_dtype(args)), kwargs_handlers=[plain_ddp(), waiting]) if args.world_size > 1 else {}
+    accelerator = RunAccelerator(cpu=on_cpu(args), mixed_precision=precision(args), **several)
+    if accelerator.num_processes != args.world_size:
+        raise ValueError(f'these settings were made for {args.world_size} processes, and there are {accelerator.num_processes}: '
+                         'make them in the script that `accelerate launch` starts')
     return accelerator
 
 # %% ../../nbs/5_run/41_prepare.ipynb #148c05fe
@@ -231,15 +248,22 @@ def new_state(model, args:GRPOConfig,
         checkpoint_activations(model, args.gradient_checkpointing_kwargs)
     if args.sync_ref_model and has_adapter(model):
         raise ValueError('sync_ref_model: the reference of a LoRA policy is its base weights, which do not move')
-    place(model, accelerator.device)
+    if not accelerator.is_fsdp2: place(model, accelerator.device)
     share_prefix(model)
+    world = World(accelerator)
+    check_alike(model, world)
+    whole = whole_copy(model, sampling_dtype(args, accelerator), accelerator.device) if accelerator.is_fsdp2 else None
+    kept = whole if whole is not None and has_adapter(model) else model # whose base is the reference
     with phase('copying the reference', args.disable_tqdm):
-        reference = Reference(model, args.offload_reference, reference_dtype(args)) if args.beta else None
+        reference = Reference(kept, args.offload_reference, reference_dtype(args)) if args.beta else None
     if reference and reference.frozen is not None:
+        if whole is not None and not args.offload_reference: reference.frozen.to(accelerator.device)
         share_alike(reference.frozen, model)
     optimizer = optimizer or new_optimizer(parameters, args, model)
     warmup = args.get_warmup_steps(total_steps)
     schedule = schedule or get_scheduler(args.lr_scheduler_type, optimizer, warmup, total_steps,
                                          args.lr_scheduler_kwargs)
-    return RunState(model, optimizer, schedule, reference, accelerator.scaler,
-                    args.sync_ref_model, total_steps, beta=args.beta)
+    here = dict(world=world, whole=whole, is_world_process_zero=accelerator.is_main_process,
+                is_local_process_zero=accelerator.is_local_main_process)
+    return RunState(model, optimizer, schedule, reference, accelerator.scaler, args.sync_ref_model, total_steps,
+                    beta=args.beta, wrapped=wrapped(model, optimizer, accelerator), **here)

@@ -53,17 +53,19 @@ COUNTS = dict(
     max_completion_length=Range(1),
     top_k=Range(0, hint=': 0 is off (where other libraries write -1)'),
     max_rows=Range(1), max_turns=Range(1), max_observation_length=Range(1),
-    dynamic_sampling=Range(0),
+    dynamic_sampling=Range(0), max_staleness=Range(0, hint=': 0 is never'),
     gold_check=Range(0),
     ref_model_sync_steps=Range(1),
     seed=Range(),
     data_seed=Range(),
     stop_when_hopeless=Range(0, hint=': 0 never gives up'),
+    ddp_timeout=Range(1),
     torch_empty_cache_steps=Range(1, hint=': None is off'),
     per_device_eval_batch_size=Range(1),
     num_generations_eval=Range(1),
     num_completions_to_print=Range(0), log_tokens=Range(0, hint=': 0 keeps nothing of single tokens'),
-    save_total_limit=Range(1, hint=': None keeps all'))
+    save_total_limit=Range(1, hint=': None keeps all'),
+    vllm_server_port=Range(1, 65535))
 
 # %% ../../nbs/5_run/11_ranges.ipynb #2cfddea6
 MOST = 10**9 # Of anything that is counted
@@ -103,7 +105,7 @@ MEASURES = dict(
     adam_epsilon=Range(0, 1, open='low'),
     max_grad_norm=Range(0, hint=': 0 is off'),
     eval_delay=Range(0),
-    save_minutes=Range(0, hint=': 0 is never'))
+    save_minutes=Range(0, hint=': 0 is never'), vllm_server_timeout=Range(0, 1e8, open='low'))
 
 # %% ../../nbs/5_run/11_ranges.ipynb #ffe5ce9c
 MOMENTS = dict(

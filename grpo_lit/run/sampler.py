@@ -20,6 +20,7 @@ from .checkpoints import RunState
 from .knobs import temperature_now
 from .copies import can_be_merged, follow, follow_merged, half_copy, merged_copy, packed_copy, without_autocast
 from .playing import Play
+from .precision import sampling_dtype
 from .room import Room
 from ..sampling import sample_groups
 from ..scoring import columns_of_rows
@@ -27,6 +28,7 @@ from ..scoring import columns_of_rows
 # %% ../../nbs/5_run/44_sampler.ipynb #74efcf46
 class Sampler:
     "Samples groups with the policy of a run, or with its copy in `sampling_dtype`"
+    remote = False # It is the policy itself that writes
     def __init__(self, state:RunState, tokenizer, args, accelerator,
                  play:Play|None=None): # How episodes are played; None: there are no tools
         self.state, self.tokenizer, self.args, self.accelerator = state, tokenizer, args, accelerator
@@ -36,9 +38,7 @@ class Sampler:
     @property
     def dtype(self) -> torch.dtype:
         "What to sample in: by default the precision of the training on a GPU, float32 elsewhere"
-        half = {'bf16': 'bfloat16', 'fp16': 'float16'}.get(self.accelerator.mixed_precision)
-        on_gpu = self.accelerator.device.type == 'cuda'
-        return getattr(torch, self.args.sampling_dtype or (half if half and on_gpu else 'float32'))
+        return sampling_dtype(self.args, self.accelerator)
 
     def packs(self) -> bool:
         "Is the policy sampled by packed weights? One whose gradients, later, take as much memory"
@@ -56,7 +56,8 @@ class Sampler:
 
     def model(self): # A context manager
         "The policy, or its copy, ready to sample with"
-        policy, dtype = self.state.model, self.dtype
+        policy, dtype, whole = self.state.model, self.dtype, self.state.whole
+        if whole is not None: return self.copied(lambda: whole, lambda: refresh(whole))
         if dtype == torch.float32:
             if not self.packs(): return self.as_trained()
             return self.copied(lambda: packed_copy(policy), lambda: refresh(self.half))
@@ -81,7 +82,11 @@ class Sampler:
         limits = [max(n, G) for n in (self.args.max_rows, self.state.max_rows) if n]
         return min(limits, default=None)
 
-    def __call__(self, rows:list, G:int, seed:int, on_group=None,
+    def sync(self, version:int): # Updates that the weights have behind them
+        "What writes is as the policy is now: here it always is, except where each process has a piece of it"
+        if self.state.whole is not None: follow(self.state.whole, self.state.model)
+
+    def generate(self, rows:list, G:int, seed:int, on_group=None,
                  **how # Settings to be others than those of the run: temperature, say
                 ) -> Rollouts:
         "G completions for each row"
@@ -89,6 +94,8 @@ class Sampler:
         ro = room.sample(lambda most: self.sample(rows, G, seed, tell, most, how), len(rows), G)
         if room.rows != self.most(G): self.state.max_rows = room.rows
         return ro
+
+    __call__ = generate
 
     def sample(self, rows, G, seed, on_group, most, how): # One attempt
         how, columns = self.how() | how, columns_of_rows(rows)

@@ -87,10 +87,11 @@ def save_merged(model, path:Path):
 # %% ../../nbs/5_run/26_saving.ipynb #f4ac3ae2
 def save_policy(model, # Unwrapped
                 tokenizer, path:Path,
-                merge:bool=False # Fold a LoRA adapter into the weights, so that the directory stands on its own
+                merge:bool=False, # Fold a LoRA adapter into the weights, so that the directory stands on its own
+                weights:dict|None=None # Name -> tensor; None: those of the model
                ):
     "Write policy and tokenizer as `from_pretrained` reads them"
     with without_bars():
-        if merge and has_adapter(model): save_merged(model, path)
-        else: model.save_pretrained(path)
+        if merge and has_adapter(model) and weights is None: save_merged(model, path)
+        else: model.save_pretrained(path, **dict(state_dict=weights) if weights else {})
         tokenizer.save_pretrained(path)

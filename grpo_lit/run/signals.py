@@ -7,10 +7,10 @@ Docs: https://grpo-lit.github.io/grpo-lit/5_run/signals.html.md"""
 # %% auto #0
 __all__ = ['ENDING', 'PATIENCE', 'FULL', 'in_main_thread', 'caught_in_c', 'take_signals', 'put_back', 'uninterrupted',
            'last_calls', 'leave_by', 'before_the_end', 'by_one_thread', 'Stopped', 'exit_code', 'Stop', 'stoppable',
-           'say', 'Unbroken']
+           'say', 'Unbroken', 'stop_together', 'speak']
 
 # %% ../../nbs/5_run/14_signals.ipynb #dec23f4c
-import atexit, contextlib, errno, os, re, signal, threading, time
+import atexit, contextlib, errno, logging, os, re, signal, threading, time
 
 # %% ../../nbs/5_run/14_signals.ipynb #76530512
 ENDING = tuple(getattr(signal, name) for name in # What asks a run to end
@@ -137,16 +137,18 @@ class Stop:
                 self.at_once(signum)
             self.tell()
         elif not self.caught and time.monotonic()-self.since > PATIENCE:
+            if _agreed: leave_by(signum, frame)
             self.tell()
 
     def tell(self):
-        "Raise it, if somebody listens"
-        if self.listening:
+        "Raise it, if somebody listens; in a run of several processes it waits until all can stop"
+        if self.listening and not _agreed:
             self.told = True
             raise Stopped(self.first)
 
     def check(self):
-        "Raise a signal that came while nobody listened, or that somebody swallowed"
+        "Raise a signal that came while nobody listened, that somebody swallowed, or that came to another process of the run"
+        if _agreed and not self.caught: self.first = _agreed[0](self.first or 0) or None
         if self.first is not None and not self.caught:
             raise Stopped(self.first)
 
@@ -173,6 +175,8 @@ class Stop:
         "The exit code that says what happened"
         return exit_code(self.first or signal.SIGINT) if self.caught else 0
 
+_agreed = [] # In a run of several processes, one function: see `stop_together`
+
 # %% ../../nbs/5_run/14_signals.ipynb #c08a50fc
 _active = [] # The `Stop` of the outermost block
 
@@ -197,6 +201,8 @@ def stoppable(exits:bool=True # End the process behind the block, if another sig
 # %% ../../nbs/5_run/14_signals.ipynb #31ae26e4
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) # There is no room, at the moment
 
+_mute = [] # Not empty: another process of the run says it
+
 def _plain_text(word):
     text = str(word)
     if re.fullmatch('[ -~\n\t]*', text):
@@ -207,7 +213,8 @@ def _plain_text(word):
 def say(*words, end='\n', file=None,
         raw:bool=False # The words are ours, and are to steer the screen
        ):
-    "Print a line; where that fails there is nobody to tell"
+    "Print a line; where that fails there is nobody to tell, and of several processes the first one tells"
+    if _mute and file is None: return
     words = words if raw else map(_plain_text, words)
     with contextlib.suppress(OSError, ValueError):
         print(*words, end=end, file=file, flush=True)
@@ -242,3 +249,13 @@ class Unbroken:
             null = os.open(os.devnull, os.O_WRONLY)
             os.dup2(null, fd)
             os.close(null)
+
+# %% ../../nbs/5_run/14_signals.ipynb #6ded5f3e
+def stop_together(largest): # The largest of the numbers that the processes call it with; None: there is one process
+    "From now on signals stop all processes of a run, at the same place"
+    _agreed[:] = [] if largest is None else [largest]
+
+def speak(first:bool): # Is it the first process of the run?
+    "Let lines and warnings of the first process be seen, of the others only errors"
+    _mute[:] = [] if first else [True]
+    logging.getLogger('grpo_lit').setLevel(logging.NOTSET if first else logging.ERROR)

@@ -53,6 +53,11 @@ class TokenFigures:
         "What a micro-batch found"
         self.parts.append((rows, logps.detach(), entropy.detach()))
 
+    def gather(self, world): # A `World`
+        "What the micro-batches of other processes found"
+        mine = [tuple(x.cpu() for x in part) for part in self.parts]
+        if world.several: self.parts = sum(world.gathered(mine), [])
+
     def found(self, rows:torch.Tensor) -> dict: # Of (len(rows), Tc) on the CPU, NaN where there was no pass
         "`new_logps` and `entropy` of some rows"
         place = torch.full((len(self.rollouts),), -1)

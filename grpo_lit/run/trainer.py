@@ -16,14 +16,17 @@ from ..core import Rollouts
 from ..policy import add_lora
 from ..tasks import with_template
 from ..tensors import clock
+from .ahead import settle_for_checkpoint, staleness
 from .around import Around, checkpoint_is_kept, need, refuse, run_config_is_kept, warn_of_lengths, with_quantization
 from .callbacks import Callbacks, log_steps, logging_is_due, optimizer_is_heard, step_ends
 from .callbacks import train_result, training_begins, training_ends, training_goes_on
-from .checkpoints import fixed_settings, load_checkpoint, save_checkpoint, save_policy, write_checkpoint
+from .causes import watch_causes, write_alarms
+from .checkpoints import fixed_settings, load_checkpoint, save_policy, whole_state
 from .collect import Collector, collect, planned_steps, with_length
-from .config import GRPOConfig
+from .config import GRPOConfig, update_rows
 from .divergence import check_alive, watch_divergence
-from .ending import check_finite, check_not_shorter, checkpoint_is_due, diverged_is_kept, keep_if_due, start_run
+from .ending import check_finite, check_not_shorter, checkpoint_is_due, checkpoint_writer, diverged_is_kept, keep_if_due, start_run
+from .files import write_whole
 from .ending import evaluation_is_due, evaluation_is_owed, log_evaluation, train_to_the_end
 from .fitness import check_adapter
 from .graders import RewardNotes, as_list
@@ -37,25 +40,25 @@ from .playing import new_play, rows_of_run
 from .prepare import check_run, new_accelerator, new_state, policy_and_tokenizer
 from .report import efficiency, step_metrics, tokens_read, watch_mismatch
 from .resume import keep_checkpoint
-from .rows import Stream, evaluation_rows
-from .runs import Run
+from .rows import Stream, evaluation_rows, first_and_last
 from .signals import by_one_thread, say, uninterrupted
+from .together import one_run, run_of, watched_run
 from .trackers import Trackers, trackers_named
 from .update import Updater
+from ..fast.world import World, check_same, slowest
 
 # %% ../../nbs/5_run/66_trainer.ipynb #b645c8a6
 def first_row(update:int, args:GRPOConfig) -> int:
     "Where in a rollout the rows of its update number `update` begin"
     turns = args.steps_per_generation//args.gradient_accumulation_steps
-    return update%turns*args.per_device_train_batch_size*args.gradient_accumulation_steps
+    return update%turns*update_rows(args)
 
 def rows_of_update(rollouts:Rollouts,
                    update:int, # Number of the update with these rollouts
                    args:GRPOConfig) -> Rollouts:
     "The part of a rollout that update number `update` learns from"
     begin = first_row(update, args)
-    size = args.per_device_train_batch_size*args.gradient_accumulation_steps
-    return rollouts.take(slice(begin, begin+size))
+    return rollouts.take(slice(begin, begin+update_rows(args)))
 
 # %% ../../nbs/5_run/66_trainer.ipynb #1278b7bb
 class GRPOTrainer(Around):
@@ -85,13 +88,17 @@ class GRPOTrainer(Around):
         self.train_dataset = with_length(rows_of_run(train_dataset, self.play, args), args)
         self.eval_dataset = eval_dataset
         self.accelerator = new_accelerator(args)
+        self.world = World(self.accelerator)
+        self.args = args = one_run(args, self.world)
         self.notes = RewardNotes() # What rewards say beside their numbers
+        if self.world.several: self.notes.gathered = self.world.gathered
         self.reward_funcs = all_graders(reward_funcs, self.play.kinds if self.play else [], self.notes,
                                         processing_classes=reward_processing_classes, weights=args.reward_weights,
                                         device=self.accelerator.device, options=args.model_init_kwargs)
         self.args = args = with_weights(args, self.reward_funcs)
         self.reward_processing_classes = as_list(reward_processing_classes)
         check_run(model, self.tokenizer, self.reward_funcs, args, self.train_dataset, evaluation_rows(eval_dataset), self.play)
+        check_same(self.world, 'data', first_and_last(self.train_dataset))
         if peft_config is not None:
             model = add_lora(model, check_adapter(peft_config), args.seed)
         total = planned_steps(args, len(self.train_dataset))
@@ -104,12 +111,12 @@ class GRPOTrainer(Around):
         self.history:list = [] # Metrics of the steps that were made here
         self.last_rollouts:Rollouts = None # The rollout of the last step; None before the first
         self.origin = {} # Where the run comes from, for config.json
-        self.run = Run(args.output_dir, args.fallback_dir) if args.output_dir else None
+        self.run = run_of(args, self.world)
         self.lock = self.run.lock if self.run else contextlib.nullcontext() # Held while it trains
         self.stepping = threading.Lock() # Held while a step is made
         self.whole = threading.RLock() # Held while weights and counters change, and while they are saved
         self.started = self.resumed = False # Is the run directory ours? Does it hold a run that goes on?
-        self.callbacks = Callbacks(self, [*([Trackers(self, trackers)] if trackers else []), *(callbacks or ())])
+        self.callbacks = Callbacks(self, [*([Trackers(self, trackers)] if trackers and self.world.first else []), *(callbacks or ())])
         self.callbacks.tell('on_init_end')
 
     @property
@@ -137,7 +144,7 @@ class GRPOTrainer(Around):
     def steps(self) -> Iterator[dict]:
         "Train, yielding one dict of metrics after each step"
         self.check_alone()
-        with self.lock, optimizer_is_heard(self):
+        with watched_run(self), self.lock, optimizer_is_heard(self):
             if self.run and not self.started:
                 start_run(self)
                 write_events(self.run, self.state)
@@ -161,22 +168,26 @@ class GRPOTrainer(Around):
         if (take_turns(state, self.args) or events_are_owed(self.run, state)) and self.run: write_events(self.run, state)
         if state.rollouts is None:
             state.rollouts, times = collect(self.collector, state.rollout)
+        times |= self.collector.look_ahead()
         ro, update = state.rollouts, state.update
         first, part = update == 0, rows_of_update(ro, update, self.args)
         updating = clock(device)
-        stats = self.updater.gradients(part, first)
+        stats = self.updater.gradients(part, first) | staleness(part, state)
         watch_mismatch(stats, state, self.args)
         with uninterrupted(), self.whole: # the step and its record, or neither
             stats |= self.updater.apply(stats.pop('signal_there'), stats.get('kl', math.nan))
             now = clock(device)
             times['time/update'] = now-updating
+            times = slowest(self.world, times)
             if first:
                 state.num_tokens += tokens_read(ro)
-                times |= efficiency(self.model, ro, part, times, self.accelerator)
+                times |= efficiency(self.model, ro, part, times, self.accelerator, state.remote)
             metrics = step_metrics(state, ro, len(self.train_dataset), stats | times, now-began, first)
             metrics = self.notes.take_metrics() | metrics
             watch_divergence(metrics, state, self.args)
+            watch_causes(metrics, ro, first, state, self.args)
             watch_learning(metrics, ro, first, state, self.args)
+            write_alarms(self.run, state)
             self.record(metrics, ro, update)
             check_alive(metrics, state, self.args)
         return metrics
@@ -214,18 +225,21 @@ class GRPOTrainer(Around):
         "The policy and its tokenizer, as `from_pretrained` reads them"
         folder = Path(output_dir or self.args.output_dir or need('output_dir'))
         with self.whole, run_config_is_kept(self.run, folder):
-            save_policy(self.model, self.tokenizer, folder, merge)
+            whole = whole_state(self.state, weights_only=True)
+            self.world.by_first(lambda: save_policy(self.model, self.tokenizer, folder, merge, whole.weights))
 
     def save_checkpoint(self, path=None, passing:bool=False) -> Path: # `passing`: the next one takes its place
         "Everything that is needed to go on exactly from here; by default into the run directory"
         if path is None and not self.run:
             raise ValueError('there is no output_dir: say where to save the checkpoint')
-        check_finite(self.model)
-        def write(part): write_checkpoint(part, self.state, self.tokenizer, self.fixed)
+        check_finite(self.model, self.world)
+        settle_for_checkpoint(self.collector.ahead)
         with self.whole:
-            if path is not None:
-                return save_checkpoint(self.state, Path(path), self.tokenizer, self.fixed)
-            return keep_checkpoint(self.run, self.state.step, write, self.args.save_total_limit, passing)
+            write = checkpoint_writer(self)
+            def save():
+                if path is not None: return write_whole(Path(path), write)
+                return keep_checkpoint(self.run, self.state.step, write, self.args.save_total_limit, passing)
+            return self.world.by_first(save)
 
     def load_checkpoint(self, path,
                         goes_on:bool=False # Refuse one that is behind the end of this run
@@ -236,6 +250,7 @@ class GRPOTrainer(Around):
         with uninterrupted(), self.whole:
             load_checkpoint(self.state, Path(path), self.fixed, check)
             repeat_turns(self.state, told_beside(Path(path), self.run))
+            self.collector.ahead.forget()
             self.history, self.started, self.resumed = [], False, True
 
     def train(self, resume_from_checkpoint:bool|str|None=None, # A checkpoint, or True for the newest in `output_dir`

@@ -92,8 +92,13 @@ METRICS |= {
         'absent; ten in a row end the run'),
     'nonfinite_parts': ('share of the micro-batches whose loss was not finite; absent where all were',
         'absent'),
+    'staleness': ('mean over rows of updates behind the policy - updates behind the weights that wrote the row; '
+                  'absent where the policy itself writes',
+        '0 in turns, 1 for one step ahead; above max_staleness only in later updates with the same rollout'),
     'mismatch': ('first update only: mean over tokens of |log-prob of the sampler - log-prob of the trainer|',
         'about 1e-6 in float32, 1e-2 in half precision; more is a bug'),
+    'moved': ('later updates with a rollout only: mean over tokens of |log-prob of the trainer - log-prob of the sampler|',
+        'below 0.1; above 0.25 the rollout has been used up'),
     'mismatch_max': ('first update only: the largest such difference',
         'about 1e-5 in float32, below 1 in half precision'),
     'mismatch_kl': ('first update only: mean over tokens of k3, KL(sampler || trainer)',

@@ -1,0 +1,123 @@
+# made by tools/stubs.py: edit the source, then run it
+from typing import Any
+
+__all__ = ['CACHE_TRIES', 'COMING', 'TRIES', 'Delivery', 'Deliveries', 'WrongWeights']
+
+import asyncio
+
+from dataclasses import dataclass
+
+from pathlib import Path
+
+from .asking import Question, Server, ServerError
+
+from .delivery import digests_by_name
+
+from .files import log
+
+from .server_facts import DEV, LORA, Facts, maybe
+
+from ..tensors import patch
+
+@dataclass
+class Delivery:
+    """What a server should have"""
+    way: str
+    stamp: str
+    folder: Path | None = None
+    weights: dict | None = None
+    witness: tuple | None = None
+    stamped: bool = False
+
+    @property
+    def model(self) -> str | None:
+        """The name by which a request asks for these weights"""
+        ...
+
+class Deliveries:
+    """How one server is told of deliveries"""
+    sent: Any
+    failures: Any
+    group: Any
+    turn: Any
+    server: Server
+    facts: Facts
+
+    def __init__(self, server: Server, facts: Facts):
+        ...
+
+    def ask(self, session, path: str, body: dict | None=None, **how):
+        ...
+
+    async def reload(self, session, delivery: Delivery):
+        """Let it load files, and forget what the old weights have computed"""
+        ...
+
+    async def forget(self, session):
+        """Reset the cache of prompts; it is busy as long as something is written"""
+        ...
+
+    async def load_adapter(self, session, delivery: Delivery):
+        """Let it load an adapter under a new name"""
+        ...
+
+    async def unload_adapter(self, session, stamp: str):
+        """Let it forget the one before; it may be gone already"""
+        ...
+
+    async def check(self, session, judge):
+        """Compare one tensor"""
+        ...
+
+    def say_unchecked(self):
+        """Once"""
+        ...
+
+    async def mark(self, session, delivery: Delivery):
+        """Let it know that weights are coming; a server without that is believed"""
+        ...
+
+    async def version(self, session) -> str:
+        """What it says that it has"""
+        ...
+
+    async def seal(self, session, delivery: Delivery):
+        """The mark is still there: they have come"""
+        ...
+
+    async def deliver(self, session, delivery: Delivery, judge):
+        """One attempt"""
+        ...
+
+    async def bring(self, session, delivery: Delivery, judge):
+        """Deliver, again where the server breaks down over it"""
+        ...
+
+    async def is_current(self, session) -> bool:
+        """Has the server what was sent last?"""
+        ...
+
+    def judge_again(self, checksums: dict) -> str | None:
+        """Compare with what was compared before"""
+        ...
+
+    async def bring_back(self, session, gate: asyncio.Lock):
+        """Repeat the last delivery, if the server has lost it"""
+        ...
+
+    async def meet(self, session, group: Group):
+        """Form the group"""
+        ...
+
+    async def transfer(self, session, delivery: Delivery, make_group=Group):
+        """Send what is in `delivery.weights`"""
+        ...
+
+CACHE_TRIES = 50
+
+class WrongWeights(ServerError):
+    """A server has other weights than were sent"""
+
+COMING = '~'
+
+TRIES = 3

@@ -1,0 +1,85 @@
+"""Runs of two processes: one writer, checkpoints that go on to the bit, and in another number of processes."""
+import pytest, torch
+from grpo_lit.policy import load_policy
+from grpo_lit.run.config import GRPOConfig
+from grpo_lit.run.runs import Run
+from grpo_lit.run.trainer import GRPOTrainer
+from grpo_lit.tasks import addition_task
+from two_processes import together
+
+FSDP2 = dict(ACCELERATE_USE_FSDP='true', FSDP_VERSION=2, FSDP_AUTO_WRAP_POLICY='TRANSFORMER_BASED_WRAP', FSDP_RESHARD_AFTER_FORWARD='true',
+             FSDP_STATE_DICT_TYPE='FULL_STATE_DICT', FSDP_CPU_RAM_EFFICIENT_LOADING='false')
+
+def varied(completions, **columns):
+    "A reward that differs within most groups"
+    return [float(sum(map(ord, c))%3) for c in completions]
+
+def new_trainer(out, processes, **settings):
+    "Four prompts of four completions in a step, whatever the number of processes"
+    model, tokenizer = load_policy('tiny', device='cpu')
+    given = dict(output_dir=str(out), max_steps=4, num_generations=4, per_device_train_batch_size=8, gradient_accumulation_steps=2//processes,
+                 max_completion_length=12, learning_rate=1e-3, save_steps=2, use_cpu=True, gold_check=0)
+    return GRPOTrainer(model, varied, GRPOConfig(**given | settings), addition_task().train, processing_class=tokenizer)
+
+def weights_of(trainer):
+    "The policy, whole"
+    from grpo_lit.fast.sharded import whole
+    return {name: whole(p.detach()).clone() for name, p in trainer.model.named_parameters()}
+
+def go(rank, out, processes, resume=None, **settings):
+    "Train; weights and what this process knows of the run"
+    trainer = new_trainer(out, processes, **settings)
+    trainer.train(resume_from_checkpoint=resume, live=False)
+    return weights_of(trainer), [m['reward'] for m in trainer.history], type(trainer.run).__name__
+
+def same_bits(a, b): return all(torch.equal(a[name], b[name]) for name in a)
+
+def test_one_writes_and_going_on_is_exact(tmp_path):
+    whole, there = together(go, tmp_path/'whole', 2)
+    assert whole[2] == 'Run' and there[2] == 'Follower' and same_bits(whole[0], there[0])
+    run = Run(tmp_path/'whole')
+    assert [m['step'] for m in run.metrics()] == [1, 2, 3, 4] and [p.name for p in run.checkpoints()] == ['checkpoint-2', 'checkpoint-4']
+    assert len(run.rollouts(1)) == 16 and not run.lock.path.exists()
+    again, _ = together(go, tmp_path/'whole', 2, str(tmp_path/'whole'/'checkpoint-2'))
+    assert same_bits(whole[0], again[0]) and again[1] == whole[1][2:]
+
+def test_another_number_of_processes(tmp_path):
+    "From two to one and from one to two: what comes out is what two would have made, but for the order of sums"
+    (weights, rewards, _), _ = together(go, tmp_path/'two', 2)
+    alone, same, _ = go(0, tmp_path/'two', 1, str(tmp_path/'two'/'checkpoint-2'))
+    close(alone, weights)
+    assert same == rewards[2:]
+    (there, same, _), _ = together(go, tmp_path/'two', 2, str(tmp_path/'two'/'checkpoint-2'))
+    close(there, weights)
+
+def close(a, b):
+    for name in b: torch.testing.assert_close(a[name], b[name], rtol=1e-5, atol=1e-6)
+
+def test_sharded_goes_on_as_any_other(tmp_path):
+    "FSDP2 to the bit on as many processes; to DDP, to one process and back"
+    def point(step): return str(tmp_path/'cut'/f'checkpoint-{step}')
+    (weights, rewards, _), (others, *_) = together(go, tmp_path/'cut', 2, env=FSDP2)
+    assert same_bits(weights, others) and [p.name for p in Run(tmp_path/'cut').checkpoints()] == ['checkpoint-2', 'checkpoint-4']
+    model, _ = load_policy(point(4), device='cpu')
+    for name, p in model.named_parameters(): assert torch.equal(p, weights[name]), name
+    (again, same, _), _ = together(go, tmp_path/'cut', 2, point(2), env=FSDP2)
+    assert same_bits(again, weights) and same == rewards[2:]
+    (plain, *_), _ = together(go, tmp_path/'cut', 2, point(2))
+    close(plain, weights)
+    alone, *_ = go(0, tmp_path/'cut', 1, point(2))
+    close(alone, weights)
+    (back, *_), _ = together(go, tmp_path/'cut', 2, point(2), env=FSDP2) # which one process has written
+    close(back, weights)
+
+def refuse(rank, what, folder):
+    "What several processes do not do says so, in each of them"
+    if what == 'settings': trainer = lambda: new_trainer(folder/'run', 2, seed=rank)
+    if what == 'taken': trainer = lambda: new_trainer(folder/'run', 2).train(live=False)
+    if what == 'control': trainer = lambda: new_trainer(folder/'run', 2).control()
+    try: trainer()
+    except ValueError as e: return str(e)
+
+@pytest.mark.parametrize('what,said', [('settings', 'process 2 has seed=1 and the first one 0'), ('taken', 'already holds a run'), ('control', 'several')])
+def test_refused_by_all(tmp_path, what, said):
+    Run(tmp_path/'run').start({}).log(dict(step=1))
+    for found in together(refuse, what, tmp_path): assert said in found
