@@ -238,3 +238,14 @@ def test_the_command_itself_stopped_and_resumed(tmp_path):
     until(lambda: len((tmp_path/'run'/'metrics.jsonl').read_text().splitlines()) > before, 300)
     assert again.state == 'running'
     again.stop()
+
+@pytest.mark.slow
+def test_the_command_in_two_processes(tmp_path):
+    "Started, stopped in the middle with a checkpoint, and nobody is left"
+    how = dict(model='tiny', data='addition', device='cpu', max_steps=3000, per_device_train_batch_size=16, max_completion_length=16, eval_questions=0)
+    run = launch(out=str(tmp_path/'run'), processes=2, wait=False, **how)
+    until((tmp_path/'run'/'metrics.jsonl').exists, 300)
+    run.family.look()
+    assert len(run.family.alive()) >= 3 # a launcher and two
+    run.stop()
+    assert run.process.returncode == 143 and list((tmp_path/'run').glob('checkpoint-*')) and run.family.alive() == []

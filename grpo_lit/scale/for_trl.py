@@ -24,6 +24,7 @@ ONLY_HERE = dict( # Setting -> what TRL does
     sampling_dtype='it samples in the dtype of the model',
     overlap_rewards='it scores when all answers are written',
     dynamic_sampling='groups of equal rewards stay, and teach nothing',
+    max_staleness='the newest weights write each rollout',
     stop='answers end with EOS or are cut',
     call_format='tools are called by the chat template',
     max_observation_length='what a tool says is not cut',
@@ -40,7 +41,8 @@ ONLY_HERE = dict( # Setting -> what TRL does
 
 # %% ../../nbs/8_scale/04_for_trl.ipynb #ff7f0793
 NEVER_MISSED = ( # They change nothing that is learned
-    'gold_check', 'log_tokens', 'fallback_dir', 'overwrite_output_dir', 'generation_batch_size')
+    'gold_check', 'log_tokens', 'fallback_dir', 'overwrite_output_dir', 'generation_batch_size',
+    'vllm_sync', 'vllm_sync_dir')
 
 RENAMED_THERE = ( # See `renamed_there`
     'kl', 'importance_sampling_mode', 'importance_sampling_clip_max', 'importance_sampling_clip_min',
@@ -53,11 +55,10 @@ def renamed_there(args) -> dict: # Of a `GRPOConfig`; fields of TRL
     "Settings that TRL has under another name"
     mode, served = args.importance_sampling_mode, getattr(args, 'use_vllm', False)
     if mode is None and served: mode = 'token_truncate'
-    corrected = mode not in (None, 'none')
-    weighing = dict(vllm_importance_sampling_mode=mode) if corrected else {}
+    weighing = dict(vllm_importance_sampling_mode=mode) if mode not in (None, 'none') else {}
     return weighing | dict(
         use_bias_correction_kl=args.kl == 'k3_unbiased',
-        vllm_importance_sampling_correction=corrected,
+        vllm_importance_sampling_correction=mode != 'none',
         vllm_importance_sampling_clip_max=args.importance_sampling_clip_max,
         vllm_importance_sampling_clip_min=args.importance_sampling_clip_min,
         max_tool_calling_iterations=args.max_turns-1,
