@@ -2,9 +2,10 @@
 import io, json, os, signal, subprocess, sys, textwrap, threading, time
 from pathlib import Path
 import psutil, pytest
-from grpo_lit.run.options import options_of
 from grpo_lit.scale import launched as module
-from grpo_lit.scale.launched import Descendants, Launched, childs_environment, command_words, directory_of, known_options, last_lines, launch, words_of, words_of_code
+from grpo_lit.scale import commandline
+from grpo_lit.scale.commandline import command_words, directory_of, known_options
+from grpo_lit.scale.launched import last_lines, launch, words_of_code
 
 HEAD = '''
 import json, os, signal, subprocess, sys, time
@@ -62,7 +63,7 @@ def test_nothing_is_inherited(tmp_path, script, monkeypatch):
     monkeypatch.setenv('KEPT', 'yes')
     run, _ = begun(tmp_path, script, 'print(os.environ.get("RANK"), os.environ.get("MPLBACKEND"), os.environ["KEPT"], sys.stdin.read())\nimport grpo_lit; print(grpo_lit.__file__)')
     first, second = run.said().split('\n')
-    assert first.strip() == 'None None yes' and Path(second).parent == Path(module.PACKAGE[0])
+    assert first.strip() == 'None None yes' and Path(second).parent == Path(commandline.PACKAGE[0])
 
 def test_a_run_that_goes_on_says_so(tmp_path, script):
     "Its directory says that it has stopped, until the new process is there"
@@ -217,8 +218,13 @@ def test_codes():
     assert [words_of_code(c) for c in (0, 4, 130, -11, 200)] == ['done', 'one of several processes was lost', 'ended by SIGINT', 'ended by SIGSEGV', 'exit code 200']
 
 def test_several_processes_of_a_script():
-    words = module.script_words('a.py', ('--x', 1), 2, cpu=True)
-    assert words[1:3] == ['-m', 'accelerate.commands.launch'] and words[-3:] == ['a.py', '--x', '1'] and words[words.index('--num_processes')+1] == '2' and '--cpu' in words
+    words = commandline.script_words('a.py', ('--x', 1), 2)
+    assert words[1:3] == ['-m', 'accelerate.commands.launch'] and words[-3:] == ['a.py', '--x', '1'] and words[words.index('--num_processes')+1] == '2' and '--multi_gpu' in words
+
+def test_a_script_in_two_processes(tmp_path, script):
+    "Each has its number, and a failure of one ends both"
+    run, _ = begun(tmp_path, script, 'print("number", os.environ["RANK"], os.environ["ACCELERATE_USE_CPU"], flush=True)', processes=2)
+    assert {'number 0 true', 'number 1 true'} <= set(run.said().split('\n'))
 
 @pytest.mark.slow
 def test_the_command_itself_stopped_and_resumed(tmp_path):
@@ -232,3 +238,14 @@ def test_the_command_itself_stopped_and_resumed(tmp_path):
     until(lambda: len((tmp_path/'run'/'metrics.jsonl').read_text().splitlines()) > before, 300)
     assert again.state == 'running'
     again.stop()
+
+@pytest.mark.slow
+def test_the_command_in_two_processes(tmp_path):
+    "Started, stopped in the middle with a checkpoint, and nobody is left"
+    how = dict(model='tiny', data='addition', device='cpu', max_steps=3000, per_device_train_batch_size=16, max_completion_length=16, eval_questions=0)
+    run = launch(out=str(tmp_path/'run'), processes=2, wait=False, **how)
+    until((tmp_path/'run'/'metrics.jsonl').exists, 300)
+    run.family.look()
+    assert len(run.family.alive()) >= 3 # a launcher and two
+    run.stop()
+    assert run.process.returncode == 143 and list((tmp_path/'run').glob('checkpoint-*')) and run.family.alive() == []
