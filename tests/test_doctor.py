@@ -103,15 +103,14 @@ def test_no_rows_and_no_reward_are_wrong_input(policy):
 
 def test_tools(policy):
     "Checks of prompts and rewards know that there are tools"
-    def add(a:int, b:int) -> int:
-        """Add.
+    def double(number:int) -> int:
+        """Twice a number.
 
         Args:
-            a: one
-            b: other
+            number: the number
         """
-        return a+b
-    d = seen(policy, args=dict(max_turns=2), tools=[add], checks=[c for c in CHECKS if c.name in ('columns', 'prompts', 'gold', 'length')])
+        return 2*number
+    d = seen(policy, args=dict(max_turns=2), tools=[double], checks=[c for c in CHECKS if c.name in ('columns', 'prompts', 'gold', 'length')])
     assert d.found == []
 
 def test_time_is_bounded(policy, monkeypatch):
