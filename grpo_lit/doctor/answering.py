@@ -17,7 +17,7 @@ from ..core import Rollouts
 from .ending import ends_of
 from .findings import Check, Finding
 from .patient import Patient, asked_rows, room_of
-from .rows import gold_text
+from .rows import gold_text, kind_of
 from ..rewards.comparing import math_equal
 from ..run.alarms import all_alike
 from ..run.intervals import wilson_interval
@@ -146,7 +146,7 @@ NEAR = (-2, -1, 1, 2) # Rows away
 
 def see_disputed(patient:Patient) -> Finding:
     "Does the policy, where it is sure, agree with the gold?"
-    ro, rows = patient.rollouts, patient.some
+    ro, rows = patient.rollouts, [r for r in patient.some if kind_of(r.get('prompt')) in ('text', 'chat')]
     golds = list(map(gold_text, rows))
     place = {question_text(r.get('prompt') or ''): i for i, r in enumerate(rows)}
     sure = [(place.get(question_text(ro.prompts[i])), answer) for i, answer in opinions(ro)]

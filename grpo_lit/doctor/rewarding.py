@@ -41,7 +41,7 @@ def probes_of(f, rows:list, n:int=16, seconds:float=10.) -> list: # Of `Probe`; 
         if time.perf_counter() > until: break
         gold, mine = gold_completion(row), gold_text(row)
         forms = usual_forms(row, gold)
-        others = [gold_completion(o) for o in (some[i-1], some[i-2]) if gold_text(o)!=mine]
+        others = [gold_completion(o) for o in (some[i-1], some[(i-2)%len(some)]) if gold_text(o)!=mine]
         values = what_earned(f, row, [*forms, '', *others])
         found.append(Probe(row, most_of(values[:len(forms)]), values[len(forms)], values[len(forms)+1:]))
     return found
