@@ -113,7 +113,7 @@ def in_rows(columns):
 @pytest.fixture(scope='module')
 def recorded(): return json.loads(FILE.read_text())
 
-def plain(settings): return {k: v for k, v in settings.items() if k not in ('rewards', 'rows', 'peft', 'start')}
+def plain(settings): return {k: v for k, v in settings.items() if k not in ('rewards', 'rows', 'peft', 'start', 'then')}
 
 NAMES = json.loads(FILE.read_text()) if FILE.exists() else dict(healthy={}, planted={}, loop={})
 
