@@ -6,7 +6,7 @@ Docs: https://grpo-lit.github.io/grpo-lit/9_doctor/diagnosing.html.md"""
 
 # %% auto #0
 __all__ = ['REFUSED', 'NO_ANSWERS', 'LEAST', 'CHECKS', 'admitted', 'ask', 'explained', 'why_not', 'sample_is_taken', 'note',
-           'examined', 'diagnose']
+           'now_stop', 'examined', 'diagnose']
 
 # %% ../../nbs/9_doctor/13_diagnosing.ipynb #653bded1
 import time
@@ -80,10 +80,18 @@ def sample_is_taken(patient:Patient, found:dict) -> str: # Empty: it is
 # %% ../../nbs/9_doctor/13_diagnosing.ipynb #ccda5f5b
 LEAST = 60. # Seconds that all checks together have in any case
 
-def note(f:Finding, cause:str, found:dict, skipped:dict):
-    "Keep a finding; where a milder one explains it, only as something that was left out"
-    if cause and f.verdict!='fine': skipped[f.check] = f'{cause}: {f.said}'
-    else: found[f.check] = f
+def note(f:Finding, check:Check, found:dict, skipped:dict):
+    "Keep a finding; where a milder one explains it, only as something that was left out, and what explains it is as bad"
+    cause = explained(check, found, ('look',))
+    if not cause or f.verdict=='fine': found[f.check] = f
+    else:
+        skipped[f.check] = f'{cause}: {f.said}'
+        if f.verdict=='stop': now_stop(check, found)
+
+def now_stop(check:Check, found:dict):
+    "Causes of something that stops a run stop it"
+    for name in check.unless:
+        if name in found and found[name].verdict=='look': found[name].verdict = 'stop'
 
 CHECKS = [*ROW_CHECKS, *PROMPT_CHECKS, *REWARD_CHECKS, *ANSWER_CHECKS, *FORECAST_CHECKS] # Of `Check`, in this order
 
@@ -95,7 +103,7 @@ def examined(patient:Patient, checks:list) -> Diagnosis:
         left = until-time.perf_counter()
         if check.sample and no_sample is None and left >= 0: no_sample = sample_is_taken(patient, found)
         if why := why_not(check, found, no_sample, left): skipped[check.name] = why
-        else: note(ask(check, patient), explained(check, found, ('look',)), found, skipped)
+        else: note(ask(check, patient), check, found, skipped)
     return Diagnosis(list(found.values()), skipped, time.perf_counter()-began, patient)
 
 def diagnose(model, # A causal LM, or what `load_policy` takes

@@ -204,8 +204,8 @@ def rate_that_shows(gain, trainer) -> float|None:
 def little_gain(gain, trainer) -> str:
     "What to change where nothing would be seen"
     rate = rate_that_shows(gain, trainer) if gain.low > 0 else None
-    return ('make the run longer' if rate is None else f'make the run longer, or the steps: learning_rate={rate:.0e} would show'
-            )+'; more prompts a step lessen the noise'
+    larger = 'larger steps (learning_rate)' if rate is None else f'larger steps (learning_rate={rate:.0e} would show)'
+    return f'make the run longer, or take {larger}; more prompts a step lessen the noise'
 
 def check_gain(patient:Patient) -> Finding:
     "What a step adds to the reward, and when the curve will show it"

@@ -122,7 +122,7 @@ def steps_until_seen(gain:float, # Reward a step, at the peak
     upto = torch.cat([torch.zeros(1).double(), there.cumsum(0)])
     n = torch.arange(2, len(shares)+1, 2)
     difference = gain*(upto[n]-2*upto[n//2])/(n/2)
-    seen = difference >= 4*noise/n.sqrt()
+    seen = (difference >= 4*noise/n.sqrt()) & (difference > 0)
     return int(n[seen][0]) if seen.any() else None
 
 # %% ../../nbs/9_doctor/11_gain.ipynb #63d0eaf2
