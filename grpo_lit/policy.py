@@ -6,10 +6,10 @@ Docs: https://grpo-lit.github.io/grpo-lit/1_line/policy.html.md"""
 
 # %% auto #0
 __all__ = ['TINY', 'EMBEDDED', 'PICKLES', 'HUB', 'tiny_tokenizer', 'new_tiny', 'check_tokenizer', 'eos_ids', 'unmark_quantized',
-           'refuse_pickles', 'base_of', 'borrow_eos', 'load_policy', 'has_adapter', 'Reference', 'add_lora']
+           'refuse_pickles', 'base_of', 'borrow_eos', 'own_gpu', 'load_policy', 'has_adapter', 'Reference', 'add_lora']
 
 # %% ../nbs/1_line/08_policy.ipynb #d7c8a9fc
-import json, struct
+import json, os, struct
 from contextlib import contextmanager, nullcontext
 from importlib.resources import files
 from pathlib import Path
@@ -158,9 +158,14 @@ def borrow_eos(tokenizer, model): # The tokenizer is changed in place
         tokenizer.eos_token = tokenizer.convert_ids_to_tokens(ends[0] if isinstance(ends, list) else ends)
 
 # %% ../nbs/1_line/08_policy.ipynb #067714c3
+def own_gpu() -> str:
+    "The GPU of this process: by its number, where a launcher has started several"
+    mine = os.environ.get('LOCAL_RANK', '')
+    return f'cuda:{int(mine)%max(torch.cuda.device_count(), 1)}' if mine.isdigit() else 'cuda'
+
 def _on(model, device): # Where it is to be
     "Move a model that can be moved"
-    device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
+    device = device or (own_gpu() if torch.cuda.is_available() else 'cpu')
     placed = stays(model) or getattr(model, 'hf_device_map', None) or is_there(model, device)
     return model if placed else model.to(device)
 

@@ -1,9 +1,9 @@
 # made by tools/stubs.py: edit the source, then run it
 from typing import Any
 
-__all__ = ['TINY', 'EMBEDDED', 'PICKLES', 'HUB', 'tiny_tokenizer', 'new_tiny', 'check_tokenizer', 'eos_ids', 'unmark_quantized', 'refuse_pickles', 'base_of', 'borrow_eos', 'load_policy', 'has_adapter', 'Reference', 'add_lora']
+__all__ = ['TINY', 'EMBEDDED', 'PICKLES', 'HUB', 'tiny_tokenizer', 'new_tiny', 'check_tokenizer', 'eos_ids', 'unmark_quantized', 'refuse_pickles', 'base_of', 'borrow_eos', 'own_gpu', 'load_policy', 'has_adapter', 'Reference', 'add_lora']
 
-import json, struct
+import json, os, struct
 
 from contextlib import contextmanager, nullcontext
 
@@ -69,6 +69,10 @@ def base_of(where: str, **hub) -> str | None:
 
 def borrow_eos(tokenizer, model):
     """Take the EOS from the generation config where the tokenizer has none"""
+    ...
+
+def own_gpu() -> str:
+    """The GPU of this process: by its number, where a launcher has started several"""
     ...
 
 def load_policy(name_or_path: str='tiny', dtype: torch.dtype | str=torch.float32, device: str | None=None, trust_remote_code: bool=False, tokenizer=None, **kwargs) -> tuple:

@@ -6,6 +6,7 @@ from grpo_lit import GRPOConfig, GRPOTrainer
 from grpo_lit.policy import load_policy
 from grpo_lit.rewards import accuracy_reward, think_format_reward
 from grpo_lit.run import ahead
+from grpo_lit.run.past import load_rollouts
 from grpo_lit.run.sampler import Sampler
 from grpo_lit.run.versions import CopySampler, Versioned
 from grpo_lit.tasks import addition_task
@@ -68,7 +69,7 @@ def tells_of_nothing(monkeypatch):
 
 def test_by_default_nothing_is_stale():
     "The policy itself writes: nothing is weighed, nothing is said, and rows know their version"
-    trainer = new_trainer(num_iterations=2)
+    trainer = new_trainer(num_iterations=2, max_steps=3)
     for m in trainer.steps():
         assert 'staleness' not in m and 'token_weight' not in m and 'time/sync' not in m
         assert trainer.last_rollouts.versions.tolist() == [(m['step']-1)//2*2]*8
@@ -77,9 +78,9 @@ def test_by_default_nothing_is_stale():
 def test_a_copy_in_turns_is_the_policy():
     "A sampler apart that is always told writes the same; weighing by 1 moves rounding alone"
     class InTurns(CopySampler): pass
-    plain, apart = new_trainer(), new_trainer(sampler=InTurns)
+    plain, apart = new_trainer(max_steps=2), new_trainer(max_steps=2, sampler=InTurns)
     one, other = list(plain.steps()), list(apart.steps())
-    assert [m['staleness'] for m in other] == [0.]*4
+    assert [m['staleness'] for m in other] == [0.]*2
     assert all(abs(m['token_weight']-1) < 1e-4 for m in other)
     for a, b in zip(one, other): assert a['reward'] == b['reward'] and a['num_tokens'] == b['num_tokens']
     torch.testing.assert_close(weights(plain), weights(apart), rtol=1e-3, atol=1e-5)
@@ -124,6 +125,12 @@ def test_replaced_groups_are_newer():
     found = [(m['staleness'], m['dynamic_sampling/prompts']) for m in trainer.steps()]
     assert found[0][0] == 0 and all(0 <= lag <= 1 for lag, _ in found)
     assert any(asked > 2 and lag < 1 for lag, asked in found[1:])
+
+def test_texts_say_who_wrote_them(tmp_path):
+    trainer = new_trainer(tmp_path/'run', max_staleness=1)
+    list(trainer.steps())
+    found = load_rollouts(tmp_path/'run')
+    assert dict(zip(found['step'], found['policy_step'])) == {1: 0, 2: 0, 3: 1, 4: 2}
 
 # ---- put down and picked up
 
@@ -281,7 +288,7 @@ def in_a_world(rank, folder, settings):
 @pytest.mark.parametrize('sharded', [False, slow(True)])
 def test_two_processes(sharded):
     "Each writes its share ahead; weights as by one process"
-    settings = dict(max_staleness=1, max_steps=3, learning_rate=1e-4)
+    settings = dict(max_staleness=1, max_steps=2, learning_rate=1e-4)
     one = new_trainer(**settings)
     expected = lags(one)
     halves, env = settings | dict(per_device_train_batch_size=4), SHARDED if sharded else None

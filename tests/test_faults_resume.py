@@ -48,6 +48,9 @@ KINDS = { # name -> settings of the run
     'KL in the reward': dict(kl_in_reward=True, scale_rewards='none'),
     'entropy bonus': dict(entropy_coef=.01, loss_type='dr_grpo'),
     'recomputed activations': dict(gradient_checkpointing=True, bf16=True),
+    'one ahead': dict(max_staleness=1),
+    'one ahead in bfloat16': dict(max_staleness=2, bf16=True, sampling_dtype='bfloat16'),
+    'one ahead, LoRA': dict(max_staleness=1, lora=True, learning_rate=1e-2),
     'memory ran out': {},
     'one epoch': dict(max_steps=-1, num_train_epochs=.03),
 }

@@ -1,5 +1,5 @@
 """The harness of the tests of several processes: values, errors, signals."""
-import os, signal, time
+import signal, time
 import pytest, torch
 from two_processes import Team, together
 

@@ -1,9 +1,6 @@
 """Runs of two processes: one writer, checkpoints that go on to the bit, and in another number of processes."""
-import json
-from pathlib import Path
 import pytest, torch
 from grpo_lit.policy import load_policy
-from grpo_lit.rewards import accuracy_reward
 from grpo_lit.run.config import GRPOConfig
 from grpo_lit.run.runs import Run
 from grpo_lit.run.trainer import GRPOTrainer
@@ -45,3 +42,44 @@ def test_one_writes_and_going_on_is_exact(tmp_path):
     assert len(run.rollouts(1)) == 16 and not run.lock.path.exists()
     again, _ = together(go, tmp_path/'whole', 2, str(tmp_path/'whole'/'checkpoint-2'))
     assert same_bits(whole[0], again[0]) and again[1] == whole[1][2:]
+
+def test_another_number_of_processes(tmp_path):
+    "From two to one and from one to two: what comes out is what two would have made, but for the order of sums"
+    (weights, rewards, _), _ = together(go, tmp_path/'two', 2)
+    alone, same, _ = go(0, tmp_path/'two', 1, str(tmp_path/'two'/'checkpoint-2'))
+    close(alone, weights)
+    assert same == rewards[2:]
+    (there, same, _), _ = together(go, tmp_path/'two', 2, str(tmp_path/'two'/'checkpoint-2'))
+    close(there, weights)
+
+def close(a, b):
+    for name in b: torch.testing.assert_close(a[name], b[name], rtol=1e-5, atol=1e-6)
+
+def test_sharded_goes_on_as_any_other(tmp_path):
+    "FSDP2 to the bit on as many processes; to DDP, to one process and back"
+    def point(step): return str(tmp_path/'cut'/f'checkpoint-{step}')
+    (weights, rewards, _), (others, *_) = together(go, tmp_path/'cut', 2, env=FSDP2)
+    assert same_bits(weights, others) and [p.name for p in Run(tmp_path/'cut').checkpoints()] == ['checkpoint-2', 'checkpoint-4']
+    model, _ = load_policy(point(4), device='cpu')
+    for name, p in model.named_parameters(): assert torch.equal(p, weights[name]), name
+    (again, same, _), _ = together(go, tmp_path/'cut', 2, point(2), env=FSDP2)
+    assert same_bits(again, weights) and same == rewards[2:]
+    (plain, *_), _ = together(go, tmp_path/'cut', 2, point(2))
+    close(plain, weights)
+    alone, *_ = go(0, tmp_path/'cut', 1, point(2))
+    close(alone, weights)
+    (back, *_), _ = together(go, tmp_path/'cut', 2, point(2), env=FSDP2) # which one process has written
+    close(back, weights)
+
+def refuse(rank, what, folder):
+    "What several processes do not do says so, in each of them"
+    if what == 'settings': trainer = lambda: new_trainer(folder/'run', 2, seed=rank)
+    if what == 'taken': trainer = lambda: new_trainer(folder/'run', 2).train(live=False)
+    if what == 'control': trainer = lambda: new_trainer(folder/'run', 2).control()
+    try: trainer()
+    except ValueError as e: return str(e)
+
+@pytest.mark.parametrize('what,said', [('settings', 'process 2 has seed=1 and the first one 0'), ('taken', 'already holds a run'), ('control', 'several')])
+def test_refused_by_all(tmp_path, what, said):
+    Run(tmp_path/'run').start({}).log(dict(step=1))
+    for found in together(refuse, what, tmp_path): assert said in found

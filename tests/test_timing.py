@@ -3,7 +3,7 @@ import time
 import numpy as np, pytest, torch
 from grpo_lit import GRPOConfig, GRPOTrainer
 from grpo_lit.policy import load_policy
-from grpo_lit.run.update import Averages
+from grpo_lit.fast.tallies import Averages
 from grpo_lit.tasks import addition_task
 from grpo_lit.tensors import clock, wait
 from grpo_lit.run import collect as collect_module, trainer as trainer_module

@@ -40,17 +40,25 @@ def see_columns(patient:Patient) -> Finding:
     "Are there prompts, and what the rewards read?"
     row, (error, _) = whole_row(patient.some), dry_call(patient)
     if error and not isinstance(error, RewardContractError):
-        return Finding('columns', 'stop', str(error), 'rename the column in the data, or the argument of the reward')
-    return Finding('columns', 'fine', f'the rows have {", ".join(map(str, row))}', figures=dict(columns=list(row)))
+        return Finding(
+            'columns', 'stop', str(error), 'rename the column in the data, or the argument of the reward')
+    return Finding(
+        'columns', 'fine', f'the rows have {", ".join(map(str, row))}', figures=dict(columns=list(row)))
 
 # %% ../../nbs/9_doctor/03_rows.ipynb #e023d026
 def see_contract(patient:Patient) -> Finding:
     "Does each reward return one number, or None, for each completion, and soon?"
     error, seconds = dry_call(patient)
-    if error: return Finding('contract', 'stop', str(error), 'return a list with one number, or None, for each completion')
+    if error:
+        return Finding(
+            'contract', 'stop', str(error), 'return a list with one number, or None, for each completion')
     if seconds > SLOW:
-        return Finding('contract', 'stop', f'the rewards take {seconds:.0f} s for two empty answers', 'see what they wait for')
-    return Finding('contract', 'fine', 'each reward returns one value for each completion', figures=dict(seconds=seconds))
+        return Finding(
+            'contract', 'stop', f'the rewards take {seconds:.0f} s for two empty answers',
+            'see what they wait for')
+    return Finding(
+        'contract', 'fine', 'each reward returns one value for each completion',
+        figures=dict(seconds=seconds))
 
 SLOW = 25. # Seconds for two answers
 
@@ -77,9 +85,11 @@ def see_prompts(patient:Patient) -> Finding:
     if wrong:
         first = next(i for i, row in enumerate(patient.some) if kind_of(row.get('prompt')) in wrong)
         said = ', '.join(f'{n} prompts of {len(patient.some)} are {kind}' for kind, n in wrong.items())
-        return Finding('prompts', 'stop', f'{said}; the first is row {first}', 'mend or remove these rows', figures)
+        return Finding(
+            'prompts', 'stop', f'{said}; the first is row {first}', 'mend or remove these rows', figures)
     several = ' and '.join(f'{n} as {kind}' for kind, n in kinds.items())
-    return Finding('prompts', 'fine', f'{len(patient.some)} rows were looked at: {several}', figures=figures)
+    return Finding(
+        'prompts', 'fine', f'{len(patient.some)} rows were looked at: {several}', figures=figures)
 
 # %% ../../nbs/9_doctor/03_rows.ipynb #3d64ae87
 def key_of(row:dict) -> str:
@@ -104,7 +114,9 @@ def see_contradictions(patient:Patient) -> Finding:
     golds = by_question([row for row in patient.some if gold_text(row)])
     two = {q: sorted(set(g)) for q, g in golds.items() if len(set(g)) > 1}
     figures = dict(questions=len(golds), contradictions=len(two))
-    if not two: return Finding('contradictions', 'fine', f'{len(golds)} different questions, one gold each', figures=figures)
+    if not two:
+        return Finding(
+            'contradictions', 'fine', f'{len(golds)} different questions, one gold each', figures=figures)
     q, answers = next(iter(two.items()))
     verdict = 'stop' if len(two) > .05*len(golds) else 'look'
     said = (f'{len(two)} of {len(golds)} questions have more than one gold, as {in_line(q[-60:], 60)!r}: '
@@ -118,10 +130,15 @@ def see_duplicates(patient:Patient) -> Finding:
     total = sum(seen.values())
     share = 1-len(seen)/max(total, 1)
     figures = dict(rows=total, different=len(seen), share=share)
-    if share < .05: return Finding('duplicates', 'fine', f'{share:.1%} of the rows are copies of another', figures=figures)
+    if share < .05:
+        return Finding(
+            'duplicates', 'fine', f'{share:.1%} of the rows are copies of another', figures=figures)
     (q, _), n = seen.most_common(1)[0]
-    said = f'{share:.0%} of the rows are copies of another, the commonest {n} times: {in_line(q[-60:], 60)!r}'
-    return Finding('duplicates', 'look', said, 'keep one row of each question: copies count as often as they occur', figures)
+    said = (f'{share:.0%} of the rows are copies of another, the commonest {n} times: '
+            f'{in_line(q[-60:], 60)!r}')
+    return Finding(
+        'duplicates', 'look', said, 'keep one row of each question: copies count as often as they occur',
+        figures)
 
 # %% ../../nbs/9_doctor/03_rows.ipynb #2c512c01
 def runs_of(row:dict, n:int=8 # Words
@@ -150,7 +167,9 @@ def see_overlap(patient:Patient) -> Finding:
     known = known_questions(train, test)
     share = len(known)/len(test)
     figures = dict(held_out=len(test), known=len(known), share=share)
-    if not known: return Finding('overlap', 'fine', f'none of {len(test)} held-out questions is trained on', figures=figures)
+    if not known:
+        return Finding(
+            'overlap', 'fine', f'none of {len(test)} held-out questions is trained on', figures=figures)
     said = (f'{len(known)} of {len(test)} held-out questions stand in the training rows, as '
             f'{in_line(question_text(test[known[0]]["prompt"])[-60:], 60)!r}')
     return Finding('overlap', 'stop' if share > .1 else 'look', said,
@@ -165,9 +184,12 @@ def see_guessable(patient:Patient) -> Finding:
     gold, n = golds.most_common(1)[0]
     figures = dict(golds=total, different=len(golds), commonest=gold[:60], share=n/total)
     if n < .8*total:
-        return Finding('guessable', 'fine', f'the commonest gold is that of {n/total:.0%} of the rows', figures=figures)
+        return Finding(
+            'guessable', 'fine', f'the commonest gold is that of {n/total:.0%} of the rows',
+            figures=figures)
     said = f'{in_line(gold, 40)!r} is the gold of {n/total:.0%} of the rows: always saying it earns as much'
-    return Finding('guessable', 'stop' if n==total else 'look', said, 'balance the answers of the data', figures)
+    return Finding(
+        'guessable', 'stop' if n==total else 'look', said, 'balance the answers of the data', figures)
 
 def gives_away(row:dict) -> bool:
     "Does the prompt end with its gold?"
@@ -180,7 +202,9 @@ def see_leak(patient:Patient) -> Finding:
     rows = [row for row in patient.some if kind_of(row.get('prompt')) in ('text', 'chat') and gold_text(row)]
     given = [row for row in rows if gives_away(row)]
     share = len(given)/max(len(rows), 1)
-    if share < .5: return Finding('leak', 'fine', f'{share:.0%} of the prompts end with their gold', figures=dict(share=share))
+    if share < .5:
+        return Finding(
+            'leak', 'fine', f'{share:.0%} of the prompts end with their gold', figures=dict(share=share))
     end = in_line(question_text(given[0]['prompt'])[-60:], 60)
     return Finding('leak', 'stop', f'{share:.0%} of the prompts end with their gold answer, as {end!r}',
                    'cut the prompts before the answer', dict(share=share))

@@ -26,6 +26,7 @@ from .knobs import turn
 from .logs import plain
 from .report import evaluation_metrics
 from .rows import Stream, evaluation_rows, loader
+from .together import world_of
 from ..fast.world import everyones_parts
 from ..tensors import seed_for
 
@@ -147,6 +148,7 @@ class Around:
 
     def save_state(self) -> None:
         "The history, as `trainer_state.json` in output_dir"
+        if not self.is_world_process_zero(): return
         names = ('global_step', 'max_steps', 'epoch', 'num_input_tokens_seen', 'log_history',
                  'best_metric', 'best_global_step', 'best_model_checkpoint')
         text = json.dumps(plain({name: getattr(self.state, name) for name in names}), indent=2)
@@ -161,6 +163,7 @@ class Around:
 
     def control(self):
         "Train in a thread of its own that can be paused, stepped, turned, asked and rewound: see `seeing.control`"
+        if world_of(self).several: raise ValueError('a control has one process in its hand, and this run has several')
         with self.whole: # there is one, whoever asks first
             self.hand = self.hand or importlib.import_module('grpo_lit.seeing.control').Control(self)
         return self.hand
@@ -228,6 +231,7 @@ class Around:
         "Settings, versions and the curve as README.md in output_dir"
         if not self.args.output_dir:
             raise ValueError('there is no output_dir to write the card to')
+        if not self.is_world_process_zero(): return Path(self.args.output_dir, 'README.md')
         return write_card(self, Path(self.args.output_dir), model_name, dataset_name, tags)
 
     def push_to_hub(self, commit_message:str='End of training', blocking:bool=True,

@@ -39,6 +39,8 @@ class Question:
     read:Callable=dict # Takes the answer; raises `ValueError` for one that does not fit
     most:int=2**24 # Bytes that an answer may have
     patient:bool=True # Is it asked again after a 5xx?
+    once:bool=False # Is it asked one time only?
+    json:bool=True # Is the answer JSON? Else it is not read, and its status says all
 
 class ServerError(RuntimeError):
     "The generation server said no, or nothing"
@@ -71,7 +73,7 @@ async def body_of(response, most:int) -> bytes:
 def read_answer(question:Question, body:bytes):
     "The value of an answer; raises `Trouble` where it does not fit"
     try:
-        found = json.loads(body or b'{}')
+        found = json.loads(body or b'{}') if question.json else {}
         if not isinstance(found, dict): raise ValueError('no JSON object')
         return question.read(found)
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError) as e:
@@ -93,7 +95,7 @@ class Patience:
         self.odd += trouble.odd
         wait = self.pace.wait(min(self.failures, 10), trouble.response)
         self.failures += 1
-        if self.odd >= ODD or now+wait-self.since > self.seconds:
+        if self.odd >= ODD or not self.seconds or now+wait-self.since > self.seconds:
             status = getattr(trouble.response, 'status_code', 0)
             raise ServerError(f'the generation server gives no usable answer, and was asked '
                               f'{self.failures} times: {trouble}', status) from trouble
@@ -141,7 +143,7 @@ class Server:
 
     async def answer(self, session, question:Question):
         "Ask until there is an answer; raises `ServerError` if there is none"
-        patience = Patience(self.timeout, self.pace)
+        patience = Patience(0. if question.once else self.timeout, self.pace)
         while True:
             try:
                 value = await self.once(session, question)
@@ -179,6 +181,7 @@ class Server:
                     continue
                 values[i] = value
                 if tell: tell(i, value)
+            future.result()
         finally: future.cancel()
         return [values[i] for i in range(len(makes))]
 

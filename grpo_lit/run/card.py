@@ -130,9 +130,10 @@ def upload(trainer, message:str='End of training',
     "Upload policy and card; what `huggingface_hub` says about the commit"
     from huggingface_hub import HfApi
     args = trainer.args
-    api = HfApi(token=token or args.hub_token)
-    repo = api.create_repo(hub_name(args), private=args.hub_private_repo, exist_ok=True).repo_id
     with tempfile.TemporaryDirectory() as folder:
-        trainer.save_policy(folder)
+        trainer.save_policy(folder) # of several processes all have a part in it, and the first one uploads
+        if not getattr(trainer.state, 'is_world_process_zero', True): return None
+        api = HfApi(token=token or args.hub_token)
+        repo = api.create_repo(hub_name(args), private=args.hub_private_repo, exist_ok=True).repo_id
         write_card(trainer, Path(folder), model_name or repo.split('/')[-1], dataset_name, tags)
         return api.upload_folder(repo_id=repo, folder_path=folder, commit_message=message, revision=revision)

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from typing import NamedTuple
 from ..core import Rollouts
-from ..fast.sharded import cut_state, is_sharded, put_whole, whole
+from ..fast.sharded import cut_state, is_sharded, put_each, put_whole, whole
 from ..fast.world import World
 from ..policy import Reference, has_adapter
 from .config import update_rows
@@ -127,8 +127,9 @@ def _adapter(model, path):
 def put_weights(model, weights:dict):
     "Put what `read_weights` has read into the model"
     if has_adapter(model):
-        from peft import set_peft_model_state_dict
-        set_peft_model_state_dict(model, weights)
+        from peft import get_peft_model_state_dict, set_peft_model_state_dict
+        if not is_sharded(model): set_peft_model_state_dict(model, weights)
+        else: put_each(get_peft_model_state_dict(model, model.state_dict(keep_vars=True)), weights)
     elif is_sharded(model): put_whole(model, weights)
     else:
         model.load_state_dict(weights)

@@ -16,7 +16,7 @@ from .. import __version__
 from .configfile import all_options, with_hyphens
 from .files import NotSaved
 from .launching import as_one_of_several, in_processes, launched_as, processes_of
-from .peers import GRACE
+from .peers import GRACE, LOST, Missed, is_of_others
 from .options import CHOICES, COMMANDS, EXAMPLES, GROUPS, POSITIONAL, REQUIRED
 from .options import commands, kinds_of, nearest, options_of, own_options, settings_of, single, takes_several
 from .signals import Stop, Unbroken, exit_code, say, stoppable
@@ -173,7 +173,7 @@ def complaint(error:Exception) -> str|None: # None: it is no mistake of the user
     "What to say of a wrong input, in one line"
     if isinstance(error, ImportError): return f"{error}; the extras: pip install 'grpo_lit[lora,gguf]'"
     explained = str(error).startswith('out of memory: ') # by `memory_explained`, whatever its type
-    if explained or isinstance(error, (OSError, FloatingPointError)): return ' '.join(str(error).split())
+    if explained or isinstance(error, (OSError, FloatingPointError, Missed)): return ' '.join(str(error).split())
     if os.environ.get('GRPO_LIT_TRACEBACK'): return None
     unknown_setting = isinstance(error, TypeError) and 'GRPOConfig' in str(error)
     return ' '.join(str(error).split()) if unknown_setting or isinstance(error, ValueError) else None
@@ -228,9 +228,10 @@ def obeyed(command, options:dict, stop:Stop) -> int: # The exit code
     except Exception as e:
         said = complaint(e) or (stop.caught and f'{type(e).__name__}: {e}')
         if launched_as(): time.sleep(2*GRACE) # the first process says the same, and its end is ours
+        if launched_as() and is_of_others(e) and not isinstance(e, Missed): return LOST
         if not said: raise
         say(f'grpo-lit: {said}', file=sys.stderr)
-        return stop.code or (1 if isinstance(e, NotSaved) else 2)
+        return stop.code or (LOST if isinstance(e, Missed) else 1 if isinstance(e, NotSaved) else 2)
     return stop.code or (1 if done.get('wrong') else 3 if done.get('hopeless') else 0)
 
 # %% ../../nbs/5_run/91_cli.ipynb #cc0b8982

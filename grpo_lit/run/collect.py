@@ -132,7 +132,7 @@ def add_reference(rollouts:Rollouts, state:RunState, args, accelerator, temperat
     rollouts.ref_logps, = in_shares(world, rollouts, read)
 
 # %% ../../nbs/5_run/45_collect.ipynb #33fdf345
-def add_weights(rollouts:Rollouts, state:RunState, args, accelerator):
+def add_weights(rollouts:Rollouts, state:RunState, args, accelerator, world:World=World()): # Who shares the work
     "Fill in `old_logps` and `token_weights`, where the settings ask for them"
     mode = importance_mode(state, args)
     weighed = mode or args.top_entropy_quantile < 1
@@ -148,7 +148,7 @@ def add_weights(rollouts:Rollouts, state:RunState, args, accelerator):
         with accelerator.autocast(), released(state.wrapped):
             return all_logps(state.wrapped, part, batches, temperature_now(state, args), return_entropy=True)
     in_step = state.whole is not None
-    found = in_shares(World(accelerator), rollouts, read_together if in_step else read, in_step)
+    found = in_shares(world, rollouts, read_together if in_step else read, in_step)
     rollouts.old_logps, entropy = found
     if weighed: rollouts.token_weights = token_weights(rollouts, entropy, args, mode)
 
@@ -251,16 +251,16 @@ class Collector:
         self.ahead.begin(self.prompt_rows(following), seed_for(self.args.seed, 'rollout', following))
         return {'time/sync': clock(self.accelerator.device)-began}
 
-    def complete(self, rollouts:Rollouts) -> Rollouts:
+    def complete(self, rollouts:Rollouts, world:World=World()) -> Rollouts: # Who shares the work
         "With what an update needs besides: log-probs of the reference, weights, advantages"
-        add_reference(rollouts, self.state, self.args, self.accelerator, world=self.world)
-        add_weights(rollouts, self.state, self.args, self.accelerator)
+        add_reference(rollouts, self.state, self.args, self.accelerator, world=world)
+        add_weights(rollouts, self.state, self.args, self.accelerator, world)
         rollouts.advantages = advantages_of(rollouts, self.state, self.args)
         return rollouts
 
     def group(self, row:dict, seed:int) -> Rollouts:
         "One group for `row`, to be looked at"
-        return self.complete(self.sample_and_score([row], seed)[0])
+        return self.complete(self.groups([row], seed)[0])
 
 # %% ../../nbs/5_run/45_collect.ipynb #b8a9da7f
 def replace_dead_groups(collector:Collector, rollouts:Rollouts,
@@ -287,7 +287,7 @@ def collect(collector:Collector, rollout:int) -> tuple: # Rollouts, and metrics:
     ro, more = replace_dead_groups(collector, ro, rollout, seconds)
     device = collector.accelerator.device
     began = clock(device)
-    ro = collector.complete(ro)
+    ro = collector.complete(ro, collector.world)
     metrics = {'time/sample': seconds[0], 'time/reward': seconds[1], 'time/reference': clock(device)-began}
     if args.dynamic_sampling: metrics['dynamic_sampling/prompts'] = float(prompts_of(args)+more)
     return ro, metrics

@@ -1,7 +1,7 @@
 # made by tools/stubs.py: edit the source, then run it
 from typing import Any
 
-__all__ = ['CACHE_TRIES', 'TRIES', 'Delivery', 'Deliveries', 'WrongWeights']
+__all__ = ['CACHE_TRIES', 'COMING', 'TRIES', 'Delivery', 'Deliveries', 'WrongWeights']
 
 import asyncio
 
@@ -25,6 +25,7 @@ class Delivery:
     way: str
     stamp: str
     folder: Path | None = None
+    weights: dict | None = None
     witness: tuple | None = None
     stamped: bool = False
 
@@ -37,6 +38,8 @@ class Deliveries:
     """How one server is told of deliveries"""
     sent: Any
     failures: Any
+    group: Any
+    turn: Any
     server: Server
     facts: Facts
 
@@ -70,8 +73,16 @@ class Deliveries:
         """Once"""
         ...
 
-    async def stamp(self, session, delivery: Delivery):
-        """Let it know the version of what it has; a server without that is believed"""
+    async def mark(self, session, delivery: Delivery):
+        """Let it know that weights are coming; a server without that is believed"""
+        ...
+
+    async def version(self, session) -> str:
+        """What it says that it has"""
+        ...
+
+    async def seal(self, session, delivery: Delivery):
+        """The mark is still there: they have come"""
         ...
 
     async def deliver(self, session, delivery: Delivery, judge):
@@ -94,9 +105,19 @@ class Deliveries:
         """Repeat the last delivery, if the server has lost it"""
         ...
 
+    async def meet(self, session, group: Group):
+        """Form the group"""
+        ...
+
+    async def transfer(self, session, delivery: Delivery, make_group=Group):
+        """Send what is in `delivery.weights`"""
+        ...
+
 CACHE_TRIES = 50
 
 class WrongWeights(ServerError):
     """A server has other weights than were sent"""
+
+COMING = '~'
 
 TRIES = 3

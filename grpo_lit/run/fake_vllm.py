@@ -93,6 +93,7 @@ def load(self:Engine, body):
     if not (where/'adapter_config.json').exists(): raise Refusal(404, f'No adapter found for {where}')
     if name in self.adapters: raise Refusal(400, f'{name} has already been loaded')
     self.adapters[name] = PeftModel.from_pretrained(copy.deepcopy(self.first), where).eval()
+    return f'Success: {name} was added' # a text, no JSON
 
 @patch
 def unload(self:Engine, body):
@@ -128,8 +129,15 @@ class FakeServer:
         self.engine = Engine(model, tokenizer, **how)
         self.calls, self.faults, self.ends = [], [], threading.Event()
 
+    port = 0 # Any that is free
+
+    def at(self, port:int):
+        "The same server at this port"
+        self.port = port
+        return self
+
     def __enter__(self):
-        self.http = ThreadingHTTPServer(('127.0.0.1', 0), handler_of(self))
+        self.http = ThreadingHTTPServer(('127.0.0.1', self.port), handler_of(self))
         self.http.daemon_threads = True
         self.thread = threading.Thread(target=self.http.serve_forever, kwargs=dict(poll_interval=.05), daemon=True)
         self.thread.start()
@@ -167,7 +175,7 @@ def handler_of(fake:FakeServer):
             body = json.loads(self.rfile.read(size) or b'{}')
             said = fake.answer(self.path.partition('?')[0], body)
             if said is None: return self.connection.close()
-            text = json.dumps(said[1] or {}).encode()
+            text = (said[1] if isinstance(said[1], str) else json.dumps(said[1] or {})).encode()
             self.send_response(said[0])
             self.send_header('content-length', str(len(text)))
             self.end_headers()

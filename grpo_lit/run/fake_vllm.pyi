@@ -102,6 +102,11 @@ class FakeServer:
 
     def __init__(self, model, tokenizer, **how):
         ...
+    port = 0
+
+    def at(self, port: int):
+        """The same server at this port"""
+        ...
 
     def __enter__(self):
         ...

@@ -120,8 +120,10 @@ def load_rollouts(run_or_file, # The directory of a run, or a Parquet, JSONL, JS
     files = Record(path).rollout_files()
     if not files: raise ValueError(f'{str(path)!r} holds no completions: it is no run, or one with log_completions=False')
     found = _as_dataset(read_parts(_chosen(files, steps)))
-    if 'policy_step' in found.column_names: return found
-    return found.add_column('policy_step', [s-1 for s in found['step']])
+    said = found['policy_step'] if 'policy_step' in found.column_names else [None]*len(found)
+    if None not in said: return found
+    whose = [step-1 if at is None else int(at) for step, at in zip(found['step'], said)]
+    return found.select_columns([n for n in found.column_names if n != 'policy_step']).add_column('policy_step', whose)
 
 # %% ../../nbs/5_run/77_past.ipynb #d080b7f4
 def keep_tokens(trainer, metrics):

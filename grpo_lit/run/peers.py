@@ -6,7 +6,7 @@ Docs: https://grpo-lit.github.io/grpo-lit/5_run/peers.html.md"""
 
 # %% auto #0
 __all__ = ['PATIENCE', 'LOST', 'GRACE', 'SAID_TO', 'BROKEN', 'is_here', 'is_gone', 'is_stopped', 'Neighbour', 'Peers',
-           'end_at_once', 'is_of_others', 'Missed', 'watched', 'failed', 'peers_of_run']
+           'end_at_once', 'is_of_others', 'Missed', 'at_watch', 'tell_of_failure', 'peers_of_run']
 
 # %% ../../nbs/5_run/17a_peers.ipynb #7c1403b7
 import contextlib, json, os, re, socket, sys, threading, time
@@ -148,7 +148,7 @@ class Missed(RuntimeError):
     "A process of the run did not answer"
 
 @contextlib.contextmanager
-def watched(peers:Peers|None): # None: there is one process
+def at_watch(peers:Peers|None): # None: there is one process
     "A block that all processes go through together"
     if peers is None:
         yield
@@ -158,13 +158,13 @@ def watched(peers:Peers|None): # None: there is one process
         peers.sign()
         yield
     except Exception as e:
-        if peers.depth == 1: failed(peers, e)
+        if peers.depth == 1: tell_of_failure(peers, e)
         raise
     finally:
         peers.depth -= 1
         with contextlib.suppress(Exception): peers.sign()
 
-def failed(peers:Peers, error:Exception):
+def tell_of_failure(peers:Peers, error:Exception):
     "Tell the others of an error; one that came from them gives way to the line that says which of them is gone"
     if not is_of_others(error):
         with contextlib.suppress(Exception):
@@ -172,6 +172,7 @@ def failed(peers:Peers, error:Exception):
         return
     peers.done.wait(3*peers.every+GRACE)
     said = ' '.join(str(error).split())[:120]
+    with contextlib.suppress(Exception): peers.call('error', peers.rank, 'has waited in vain for the others')
     raise Missed(f'a process of the run did not answer in time (ddp_timeout), and none is gone: {said}') from error
 
 # %% ../../nbs/5_run/17a_peers.ipynb #72f79799

@@ -6,8 +6,8 @@ Docs: https://grpo-lit.github.io/grpo-lit/5_run/prepare.html.md"""
 
 # %% auto #0
 __all__ = ['has_unknown', 'check_columns', 'check_rows', 'check_run', 'gold_is_checked', 'policy_and_tokenizer',
-           'without_dropout', 'always_in_order', 'RunAccelerator', 'new_accelerator', 'place', 'reference_dtype',
-           'new_state']
+           'without_dropout', 'always_in_order', 'RunAccelerator', 'refuse_deepspeed', 'new_accelerator', 'place',
+           'reference_dtype', 'new_state']
 
 # %% ../../nbs/5_run/41_prepare.ipynb #4b002d61
 import contextlib, os
@@ -200,8 +200,15 @@ class RunAccelerator(Accelerator):
             yield
 
 # %% ../../nbs/5_run/41_prepare.ipynb #1a29576f
+def refuse_deepspeed():
+    "Raise `ValueError` where the launcher was told to use DeepSpeed, whose engine makes the steps by itself"
+    if os.environ.get('ACCELERATE_USE_DEEPSPEED', 'false').lower() != 'true': return
+    raise ValueError('DeepSpeed makes the steps by itself, so that this version could not skip or repeat one: FSDP2 shards the same. '
+                     'In place of ZeRO-3: --use_fsdp --fsdp_version 2; of ZeRO-2: besides --fsdp_reshard_after_forward false')
+
 def new_accelerator(args:GRPOConfig) -> RunAccelerator:
     "Device and precision; a notebook may train twice, with different ones"
+    refuse_deepspeed()
     AcceleratorState._reset_state(reset_partial_state=True)
     if args.full_determinism:
         always_in_order()

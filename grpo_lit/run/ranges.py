@@ -65,7 +65,7 @@ COUNTS = dict(
     num_generations_eval=Range(1),
     num_completions_to_print=Range(0), log_tokens=Range(0, hint=': 0 keeps nothing of single tokens'),
     save_total_limit=Range(1, hint=': None keeps all'),
-    vllm_server_port=Range(1, 65535), vllm_group_port=Range(1, 65535))
+    vllm_server_port=Range(1, 65535))
 
 # %% ../../nbs/5_run/11_ranges.ipynb #2cfddea6
 MOST = 10**9 # Of anything that is counted

@@ -79,7 +79,6 @@ class ServerSettings:
     # Where files for it are written, a path that means the same to both;
     # None: in output_dir, for a server on this machine
     vllm_sync_dir:str|None=None
-    vllm_group_port:int=51216 # Where trainer and server meet for nccl
 
 # %% ../../nbs/5_run/08_settings.ipynb #116a6526
 @dataclass

@@ -13,13 +13,13 @@ import contextlib
 from dataclasses import replace
 from .config import GRPOConfig
 from .logs import plain
-from .peers import peers_of_run, watched
+from .peers import at_watch, peers_of_run
 from .runs import Follower, Record, Run
 from .signals import speak, stop_together, stoppable
 from ..fast.world import World
 
 # %% ../../nbs/5_run/40c_together.ipynb #f06f075b
-OWN = 'output_dir', 'disable_tqdm', 'push_to_hub', 'fallback_dir' # What may differ
+OWN = 'output_dir', 'disable_tqdm', 'fallback_dir' # What may differ
 
 def check_settings_alike(settings:list): # Of each process: dicts
     "Raise `ValueError` for settings that are not those of the first process"
@@ -39,7 +39,7 @@ def one_run(args:GRPOConfig, world:World) -> GRPOConfig:
     peers_of_run()
     check_settings_alike(world.gathered(plain(args.to_dict())))
     stop_together(world.most)
-    quiet = {} if world.first else dict(disable_tqdm=True, push_to_hub=False)
+    quiet = {} if world.first else dict(disable_tqdm=True)
     return replace(args, output_dir=world.gathered(args.output_dir)[0], **quiet)
 
 # %% ../../nbs/5_run/40c_together.ipynb #ea0787f5
@@ -80,6 +80,6 @@ def watched_run(trainer):
         yield
         return
     peers.where = lambda: where_to_go_on(trainer.run)
-    with watched(peers):
+    with at_watch(peers):
         yield
         world.gathered(None)

@@ -98,7 +98,6 @@ class GRPOTrainer(Around):
         self.args = args = with_weights(args, self.reward_funcs)
         self.reward_processing_classes = as_list(reward_processing_classes)
         check_run(model, self.tokenizer, self.reward_funcs, args, self.train_dataset, evaluation_rows(eval_dataset), self.play)
-        check_same(self.world, 'settings', args.to_dict())
         check_same(self.world, 'data', first_and_last(self.train_dataset))
         if peft_config is not None:
             model = add_lora(model, check_adapter(peft_config), args.seed)
@@ -179,9 +178,9 @@ class GRPOTrainer(Around):
             stats |= self.updater.apply(stats.pop('signal_there'), stats.get('kl', math.nan))
             now = clock(device)
             times['time/update'] = now-updating
+            times = slowest(self.world, times)
             if first:
                 state.num_tokens += tokens_read(ro)
-                times = slowest(self.world, times)
                 times |= efficiency(self.model, ro, part, times, self.accelerator, state.remote)
             metrics = step_metrics(state, ro, len(self.train_dataset), stats | times, now-began, first)
             metrics = self.notes.take_metrics() | metrics

@@ -37,7 +37,9 @@ class CopySampler(Sampler):
         if self.state.whole is not None: # where each process has a piece of the policy there is a copy
             self.half = self.state.whole
             return super().sync(version)
-        merged = can_be_merged(policy)
+        whole = self.state.whole # where each process has a piece of the policy
+        merged = whole is None and can_be_merged(policy)
+        if self.half is None: self.half = whole
         if self.half is None:
             self.half = merged_copy(policy, self.dtype) if merged else half_copy(policy, self.dtype)
         (follow_merged if merged else follow)(self.half, policy)
@@ -124,5 +126,8 @@ def new_sampler(state:RunState, tokenizer, args, accelerator, play=None) -> Vers
     "The sampler that the settings ask for"
     if play and args.max_staleness:
         raise ValueError(f'max_staleness={args.max_staleness}: episodes with tools are not played ahead. Leave it at 0')
+    if args.max_staleness and state.whole is not None and has_adapter(state.model) and not is_served(args):
+        raise ValueError('max_staleness: with FSDP2 the reference of an adapter is read by the copy that would write ahead. '
+                         'Leave it at 0, take DDP, or a server')
     kind = ServerSampler if is_served(args) else CopySampler if args.max_staleness else Sampler
     return Versioned(kind(state, tokenizer, args, accelerator, play), state, args)

@@ -1,9 +1,11 @@
 # made by tools/stubs.py: edit the source, then run it
 from typing import Any
 
-__all__ = ['ServerSampler']
+__all__ = ['ServerSampler', 'cleared', 'check_room']
 
 import asyncio, secrets, weakref
+
+from dataclasses import replace
 
 from functools import partial
 
@@ -30,6 +32,8 @@ from .sampler import Sampler
 from .served import Expected, as_rollouts, check_mode, completion_request, probe_of, served_kwargs
 
 from .server_facts import check_facts, facts_of, sync_folder, sync_way
+
+from . import transfer
 
 from ..sampling import check_fits
 
@@ -65,6 +69,10 @@ class ServerSampler(Sampler):
         """Write the weights, and let the server load them"""
         ...
 
+    def written(self, model, weights: dict, version: int) -> Path:
+        """The files of a delivery"""
+        ...
+
     def begin_place(self):
         """A directory for deliveries, which goes when this does"""
         ...
@@ -88,3 +96,11 @@ class ServerSampler(Sampler):
     def check_log_probs(self, temperature: float):
         """Raise `ValueError` where the server gives others than those at this temperature"""
         ...
+
+def cleared(place: Path, remove=remove_quietly):
+    """Remove it, and the directory around it if that is empty then"""
+    ...
+
+def check_room(tokens: int, most: int | None):
+    """Raise `ValueError` where the server has a shorter context than the policy"""
+    ...
