@@ -1,5 +1,5 @@
 """A run that is well, and the same with one thing wrong: `grpo-lit doctor` names that thing, and nothing else"""
-import copy, json, logging, random
+import logging, random
 import pytest, torch
 from grpo_lit.doctor.diagnosing import diagnose
 from grpo_lit.policy import load_policy
@@ -141,7 +141,11 @@ QUICK = {gold_of_the_next_row, pays_nothing_too, eos_that_is_never_written, no_t
          template_thinks, questions_far_too_hard, solved_already, column_of_another_name, cut_short}
 
 @pytest.fixture(autouse=True)
-def quiet(): logging.getLogger('grpo_lit').setLevel(logging.ERROR)
+def few_words():
+    log = logging.getLogger('grpo_lit')
+    log.setLevel(logging.ERROR)
+    yield
+    log.setLevel(logging.NOTSET)
 
 @pytest.mark.parametrize('kind', ['plain', pytest.param('two rewards', marks=pytest.mark.slow), pytest.param('chat', marks=pytest.mark.slow),
                                   pytest.param('eos is pad', marks=pytest.mark.slow)])
