@@ -42,7 +42,7 @@ def two_golds(w): w.rows += [r | dict(answer=str(int(r['answer'])+1)) for r in w
 
 def copies(w): w.rows = w.rows[:100]*5
 
-def tested_on_what_was_trained(w): w.held = w.held[:32]+w.rows[:32]
+def trained_on_the_held_out(w): w.held = w.held[:32]+w.rows[:32]
 
 def one_gold_for_all(w): w.change(answer=lambda r: '7')
 
@@ -56,11 +56,6 @@ def questions_far_too_hard(w):
     draw = random.Random(0)
     pairs = [(draw.randrange(10**6, 10**7), draw.randrange(10**6, 10**7)) for _ in range(400)]
     w.rows = [dict(prompt=f'{a}+{b}=?', answer=str(a+b), answer_style='tag') for a, b in pairs]
-
-def solved_already(w):
-    "Everything that the policy writes has a number in it, and that is all that is asked for"
-    def has_number(completions, answer, **columns): return [float(any(x.isdigit() for x in c) or not c) for c in completions]
-    w.rewards = [has_number]
 
 # With the template, the end, the model ------------------------------------------------------------------------------------
 
@@ -128,17 +123,17 @@ def cut_short(w): w.settings['max_completion_length'] = 10
 
 DEFECTS = { # -> the name of the check that finds it
     gold_of_the_next_row: 'disputed', gold_in_words: 'gold', column_of_another_name: 'columns', an_empty_prompt: 'prompts',
-    two_golds: 'contradictions', copies: 'duplicates', tested_on_what_was_trained: 'overlap', one_gold_for_all: 'guessable',
+    two_golds: 'contradictions', copies: 'duplicates', trained_on_the_held_out: 'overlap', one_gold_for_all: 'guessable',
     gold_in_the_prompt: 'leak', unknown_letters: 'unknown', prompts_that_do_not_fit: 'length', questions_far_too_hard: 'dead',
-    solved_already: 'dead', no_template: 'template', template_not_applied: 'plain-prompts', template_applied_twice: 'twice',
+    no_template: 'template', template_not_applied: 'plain-prompts', template_applied_twice: 'twice',
     template_thinks: 'thinking', template_closes_with_another_token: 'turn-end', template_ends_the_prompt: 'prompt-end',
     eos_within_answers: 'eos', eos_that_is_never_written: 'endless', ends_at_once: 'empty', weights_that_are_no_numbers: 'model',
     pays_nothing_too: 'holes', pays_everybody: 'constant', pays_for_wrong: 'gold', wants_another_form: 'gold', breaks: 'reward-errors',
     judges_nothing: 'reward-none', returns_one_number: 'contract', no_rate: 'settings', greedy: 'variety', cut_short: 'cut'}
 
 # The ten of every run of the tests; the others are slow
-QUICK = {gold_of_the_next_row, pays_nothing_too, eos_that_is_never_written, no_template, prompts_that_do_not_fit, tested_on_what_was_trained,
-         template_thinks, questions_far_too_hard, solved_already, column_of_another_name, cut_short}
+QUICK = {gold_of_the_next_row, pays_nothing_too, eos_that_is_never_written, no_template, prompts_that_do_not_fit, trained_on_the_held_out,
+         template_thinks, questions_far_too_hard, column_of_another_name, cut_short}
 
 @pytest.fixture(autouse=True)
 def few_words():
