@@ -127,7 +127,7 @@ DEFECTS = { # -> the name of the check that finds it
     gold_in_the_prompt: 'leak', unknown_letters: 'unknown', prompts_that_do_not_fit: 'length', questions_far_too_hard: 'dead',
     no_template: 'template', template_not_applied: 'plain-prompts', template_applied_twice: 'twice',
     template_thinks: 'thinking', template_closes_with_another_token: 'turn-end', template_ends_the_prompt: 'prompt-end',
-    eos_within_answers: 'eos', eos_that_is_never_written: 'endless', ends_at_once: 'empty', weights_that_are_no_numbers: 'model',
+    eos_within_answers: 'eos', eos_that_is_never_written: 'endless', ends_at_once: 'eos', weights_that_are_no_numbers: 'model',
     pays_nothing_too: 'holes', pays_everybody: 'constant', pays_for_wrong: 'gold', wants_another_form: 'gold', breaks: 'reward-errors',
     judges_nothing: 'reward-none', returns_one_number: 'contract', no_rate: 'settings', greedy: 'variety', cut_short: 'cut'}
 

@@ -222,8 +222,9 @@ def check_gain(patient:Patient) -> Finding:
     return Finding('gain', 'fine', said+f'to be seen {when}{until} of {steps:,}', '', figures)
 
 # %% ../../nbs/9_doctor/12_forecast.ipynb #7995c299
-EXPLAINED = ('model', 'template', 'plain-prompts', 'thinking', 'turn-end', 'eos', 'unknown', 'constant', 'gold', 'holes',
-             'reward-errors', 'reward-none', 'empty', 'cut', 'variety') # Defects that make groups dead and answers wrong
+EXPLAINED = ('model', 'settings', 'guessable', 'leak', 'template', 'plain-prompts', 'twice', 'thinking', 'turn-end',
+             'prompt-end', 'eos', 'unknown', 'constant', 'gold', 'holes', 'reward-errors', 'reward-none', 'empty',
+             'endless', 'cut', 'variety', 'disputed') # Defects that make groups dead and answers wrong
 
 FORECAST_CHECKS = [
     Check('dead', check_dead, EXPLAINED, sample=True),
