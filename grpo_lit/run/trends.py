@@ -24,7 +24,7 @@ def kept(metrics:dict) -> dict:
     "What rules may ask for: finite numbers only"
     names = [n for n in metrics if n in KEPT or n.startswith(KEPT_BEGIN)][:MOST_NAMES]
     found = {n: metrics[n] for n in names}
-    return {n: float(v) for n, v in found.items() if isinstance(v, (int, float)) and abs(v) < HUGE}
+    return {n: float(f'{v:.6g}') for n, v in found.items() if isinstance(v, (int, float)) and abs(v) < HUGE}
 
 # %% ../../nbs/5_run/51b_trends.ipynb #d8e7ca94
 OF_RATIO = 'moved', 'clip_low', 'clip_high', 'kl', 'grad_norm'
