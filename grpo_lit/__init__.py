@@ -42,7 +42,7 @@ __getattr__, __dir__, __all__ = window(__name__, {
     '.seeing.inspector': 'inspect',
     '.seeing.compare': 'compare_runs',
     # more than one device
-    '.scale.launch': 'launch',
+    '.scale.launched': 'launch',
     # before it begins
     '.doctor.diagnosing': 'diagnose',
 })

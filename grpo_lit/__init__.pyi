@@ -40,7 +40,7 @@ from .seeing.readings import readings as readings
 from .seeing.page import write_page as write_page
 from .seeing.inspector import inspect as inspect
 from .seeing.compare import compare_runs as compare_runs
-from .scale.launch import launch as launch
+from .scale.launched import launch as launch
 from .doctor.diagnosing import diagnose as diagnose
 
 __all__ = [

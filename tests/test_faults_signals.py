@@ -5,7 +5,7 @@ import pytest
 import torch
 from grpo_lit.policy import load_policy
 from grpo_lit.rewards import accuracy_reward
-from grpo_lit.run import checkpoints, cli, collect, commands, experiment, files, sampler, signals, trainer, update
+from grpo_lit.run import checkpoints, cli, collect, commands, ending, experiment, files, sampler, signals, trainer, update
 from grpo_lit.run.config import GRPOConfig
 from grpo_lit.run.resume import newest_whole
 from grpo_lit.run.runs import Run
@@ -26,12 +26,12 @@ PHASES = { # Where: an object, its function, at which call; and the least step o
     'optimizer': (update.Updater, 'apply', 2, 2),
     'recording': (Run, 'log', 2, 2),
     'rollouts': (Run, 'save_rollouts', 2, 2),
-    'saving': (trainer, 'write_checkpoint', 1, 2),
+    'saving': (ending, 'write_checkpoint', 1, 2),
     'manifest': (checkpoints, 'write_manifest', 1, 2),
     'moving': (files, 'move_into_place', 4, 1),
     'callback': (commands.ProgressLine, '__call__', 3, 3),
     'curves': (experiment, 'plot_run', 1, 4),
-    'policy': (GRPOTrainer, 'save_model', 1, 4),
+    'policy': (experiment, 'save_policy', 1, 4),
     'evaluation after': (experiment, 'evaluate', 2, 4),
     'summary': (experiment, 'summary_of', 2, 4),
     'the end': (experiment, 'say_end', 1, 4)}

@@ -41,7 +41,7 @@ def work(rank, place, folder, patience=peers.PATIENCE, **settings):
     if rank == 1: hang_in(trainer, place, folder, rank)
     trainer.train(live=False)
 
-def lines_of(team, rank): return [line for line in team.text(rank).splitlines() if 'process' in line]
+def lines_of(team, rank): return [line for line in team.text(rank).splitlines() if re.match('(the )?process ', line)]
 
 @pytest.mark.parametrize('place', ['sampling', pytest.param('scoring', marks=pytest.mark.slow), 'update', 'evaluation'])
 def test_a_killed_process_ends_the_other(tmp_path, place):

@@ -79,7 +79,7 @@ def refuse(rank, what, folder):
     try: trainer()
     except ValueError as e: return str(e)
 
-@pytest.mark.parametrize('what,said', [('settings', 'process 2 has seed=1 and the first one 0'), ('taken', 'already holds a run'), ('control', 'several')])
+@pytest.mark.parametrize('what,said', [('settings', 'different settings: seed is'), ('taken', 'already holds a run'), ('control', 'several')])
 def test_refused_by_all(tmp_path, what, said):
     Run(tmp_path/'run').start({}).log(dict(step=1))
     for found in together(refuse, what, tmp_path): assert said in found

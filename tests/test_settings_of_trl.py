@@ -16,7 +16,7 @@ OTHER = { # A value for each field that is neither TRL's default nor ours
     'top_p': .9, 'min_p': .1, 'loss_type': 'dr_grpo', 'scale_rewards': 'none', 'importance_sampling_level': 'sequence',
     'multi_objective_aggregation': 'normalize_then_sum', 'reward_weights': [1, .5], 'delta': 4., 'epsilon': .3,
     'top_entropy_quantile': .5, 'adam_beta1': .8, 'adam_beta2': .9, 'ref_model_mixup_alpha': .5, 'beta': .01,
-    'vllm_importance_sampling_mode': 'token_mask', 'vllm_importance_sampling_clip_min': .1, 'bf16': True, 'adam_epsilon': 1e-6, 'generation_kwargs': {'typical_p': .9}, 'per_device_train_batch_size': 16}
+    'vllm_mode': 'server', 'vllm_importance_sampling_mode': 'token_mask', 'vllm_importance_sampling_clip_min': .1, 'bf16': True, 'adam_epsilon': 1e-6, 'generation_kwargs': {'typical_p': .9}, 'per_device_train_batch_size': 16}
 
 def other(name):
     "A value that somebody would set"

@@ -101,6 +101,7 @@ update = readings('runs/x').at(3)
 print(update.gradients(epsilon=.1).shape, update.rows[0])
 inspect('runs/x').show(3, 0)
 write_page('runs/x', 'page.html', max_bytes=500_000)
+print(diagnose('tiny', task.train, accuracy_reward, GRPOConfig(max_steps=9)).verdict)
 compare_runs({'leash': ['runs/x'], 'free': ['runs/y']}, metric='reward', save='both.png')
 
 names: list = [R.as_numbers, R.answer_parts, R.extract_choice, R.choice_reward, R.word_f1, R.word_match('f1')]

@@ -39,10 +39,15 @@ def see_turn_end(patient:Patient) -> Finding:
     mark = closing_mark(patient.tokenizer) if kinds_in(patient)['chat'] else ''
     token, ends = patient.tokenizer.convert_tokens_to_ids(mark) if mark else None, ends_of(patient)
     if not mark or token in ends or mark in (patient.args.stop or ()):
-        return Finding('turn-end', 'fine', f'the template closes an answer with {mark}, which ends it' if mark else 'no mark closes an answer')
+        return Finding(
+            'turn-end', 'fine',
+            f'the template closes an answer with {mark}, which ends it' if mark else 'no mark closes an answer')
     known = ', '.join(patient.tokenizer.convert_ids_to_tokens(ends))
-    return Finding('turn-end', 'stop', f'the template closes an answer with {mark}, but only {known} ends it: answers would run on',
-                   f"generation_kwargs=dict(eos_token_id={[*ends, token]}), or tokenizer.eos_token = {mark!r}", dict(mark=mark, ends=ends))
+    return Finding(
+        'turn-end', 'stop',
+        f'the template closes an answer with {mark}, but only {known} ends it: answers would run on',
+        f"generation_kwargs=dict(eos_token_id={[*ends, token]}), or tokenizer.eos_token = {mark!r}",
+        dict(mark=mark, ends=ends))
 
 # %% ../../nbs/9_doctor/05_ending.ipynb #a74af567
 def see_prompt_end(patient:Patient) -> Finding:
@@ -51,9 +56,12 @@ def see_prompt_end(patient:Patient) -> Finding:
     last = [encode_prompt(r['prompt'], patient.tokenizer)[-1] for r in rows]
     over = [i for i in last if i == patient.tokenizer.eos_token_id]
     if len(over) <= len(last)/2: return Finding('prompt-end', 'fine', 'no EOS stands behind the prompts')
-    return Finding('prompt-end', 'stop', f'{len(over)} of {len(last)} prompts end with {patient.tokenizer.eos_token}: for the policy all is said',
-                   'tokenizer.add_eos_token = False, or mend the chat template: with add_generation_prompt it has to open the turn of the assistant',
-                   dict(share=len(over)/len(last)))
+    return Finding(
+        'prompt-end', 'stop',
+        f'{len(over)} of {len(last)} prompts end with {patient.tokenizer.eos_token}: for the policy all '
+        'is said',
+        'tokenizer.add_eos_token = False, or mend the chat template: with add_generation_prompt it has '
+        'to open the turn of the assistant', dict(share=len(over)/len(last)))
 
 # %% ../../nbs/9_doctor/05_ending.ipynb #ef9b57e3
 def in_answers(patient:Patient, ends:list) -> list: # Tokens
@@ -68,11 +76,16 @@ def see_eos(patient:Patient) -> Finding:
     names, pad = t.convert_ids_to_tokens(ends), t.pad_token_id
     figures = dict(eos=ends, pad=pad, several=len(ends) > 1, pad_is_eos=pad in ends)
     if within := in_answers(patient, ends):
-        return Finding('eos', 'stop', f'{t.convert_ids_to_tokens(within)[0]!r} ends an answer and occurs within the gold answers: they would be cut there',
-                       'take another token as EOS: tokenizer.eos_token, generation_kwargs=dict(eos_token_id=...)', figures)
+        return Finding(
+            'eos', 'stop',
+            f'{t.convert_ids_to_tokens(within)[0]!r} ends an answer and occurs within the gold answers: '
+            'they would be cut there',
+            'take another token as EOS: tokenizer.eos_token, generation_kwargs=dict(eos_token_id=...)',
+            figures)
     several = ', each of them, ends' if len(ends) > 1 else ' ends'
     padding = '; it pads as well, which does no harm here' if pad in ends else ''
-    return Finding('eos', 'fine', f'{" ".join(map(str, names))}{several} an answer{padding}', figures=figures)
+    return Finding(
+        'eos', 'fine', f'{" ".join(map(str, names))}{several} an answer{padding}', figures=figures)
 
 # %% ../../nbs/9_doctor/05_ending.ipynb #83ff9ce6
 def see_length(patient:Patient) -> Finding:
@@ -83,10 +96,16 @@ def see_length(patient:Patient) -> Finding:
     long = [n for n in known if room is not None and n > room]
     if not long:
         behind = f'; the context leaves room for {room}' if room is not None else ''
-        return Finding('length', 'fine', f'prompts of {median(known):.0f} tokens, at most {max(known)}{behind}', figures=figures)
+        return Finding(
+            'length', 'fine', f'prompts of {median(known):.0f} tokens, at most {max(known)}{behind}',
+            figures=figures)
     a = patient.args.max_completion_length
-    said = f'{len(long)} of {len(known)} prompts are too long: up to {max(known)} tokens, and the context leaves {max(room, 0)} beside an answer of {a}'
-    return Finding('length', 'stop', said, 'leave these rows out (--drop-long), shorten them, or lower max_completion_length', figures | dict(too_long=len(long)))
+    said = (f'{len(long)} of {len(known)} prompts are too long: up to {max(known)} tokens, and the '
+            f'context leaves {max(room, 0)} beside an answer of {a}')
+    return Finding(
+        'length', 'stop', said,
+        'leave these rows out (--drop-long), shorten them, or lower max_completion_length',
+        figures | dict(too_long=len(long)))
 
 # %% ../../nbs/9_doctor/05_ending.ipynb #ed0d10f0
 def see_unknown(patient:Patient) -> Finding:
@@ -94,9 +113,14 @@ def see_unknown(patient:Patient) -> Finding:
     texts = [r['prompt'] for r, n in zip(patient.some, patient.lengths) if n and isinstance(r.get('prompt'), str)][:512]
     strange = [p for p in texts if has_unknown(p, encode_prompt(p, patient.tokenizer), patient.tokenizer)]
     share = len(strange)/max(len(texts), 1)
-    if share < .01: return Finding('unknown', 'fine', 'the tokenizer knows what stands in the prompts', figures=dict(share=share))
-    return Finding('unknown', 'stop' if share > .5 else 'look', f'{share:.0%} of the prompts hold characters that this tokenizer does not know, '
-                   f'as {strange[0][:60]!r}: the policy does not see them', 'write them otherwise, or take another model', dict(share=share))
+    if share < .01:
+        return Finding(
+            'unknown', 'fine', 'the tokenizer knows what stands in the prompts', figures=dict(share=share))
+    return Finding(
+        'unknown', 'stop' if share > .5 else 'look',
+        f'{share:.0%} of the prompts hold characters that this tokenizer does not know, '
+        f'as {strange[0][:60]!r}: the policy does not see them',
+        'write them otherwise, or take another model', dict(share=share))
 
 # %% ../../nbs/9_doctor/05_ending.ipynb #a49c04b2
 PROMPT_CHECKS = [

@@ -27,11 +27,14 @@ def see_model(patient:Patient) -> Finding:
     except ValueError as e:
         return Finding('model', 'stop', str(e), 'give the model and the tokenizer that belong together')
     size = sum(p.numel() for p in patient.model.parameters())
-    return Finding('model', 'fine', f'{type(patient.model).__name__} with {size/1e6:.1f} million parameters', figures=dict(parameters=size))
+    return Finding(
+        'model', 'fine', f'{type(patient.model).__name__} with {size/1e6:.1f} million parameters',
+        figures=dict(parameters=size))
 
 # %% ../../nbs/9_doctor/04_prompting.ipynb #09d7db6a
 STILL = [ # (broken, why, what to change)
-    (lambda a: a.learning_rate <= 0, 'learning_rate is 0: no weight would move', 'set it, for example to 1e-6, or 1e-5 for an adapter'),
+    (lambda a: a.learning_rate <= 0, 'learning_rate is 0: no weight would move',
+     'set it, for example to 1e-6, or 1e-5 for an adapter'),
     (lambda a: a.num_generations < 2 and a.baseline in ('group', 'leave_one_out'),
      'num_generations is 1: a group of one has nothing to be compared with', 'set num_generations to 8'),
     (lambda a: a.reward_weights is not None and not any(a.reward_weights),
@@ -43,7 +46,9 @@ def see_settings(patient:Patient) -> Finding:
     for broken, why, cure in STILL:
         if broken(patient.args): return Finding('settings', 'stop', why, cure)
     a = patient.args
-    return Finding('settings', 'fine', f'groups of {a.num_generations}, learning_rate {a.learning_rate:g}, temperature {a.temperature:g}')
+    return Finding(
+        'settings', 'fine',
+        f'groups of {a.num_generations}, learning_rate {a.learning_rate:g}, temperature {a.temperature:g}')
 
 # %% ../../nbs/9_doctor/04_prompting.ipynb #70380272
 def see_template(patient:Patient) -> Finding:
@@ -51,27 +56,39 @@ def see_template(patient:Patient) -> Finding:
     has = bool(getattr(patient.tokenizer, 'chat_template', None))
     chats = kinds_in(patient)['chat']
     if not chats:
-        return Finding('template', 'fine', 'plain prompts, and a chat template that is not asked' if has else 'plain prompts, and no chat template')
+        return Finding(
+            'template', 'fine',
+            'plain prompts, and a chat template that is not asked' if has else 'plain prompts, and no chat template')
     if not has:
-        return Finding('template', 'stop', f'{chats} prompts are chat messages, and this tokenizer has no chat template',
-                       'give plain strings as prompts (a base model wants those), or set tokenizer.chat_template')
+        return Finding(
+            'template', 'stop',
+            f'{chats} prompts are chat messages, and this tokenizer has no chat template',
+            'give plain strings as prompts (a base model wants those), or set tokenizer.chat_template')
     try: encode_prompt(next(r['prompt'] for r in patient.some if kind_of(r.get('prompt'))=='chat'), patient.tokenizer)
-    except ValueError as e: return Finding('template', 'stop', str(e), 'leave the system message out: put what it says before the question')
-    return Finding('template', 'fine', f'{chats} prompts are chat messages, and there is a template for them')
+    except ValueError as e:
+        cure = 'leave the system message out: put what it says before the question'
+        return Finding('template', 'stop', str(e), cure)
+    return Finding(
+        'template', 'fine', f'{chats} prompts are chat messages, and there is a template for them')
 
 # %% ../../nbs/9_doctor/04_prompting.ipynb #03dc805c
 def see_plain_prompts(patient:Patient) -> Finding:
     "Are questions to a chat model asked as chat?"
     texts = [r['prompt'] for r in patient.some if kind_of(r.get('prompt'))=='text']
     bare = [p for p in texts if plain_on_chat(p, patient.tokenizer)]
-    if len(bare) <= len(patient.some)/2: return Finding('plain-prompts', 'fine', 'the prompts suit the tokenizer')
-    return Finding('plain-prompts', 'look', f'{len(bare)} prompts are plain strings, and this model has a chat template, which is not applied to them',
-                   'as_chat(rows) makes conversations of them (--chat); a base model may want them as they are',
-                   dict(plain=len(bare), rows=len(patient.some)))
+    if len(bare) <= len(patient.some)/2:
+        return Finding('plain-prompts', 'fine', 'the prompts suit the tokenizer')
+    return Finding(
+        'plain-prompts', 'look',
+        f'{len(bare)} prompts are plain strings, and this model has a chat template, which is not applied '
+        'to them',
+        'as_chat(rows) makes conversations of them (--chat); a base model may want them as they are',
+        dict(plain=len(bare), rows=len(patient.some)))
 
 def turn_marks(tokenizer) -> list:
     "Special tokens that a template writes around a question"
-    try: text = tokenizer.apply_chat_template([dict(role='user', content='zq')], tokenize=False, add_generation_prompt=True)
+    asked = [dict(role='user', content='zq')]
+    try: text = tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
     except Exception: return []
     return [m for m in special_marks(tokenizer) if m in text]
 
@@ -83,11 +100,16 @@ def see_twice(patient:Patient) -> Finding:
     readable = [r['prompt'] for r, n in zip(patient.some, patient.lengths) if n and r.get('prompt')][:64]
     begun = [p for p in readable if beginning is not None and encode_prompt(p, patient.tokenizer)[:2]==[beginning]*2]
     if marked:
-        return Finding('twice', 'stop', f'{len(marked)} of {len(chats)} chat messages hold the marks of a template already, as {marked[0][-1]["content"][:60]!r}',
-                       'give the bare question as content, or the whole text as a plain string')
+        return Finding(
+            'twice', 'stop',
+            f'{len(marked)} of {len(chats)} chat messages hold the marks of a template already, as '
+            f'{marked[0][-1]["content"][:60]!r}',
+            'give the bare question as content, or the whole text as a plain string')
     if begun:
-        return Finding('twice', 'look', f'{len(begun)} of {len(readable)} prompts begin with two {patient.tokenizer.bos_token}',
-                       'take it out of the text: the tokenizer adds it')
+        return Finding(
+            'twice', 'look',
+            f'{len(begun)} of {len(readable)} prompts begin with two {patient.tokenizer.bos_token}',
+            'take it out of the text: the tokenizer adds it')
     return Finding('twice', 'fine', 'no prompt is in its template twice')
 
 # %% ../../nbs/9_doctor/04_prompting.ipynb #24f9ee81
@@ -107,10 +129,15 @@ def wanting_the_tag(patient:Patient) -> list: # Names of rewards
 
 def see_thinking(patient:Patient) -> Finding:
     "Does the template open the thoughts of the policy?"
-    if not prompt_end(patient).rstrip().endswith('<think>'): return Finding('thinking', 'fine', 'the template opens no thoughts')
+    if not prompt_end(patient).rstrip().endswith('<think>'):
+        return Finding('thinking', 'fine', 'the template opens no thoughts')
     wanting = wanting_the_tag(patient)
     said = 'the template ends with <think>: answers begin inside the thoughts'
     if wanting:
-        return Finding('thinking', 'stop', f'{said}, and {", ".join(wanting)} wants to see the tag in the answer',
-                       'drop this reward, or turn thoughts off: chat_template_kwargs=dict(enable_thinking=False)')
-    return Finding('thinking', 'look', said, 'leave room for them in max_completion_length; a reward for the format must not ask for the opening tag')
+        return Finding(
+            'thinking', 'stop', f'{said}, and {", ".join(wanting)} wants to see the tag in the answer',
+            'drop this reward, or turn thoughts off: chat_template_kwargs=dict(enable_thinking=False)')
+    return Finding(
+        'thinking', 'look', said,
+        'leave room for them in max_completion_length; a reward for the format must not ask for the '
+        'opening tag')

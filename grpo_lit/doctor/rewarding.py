@@ -41,7 +41,7 @@ def probes_of(f, rows:list, n:int=16, seconds:float=10.) -> list: # Of `Probe`; 
         if time.perf_counter() > until: break
         gold, mine = gold_completion(row), gold_text(row)
         forms = usual_forms(row, gold)
-        others = [gold_completion(o) for o in (some[i-1], some[i-2]) if gold_text(o)!=mine]
+        others = [gold_completion(o) for o in (some[i-1], some[(i-2)%len(some)]) if gold_text(o)!=mine]
         values = what_earned(f, row, [*forms, '', *others])
         found.append(Probe(row, most_of(values[:len(forms)]), values[len(forms)], values[len(forms)+1:]))
     return found
@@ -62,7 +62,8 @@ def is_constant(probes:list) -> bool:
     told_apart = any(len(p.known) > 1 for p in probes)
     return told_apart and len(values)==1 and values!={0.}
 
-TEXTS = ('', 'x', '<think>\n1+1\n</think>\n<answer>2</answer>', '\\boxed{2}', 'so it is '*200) # For rewards that read no gold
+TEXTS = ('', 'x', '<think>\n1+1\n</think>\n<answer>2</answer>', '\\boxed{2}',
+         'so it is '*200) # For rewards that read no gold
 
 def as_probes(f, row:dict) -> list:
     "Such texts before a reward that reads no gold"
@@ -77,15 +78,19 @@ def see_constant(patient:Patient) -> Finding:
     same = [name for name, probes in found.items() if is_constant(probes)]
     if not same: return Finding('constant', 'fine', f'{", ".join(found)}: some texts get more than others')
     value = found[same[0]][0].known[0]
-    return Finding('constant', 'stop', f'{same[0]} gives {value:g} to the gold, to another text and to nothing: it looks at no text',
-                   'mend this reward, or take it out: from a constant nothing is learned', dict(rewards=same, value=value))
+    return Finding(
+        'constant', 'stop',
+        f'{same[0]} gives {value:g} to the gold, to another text and to nothing: it looks at no text',
+        'mend this reward, or take it out: from a constant nothing is learned',
+        dict(rewards=same, value=value))
 
 # %% ../../nbs/9_doctor/06_rewarding.ipynb #1a06bbf0
 def gold_fails(p:Probe) -> str: # Empty: it earns
     "Why the gold of a row cannot be what the reward looks for"
     others = [v for v in (p.empty, *p.wrong) if v==v]
     if p.gold!=p.gold: return 'cannot be judged'
-    if any(v > p.gold for v in p.wrong): return f'earns {p.gold:g}, and the gold of another row {most_of(p.wrong):g}'
+    if any(v > p.gold for v in p.wrong):
+        return f'earns {p.gold:g}, and the gold of another row {most_of(p.wrong):g}'
     return f'earns {p.gold:g}, as others do' if others and p.gold <= min(others) else ''
 
 def is_mute(f, probes:list) -> bool:
@@ -105,13 +110,17 @@ def see_gold(patient:Patient) -> Finding:
         shares[name] = len(bad)/len(probes)
         first = first or (bad and (name, *bad[0]))
     worst = max(shares.values())
-    if not first: return Finding('gold', 'fine', f'the gold earns the most of {", ".join(found)}', figures=dict(failing=shares))
+    if not first:
+        return Finding(
+            'gold', 'fine', f'the gold earns the most of {", ".join(found)}', figures=dict(failing=shares))
     name, p, why = first
-    said = (f'{name} does not pay for the gold on {shares[name]:.0%} of the rows, as {in_line(gold_completion(p.row)[-50:], 50)!r} '
+    said = (f'{name} does not pay for the gold on {shares[name]:.0%} of the rows, '
+            f'as {in_line(gold_completion(p.row)[-50:], 50)!r} '
             f'for {in_line(question_text(p.row.get("prompt") or "")[-50:], 50)!r}: it {why}')
     certain = worst > .1 and not patient.play # by tools more may be wanted than an answer
-    return Finding('gold', 'stop' if certain else 'look', said, 'see the columns answer and answer_style, and what the reward reads',
-                   dict(failing=shares))
+    return Finding(
+        'gold', 'stop' if certain else 'look', said,
+        'see the columns answer and answer_style, and what the reward reads', dict(failing=shares))
 
 # %% ../../nbs/9_doctor/06_rewarding.ipynb #e76b9aee
 EMPTY = ('empty', 'blank') # The worst of holes: the shortest way to a reward
@@ -132,12 +141,14 @@ def see_holes(patient:Patient) -> Finding:
         soft |= set(audit.earned)-set(BIZARRE)-set(BLIND)
     if not found:
         more = f'; what holds the answer among other things may: {", ".join(sorted(soft)[:3])}' if soft else ''
-        return Finding('holes', 'fine', f'no text without the answer earns{more}', figures=dict(soft=sorted(soft)))
+        return Finding(
+            'holes', 'fine', f'no text without the answer earns{more}', figures=dict(soft=sorted(soft)))
     name, text = max(found, key=lambda key: (key[1] in EMPTY, found[key]))
     said = f'{name} pays for {"nothing" if text in EMPTY else text} on {found[name, text]:.0%} of the rows'
-    return Finding('holes', 'stop' if text in EMPTY and found[name, text] > .5 else 'look', said,
-                   'mend the reward: a policy finds such a text within a hundred steps (audit_reward shows more)',
-                   {f'{n}: {k}': share for (n, k), share in found.items()})
+    return Finding(
+        'holes', 'stop' if text in EMPTY and found[name, text] > .5 else 'look', said,
+        'mend the reward: a policy finds such a text within a hundred steps (audit_reward shows more)',
+        {f'{n}: {k}': share for (n, k), share in found.items()})
 
 # %% ../../nbs/9_doctor/06_rewarding.ipynb #21219394
 def see_reward_errors(patient:Patient) -> Finding:
@@ -147,17 +158,25 @@ def see_reward_errors(patient:Patient) -> Finding:
     if not errors: return Finding('reward-errors', 'fine', f'no reward failed on {len(ro)} answers')
     name = max(errors, key=errors.get)
     share = errors[name]/len(ro)
-    return Finding('reward-errors', 'stop' if share > .5 else 'look', f'{name} fails on {share:.0%} of {len(ro)} answers',
-                   'its traceback is in the log: mend it; such answers count as not judged', dict(errors=errors, answers=len(ro)))
+    return Finding(
+        'reward-errors', 'stop' if share > .5 else 'look',
+        f'{name} fails on {share:.0%} of {len(ro)} answers',
+        'its traceback is in the log: mend it; such answers count as not judged',
+        dict(errors=errors, answers=len(ro)))
 
 def see_reward_none(patient:Patient) -> Finding:
     "Does a reward judge the answers?"
     ro = patient.rollouts
     silent = dict(zip(ro.reward_names, ro.reward_table.isnan().float().mean(0).tolist()))
     name = max(silent, key=silent.get)
-    if silent[name] < .25: return Finding('reward-none', 'fine', f'at least {1-silent[name]:.0%} of the answers are judged', figures=silent)
-    return Finding('reward-none', 'stop' if silent[name] > .9 and len(silent)==1 else 'look',
-                   f'{name} judges {1-silent[name]:.0%} of {len(ro)} answers', 'see the columns that it reads, and the form of the gold answers', silent)
+    if silent[name] < .25:
+        return Finding(
+            'reward-none', 'fine', f'at least {1-silent[name]:.0%} of the answers are judged',
+            figures=silent)
+    return Finding(
+        'reward-none', 'stop' if silent[name] > .9 and len(silent)==1 else 'look',
+        f'{name} judges {1-silent[name]:.0%} of {len(ro)} answers',
+        'see the columns that it reads, and the form of the gold answers', silent)
 
 # %% ../../nbs/9_doctor/06_rewarding.ipynb #55bf9791
 REWARD_CHECKS = [

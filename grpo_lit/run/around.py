@@ -155,7 +155,7 @@ class Around:
         Path(self.args.output_dir, 'trainer_state.json').write_text(text+'\n', encoding='utf-8')
 
     @property
-    def events(self) -> list: return self.state.events # Turns of knobs so far: see `run.knobs`
+    def events(self) -> list: return self.state.events # Turned knobs and alarms so far: see `run.knobs`, `run.causes`
 
     def turn(self, **knobs) -> None: # beta, learning_rate, temperature
         "Turn knobs, from a callback or between two steps: they act from the next step; raises `ValueError` for a value they cannot have"

@@ -39,6 +39,7 @@ class Question:
     read:Callable=dict # Takes the answer; raises `ValueError` for one that does not fit
     most:int=2**24 # Bytes that an answer may have
     patient:bool=True # Is it asked again after a 5xx?
+    once:bool=False # Is it asked one time only?
     json:bool=True # Is the answer JSON? Else it is not read, and its status says all
 
 class ServerError(RuntimeError):
@@ -94,7 +95,7 @@ class Patience:
         self.odd += trouble.odd
         wait = self.pace.wait(min(self.failures, 10), trouble.response)
         self.failures += 1
-        if self.odd >= ODD or now+wait-self.since > self.seconds:
+        if self.odd >= ODD or not self.seconds or now+wait-self.since > self.seconds:
             status = getattr(trouble.response, 'status_code', 0)
             raise ServerError(f'the generation server gives no usable answer, and was asked '
                               f'{self.failures} times: {trouble}', status) from trouble
@@ -142,7 +143,7 @@ class Server:
 
     async def answer(self, session, question:Question):
         "Ask until there is an answer; raises `ServerError` if there is none"
-        patience = Patience(self.timeout, self.pace)
+        patience = Patience(0. if question.once else self.timeout, self.pace)
         while True:
             try:
                 value = await self.once(session, question)

@@ -44,7 +44,7 @@ def filled(text:str, args) -> str: # "[beta]" -> "beta=5"
     return re.sub(r'\[(\w+)\]', value, text)
 
 # %% ../../nbs/5_run/51e_causes.ipynb #ead9f03c
-LOST = 'kl_runs_away', 'diverged', 'advantages_are_lost', 'rate' # The policy is gone: what it writes needs no other reason
+LOST = 'kl_runs_away', 'entropy_rises', 'lost_without_leash', 'diverged', 'advantages_are_lost', 'rate' # The policy is gone: what it writes needs no other reason
 
 POLICY = [
     Cause(d.advantages_are_lost, 'advantages are no numbers', '0/0 in a group of equal rewards, or a reward that is infinite',
@@ -54,15 +54,19 @@ POLICY = [
     Cause(d.reference_moves, 'the KL stays at 0', 'the reference walks along with the policy, or is the policy itself',
           'See that it is a copy, and turn off [sync_ref_model] or raise [ref_model_sync_steps]', ('still',)),
     Cause(d.gradient_is_nothing, 'rewards differ and the gradient is 0', 'the gradient rounds to 0 in 16 bits (fp16 without a loss '
-          'scale), or every token that could pull is masked', 'Use bf16 or a loss scaler, and look at the mask of what is trained'),
+          'scale), or every token that could pull is masked', 'Use bf16 or a loss scaler, and look at the mask of what is trained', patience=1),
     Cause(d.ratio_runs_away, 'the ratio runs away within a rollout', 'each rollout is used too often, with steps that are too '
           'large, or the clip holds the wrong half', 'Lower [learning_rate], [num_iterations] or [steps_per_generation]', ('rate', 'diverged')),
     Cause(d.leash_is_slack, 'the KL takes no notice of beta', "k1 in the loss has no gradient: there is no leash, only its noise",
           "Use kl='k3_unbiased', or kl_in_reward=True", LOST),
     Cause(d.price_runs_away, 'beta rises and the KL does not follow', 'the learning rate drives the policy faster than any price '
           'can hold it', 'Lower [learning_rate], or raise [target_kl]', LOST),
+    Cause(d.entropy_rises, 'the policy becomes random', 'a bonus for entropy or a temperature that is too high, or a learning rate that is',
+          'Lower [entropy_coef], [temperature] or [learning_rate]', ('rate', 'diverged', 'advantages_are_lost')),
     Cause(d.kl_runs_away, 'the policy is far from home', 'the learning rate is too high, or the leash too long',
           'Lower [learning_rate], raise [beta], and go on from an earlier checkpoint', ('rate', 'diverged', 'advantages_are_lost')),
+    Cause(d.lost_without_leash, 'what had been learned is lost', 'nothing holds the policy (beta=0), and its steps are too large',
+          'Lower [learning_rate], or give it a leash: beta=0.001 to 0.04', ('rate', 'diverged', 'dead')),
     Cause(d.updates_are_skipped, 'every fifth update is skipped', 'gradients overflow: numbers beyond the range of float16, or a '
           'learning rate that is too high', 'Use bf16=True where the device has it, or lower [learning_rate]', LOST),
     Cause(d.weights_are_small, 'importance weights are small', 'the sampler is far behind the trainer, or computes otherwise',
@@ -82,7 +86,7 @@ MONEY = [
     Cause(p.never_paid, 'a reward is 0 for every answer', 'what it asks for is never written, so only the other rewards teach',
           'Read some answers beside the gold; take easier questions, or pay for parts of it', LOST),
     Cause(p.all_pushed_alike, 'all advantages have one sign', 'there is no baseline, so no answer is held against another',
-          'Use [baseline]="group", or rewards below and above 0'),
+          'Use baseline="group" (it is [baseline]), or rewards below and above 0'),
     Cause(p.groups_are_small, 'too many groups are dead', 'with two or three answers to a question all of them are often equal',
           'Raise [num_generations] to 8 and take fewer questions in a step', LOST),
     Cause(p.steps_are_one_question, 'too many steps have no gradient', 'a step is one question: when its answers are equal, it teaches nothing',
@@ -113,15 +117,13 @@ TEXTS = [
           'Read the errors in the episodes; show a right call in the prompt'),
     Cause(p.tools_are_given_up, 'tools are called no more', 'calls earned less than guesses did: they fail, or their answers are cut',
           'Look at tools/failure_frequency and [max_observation_length]', ('tools_fail', *LOST)),
-    Cause(d.entropy_rises, 'the policy becomes random', 'a bonus for entropy or a temperature that is too high, or a learning rate that is',
-          'Lower [entropy_coef], [temperature] or [learning_rate]', LOST),
+    Cause(p.one_answer_for_all, 'all questions get the same answer', 'the policy has stopped reading the question',
+          'Lower [learning_rate], raise [beta], and go on from an earlier checkpoint', ('paid_for_else', 'answers_shrink', *LOST)),
     Cause(d.entropy_is_gone, 'nothing is tried any more', 'the policy has settled before it had found the better answers',
           'Raise [temperature], [entropy_coef] or [epsilon_high], lower [learning_rate], and go on from an earlier checkpoint',
-          ('paid_for_else', 'groups_are_small', *LOST)),
-    Cause(p.one_answer_for_all, 'all questions get the same answer', 'the policy has stopped reading the question',
-          'Lower [learning_rate], raise [beta], and go on from an earlier checkpoint', ('entropy_is_gone', 'answers_shrink', *LOST)),
+          ('paid_for_else', 'groups_are_small', 'one_answer_for_all', *LOST)),
     Cause(p.form_is_lost, 'the form is lost', 'nothing holds it: it is paid too little, or the policy drifts',
-          'Raise its weight in [reward_weights], or [beta]', ('paid_for_else', 'one_answer_for_all', 'entropy_rises', *LOST)),
+          'Raise its weight in [reward_weights], or [beta]', ('paid_for_else', 'one_answer_for_all', *LOST)),
 ]
 _NAMED = tuple(row.name for row in (*POLICY, *MONEY, *TEXTS))
 CAUSES = [*POLICY, *MONEY, *TEXTS,

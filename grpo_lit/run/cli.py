@@ -7,7 +7,7 @@ Docs: https://grpo-lit.github.io/grpo-lit/5_run/cli.html.md"""
 # %% auto #0
 __all__ = ['TRAIN_DEFAULTS', 'OVERVIEW', 'reading_of', 'help_of', 'add_option', 'Parser', 'layout', 'examples_of', 'parser_of',
            'add_files', 'overview', 'leave_with', 'parse_command', 'with_config', 'complaint', 'leave_at_once',
-           'as_process', 'but_not_stops', 'flush_or_leave', 'function_of', 'obeyed', 'main', 'quiet']
+           'as_process', 'but_not_stops', 'flush_or_leave', 'function_of', 'ended_by_first', 'obeyed', 'main', 'quiet']
 
 # %% ../../nbs/5_run/91_cli.ipynb #32b7ebde
 import argparse, contextlib, os, re, shutil, signal, sys, threading, time, warnings
@@ -219,6 +219,12 @@ def function_of(name:str):
     return getattr(import_module(f'grpo_lit.{module}'), function)
 
 # %% ../../nbs/5_run/91_cli.ipynb #f3f1e339
+def ended_by_first(stop:Stop) -> bool: # Of several processes; else False at once
+    "Wait whether the first process fails with the same, which ends this one with a signal"
+    end = time.monotonic()+2*GRACE
+    while launched_as() and stop.first is None and time.monotonic() < end: time.sleep(.1)
+    return bool(launched_as() and stop.first is not None)
+
 def obeyed(command, options:dict, stop:Stop) -> int: # The exit code
     "Do it, and say what went wrong"
     done = {}
@@ -227,7 +233,7 @@ def obeyed(command, options:dict, stop:Stop) -> int: # The exit code
             say('\ninterrupted', file=sys.stderr)
     except Exception as e:
         said = complaint(e) or (stop.caught and f'{type(e).__name__}: {e}')
-        if launched_as(): time.sleep(2*GRACE) # the first process says the same, and its end is ours
+        if ended_by_first(stop): return exit_code(stop.first)
         if launched_as() and is_of_others(e) and not isinstance(e, Missed): return LOST
         if not said: raise
         say(f'grpo-lit: {said}', file=sys.stderr)

@@ -32,7 +32,7 @@ def check_rules(settings:AllSettings,
     "Raise `ValueError` with the sentence of the first rule that is broken"
     for broken, why in rules:
         if broken(settings):
-            n = settings.world_size
+            n = getattr(settings, 'world_size', 1)
             processes = f' x {n} processes' if n > 1 else ''
             raise ValueError(why.format_map(vars(settings) | dict(processes=processes)))
 

@@ -1,7 +1,7 @@
 # made by tools/stubs.py: edit the source, then run it
 from typing import Any
 
-__all__ = ['CACHE_TRIES', 'TRIES', 'Delivery', 'Deliveries', 'WrongWeights']
+__all__ = ['CACHE_TRIES', 'COMING', 'TRIES', 'Delivery', 'Deliveries', 'WrongWeights']
 
 import asyncio
 
@@ -39,6 +39,7 @@ class Deliveries:
     sent: Any
     failures: Any
     group: Any
+    turn: Any
     server: Server
     facts: Facts
 
@@ -72,8 +73,16 @@ class Deliveries:
         """Once"""
         ...
 
-    async def stamp(self, session, delivery: Delivery):
-        """Let it know the version of what it has; a server without that is believed"""
+    async def mark(self, session, delivery: Delivery):
+        """Let it know that weights are coming; a server without that is believed"""
+        ...
+
+    async def version(self, session) -> str:
+        """What it says that it has"""
+        ...
+
+    async def seal(self, session, delivery: Delivery):
+        """The mark is still there: they have come"""
         ...
 
     async def deliver(self, session, delivery: Delivery, judge):
@@ -108,5 +117,7 @@ CACHE_TRIES = 50
 
 class WrongWeights(ServerError):
     """A server has other weights than were sent"""
+
+COMING = '~'
 
 TRIES = 3

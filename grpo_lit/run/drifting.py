@@ -6,19 +6,20 @@ Docs: https://grpo-lit.github.io/grpo-lit/5_run/drifting.html.md"""
 
 # %% auto #0
 __all__ = ['change', 'is_flat', 'setting', 'kl_runs_away', 'leash_is_slack', 'leash_is_tight', 'at_work', 'reference_moves',
-           'rate_is_low', 'price_runs_away', 'unreached', 'entropy_is_gone', 'entropy_rises', 'ratio_runs_away',
-           'rounding', 'two_policies', 'weights_are_small', 'gradient_is_nothing', 'updates_are_skipped',
-           'advantages_are_lost']
+           'rate_is_low', 'price_runs_away', 'unreached', 'entropy_is_gone', 'entropy_rises', 'lost_without_leash',
+           'ratio_runs_away', 'rounding', 'two_policies', 'weights_are_small', 'gradient_is_nothing',
+           'updates_are_skipped', 'advantages_are_lost']
 
 # %% ../../nbs/5_run/51c_drifting.ipynb #6db9fc1b
 import math
-from .trends import WINDOW, begun, collapsed, fell, numbers, now, rose
+from .trends import WINDOW, begun, best, collapsed, level, numbers, now, rose
 
 # %% ../../nbs/5_run/51c_drifting.ipynb #fb45ce1b
 def change(rows:list, *names:str) -> str:
     "From where to where, as text"
+    n = min(WINDOW, (len(rows)+1)//2) # of a short history both halves
     def figure(name):
-        a, b = begun(rows, name).mean, now(rows, name).mean
+        a, b = level(rows[:n], name).mean, level(rows[-n:], name).mean
         return f'{name} {a:.3g} → {b:.3g}'
     return ', '.join(figure(n) for n in names if numbers(rows, n))
 
@@ -80,11 +81,11 @@ def rate_is_low(rows:list, args) -> str:
 
 # %% ../../nbs/5_run/51c_drifting.ipynb #b4bc6a6b
 def price_runs_away(rows:list, args) -> str:
-    "The price adapts, and the KL does not follow"
+    "The price rises all the time, and the KL stays where it is"
     target = setting(args, 'target_kl')
-    if not target or len(rows) < 2*WINDOW: return ''
-    high = now(rows, 'kl').mean > 2*target
-    return change(rows, 'beta', 'kl') if high and rose(rows, 'beta', factor=20) else ''
+    if not target or len(rows) < 3*WINDOW: return ''
+    far = min(level(rows[-2*WINDOW:-WINDOW], 'kl').mean, now(rows, 'kl').mean) > 5*target
+    return change(rows, 'beta', 'kl') if far and rose(rows, 'beta') else ''
 
 # %% ../../nbs/5_run/51c_drifting.ipynb #0d9894b8
 def unreached(rows:list) -> bool:
@@ -102,9 +103,17 @@ def entropy_is_gone(rows:list, args) -> str:
 
 # %% ../../nbs/5_run/51c_drifting.ipynb #d15026ac
 def entropy_rises(rows:list, args) -> str:
-    "More and more is tried, and nothing comes of it"
-    up = rose(rows, 'entropy', .4, 2)
-    return change(rows, 'entropy', 'reward') if up and is_flat(rows) else ''
+    "More and more is tried, and nothing comes of it; where entropy is paid, a little more is enough"
+    paid = setting(args, 'entropy_coef', 0.) > 0
+    up = rose(rows, 'entropy', .2, 1.5) if paid else rose(rows, 'entropy', .4, 2)
+    idle = not rose(rows, 'reward') if paid else is_flat(rows)
+    return change(rows, 'entropy', 'reward') if up and idle else ''
+
+# %% ../../nbs/5_run/51c_drifting.ipynb #5725f6dc
+def lost_without_leash(rows:list, args) -> str:
+    "The reward collapses, and nothing holds the policy"
+    if setting(args, 'beta', .04) or len(rows) < 3*WINDOW or not collapsed(rows, 'reward', .4): return ''
+    return f'reward {best(rows, "reward").mean:.3g} at its best, {now(rows, "reward").mean:.3g} now'
 
 # %% ../../nbs/5_run/51c_drifting.ipynb #12e26911
 def ratio_runs_away(rows:list, args) -> str:
@@ -127,7 +136,8 @@ def two_policies(rows:list, args) -> str:
     "Sampler and trainer disagree from the beginning"
     first = numbers(rows[:WINDOW], 'mismatch')
     here = numbers(rows[-WINDOW:], 'mismatch')
-    apart = len(here) >= 3 and min(first+here) > rounding(args)
+    stale = setting(args, 'max_staleness', 0) # then they are two, and that is wanted
+    apart = len(here) >= 3 and min(first+here) > rounding(args) and not stale
     return f'mismatch {min(here):.2g} nats per token and more' if apart else ''
 
 # %% ../../nbs/5_run/51c_drifting.ipynb #358166f8

@@ -29,7 +29,8 @@ COMMANDS = dict( # Name -> module of the package and function in it
     plot=('seeing.drawing', 'plot'),
     inspect=('seeing.page', 'inspect_run'),
     study=('studies.study', 'study_runs'),
-    doctor=('doctor.command', 'doctor'))
+    doctor=('doctor.command', 'doctor'),
+    export=('scale.exporting', 'export'))
 
 @cache
 def source_of(module:str) -> str:
@@ -159,6 +160,7 @@ CHOICES = dict( # Setting -> its values
     prompt_style='plain few-shot chat',
     task='addition search',
     sharding='ddp fsdp2',
+    to='trl verifiers',
     eval_strategy='no steps epoch',
     save_strategy='no steps epoch',
     logging_strategy='no steps epoch',
@@ -166,7 +168,7 @@ CHOICES = dict( # Setting -> its values
 
 # %% ../../nbs/5_run/89_options.ipynb #c25eb3e5
 POSITIONAL = dict( # Without a flag
-    plot=('run',), inspect=('run',), show=('run',), watch=('run',), study=('name',), sample=('model', 'prompt'), compare=('run', 'other'))
+    plot=('run',), inspect=('run',), show=('run',), export=('run',), watch=('run',), study=('name',), sample=('model', 'prompt'), compare=('run', 'other'))
 
 EXAMPLES = dict(
     demo=['grpo-lit demo', 'grpo-lit demo --task search', 'grpo-lit demo --steps 20 --seed 1 --out runs/try'],
@@ -185,6 +187,7 @@ EXAMPLES = dict(
     inspect=['grpo-lit inspect runs/gsm8k -o page.html'],
     compare=['grpo-lit compare runs/eval runs/eval-2'],
     doctor=['grpo-lit doctor --model Qwen/Qwen3-0.6B --data gsm8k', 'grpo-lit doctor --config run.toml --json'],
+    export=['grpo-lit export runs/gsm8k', 'grpo-lit export runs/gsm8k --to verifiers -o gsm8k-env'],
     study=['grpo-lit study beta', 'grpo-lit study groups --seeds 1 --steps 8 --out runs/try'])
 
 # %% ../../nbs/5_run/89_options.ipynb #1741b938

@@ -48,7 +48,7 @@ def learned_by_heart(rows:list, args) -> str:
     seen = [r for r in rows if 'eval_reward' in r]
     if len(seen) < 3 or not rose(rows, 'reward', .02): return ''
     top = max(seen[:-1], key=lambda r: r['eval_reward'])
-    half = top.get('eval_reward_interval', 0.)+seen[-1].get('eval_reward_interval', 0.)
+    half = math.hypot(*(r.get('eval_reward_interval', 0.) for r in (top, seen[-1])))
     low = [r['eval_reward'] < top['eval_reward']-max(half, .02) for r in seen[-2:]]
     where = f"eval_reward {top['eval_reward']:.3g} → {seen[-1]['eval_reward']:.3g}"
     return f"{change(rows, 'reward')}, {where}" if all(low) else ''
@@ -162,7 +162,7 @@ FORMS = 'format', 'form', 'tag', 'shape'
 def form_is_lost(rows:list, args) -> str:
     "What looked at the form pays no more, and nothing is gained for it"
     names = [f'rewards/{n}/mean' for n in functions(rows) if any(w in n.lower() for w in FORMS)]
-    lost = [n for n in names if fell(rows, n, .3, 3)]
+    lost = [n for n in names if fell(rows, n, .15, 3)]
     return change(rows, *lost, 'reward') if lost and is_flat(rows) else ''
 
 def tools_are_given_up(rows:list, args) -> str:

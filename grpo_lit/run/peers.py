@@ -92,8 +92,9 @@ class Peers:
         "The end, as it is said"
         sign = self.read(f'grpo_lit/{end["rank"]}') or {}
         pid = f' (process {sign["pid"]} on {sign["host"]})' if sign else ''
-        tail = '; '.join(filter(None, ['the run ends', self.where()]))
-        return f'process {end["rank"]+1} of {self.size}{pid} {end["what"]}: {tail}'
+        return f'process {end["rank"]+1} of {self.size}{pid} {end["what"]}: {self.tail()}'
+
+    def tail(self) -> str: return '; '.join(filter(None, ['the run ends', self.where()]))
 
     def look(self):
         "One turn of the watch"
@@ -114,8 +115,8 @@ class Peers:
         "Look again and again, until it is over"
         while not self.done.wait(self.every):
             try: self.look()
-            except Exception as e: # the store is gone, with the process that held it
-                if self.depth: self.leave(None if self.rank > 1 else f'the process that holds the others together is gone: the run ends ({type(e).__name__})')
+            except Exception: # the store is gone, with the process that held it
+                if self.depth: self.leave(None if self.rank > 1 else f'the process that holds the others together is gone: {self.tail()}')
                 return
 
     def start(self):

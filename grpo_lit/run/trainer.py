@@ -185,8 +185,8 @@ class GRPOTrainer(Around):
             metrics = step_metrics(state, ro, len(self.train_dataset), stats | times, now-began, first)
             metrics = self.notes.take_metrics() | metrics
             watch_divergence(metrics, state, self.args)
-            watch_learning(metrics, ro, first, state, self.args)
             watch_causes(metrics, ro, first, state, self.args)
+            watch_learning(metrics, ro, first, state, self.args)
             write_alarms(self.run, state)
             self.record(metrics, ro, update)
             check_alive(metrics, state, self.args)

@@ -106,9 +106,8 @@ async def transfer(self:Deliveries, session, delivery:Delivery, make_group=Group
         await self.ask(session, '/start_weight_update', patient=False)
         taken = self.ask(session, '/update_weights', dict(update_info=described(delivery.weights)), patient=False)
         await together(taken, send)
-        await self.ask(session, '/finish_weight_update', dict(weight_version=delivery.stamp), patient=False)
+        await self.ask(session, '/finish_weight_update', patient=False)
     except BaseException:
         self.group = None # whoever is tried again meets anew
         raise
-    delivery.stamped = True
     await self.forget(session)

@@ -37,9 +37,7 @@ class CopySampler(Sampler):
         if self.state.whole is not None: # where each process has a piece of the policy there is a copy
             self.half = self.state.whole
             return super().sync(version)
-        whole = self.state.whole # where each process has a piece of the policy
-        merged = whole is None and can_be_merged(policy)
-        if self.half is None: self.half = whole
+        merged = can_be_merged(policy)
         if self.half is None:
             self.half = merged_copy(policy, self.dtype) if merged else half_copy(policy, self.dtype)
         (follow_merged if merged else follow)(self.half, policy)

@@ -141,13 +141,14 @@ def requests(self:ServerSampler, rows:list, G:int, seed:int, how:dict) -> tuple:
 async def group(self:ServerSampler, session, body:dict, expected:Expected, gate:asyncio.Lock) -> list:
     "One group by the weights of the last delivery"
     there = self.deliveries
-    for _ in range(TRIES):
+    for _ in range(2*TRIES):
+        async with gate: turn = there.turn # nobody asks while weights are under way
         expected.model = there.sent.model or there.facts.model
         most = 2**20 + 2000*expected.n*expected.limit
         question = Question('/v1/completions', body | dict(model=expected.model), read=expected, most=most)
         try:
             written = await self.server.answer(session, question)
-            if self.way == 'lora' or await there.is_current(session): return written
+            if self.way == 'lora' or await there.is_current(session) and turn == there.turn: return written
         except ServerError as e:
             if self.way != 'lora' or e.status != 404: raise
         await there.bring_back(session, gate)

@@ -2,5 +2,8 @@
 from .._window import window
 
 __getattr__, __dir__, __all__ = window(__name__, {
-    '.launch': 'launch Launched',
+    '.launched': 'launch Launched',
+    '.for_trl': 'to_trl trl_fields',
+    '.for_verifiers': 'to_verifiers',
+    '.exporting': 'export',
 })

@@ -1,9 +1,9 @@
 # made by tools/stubs.py: edit the source, then run it
 from typing import Any
 
-__all__ = ['COMMANDS_LAUNCHED', 'START_COMMAND', 'NUMBERING', 'ENDS', 'HURRY', 'words_of', 'known_options', 'command_words', 'directory_of', 'script_words', 'childs_environment', 'Descendants', 'last_lines', 'words_of_code', 'Launched', 'FollowedChild', 'handed_on', 'launch', 'of_command', 'of_script', 'on_cpu']
+__all__ = ['ENDS', 'HURRY', 'Descendants', 'last_lines', 'words_of_code', 'Launched', 'FollowedChild', 'handed_on', 'launch', 'of_command', 'of_script', 'on_cpu']
 
-import contextlib, json, os, shlex, signal, subprocess, sys, time
+import contextlib, os, shlex, signal, subprocess, sys, time
 
 from pathlib import Path
 
@@ -11,49 +11,19 @@ import psutil
 
 from fastcore.basics import patch
 
-from ..run.configfile import name_of
-
 from ..run.following import Followed
 
-from ..run.options import PACKAGE, nearest, options_of, typed
+from ..run.options import nearest
 
-from ..run.runs import Record, new_directory
+from ..run.runs import Record
 
 from ..run.signals import before_the_end, in_main_thread, leave_by, put_back, take_signals
 
 from ..run.watch import shown_until
 
+from .commandline import COMMANDS_LAUNCHED, START_COMMAND, childs_environment, command_words, directory_of, known_options, script_words
+
 from ..tensors import visible
-
-def words_of(name: str, value) -> list:
-    """An option as words"""
-    ...
-
-COMMANDS_LAUNCHED = ('train', 'demo')
-
-def known_options(command: str, options: dict) -> dict:
-    """The options by their names, without those left at None; raises `ValueError` for what the command does not take"""
-    ...
-
-def command_words(command: str, options: dict) -> list:
-    """What would be typed into a terminal"""
-    ...
-
-def directory_of(command: str, options: dict) -> str:
-    """Where the run will be"""
-    ...
-
-START_COMMAND = 'import sys; from grpo_lit.run.cli import main; sys.exit(main())'
-
-def script_words(script: str, arguments: tuple, processes: int, cpu: bool) -> list:
-    """A script of your own, in so many processes"""
-    ...
-
-NUMBERING = ('RANK', 'LOCAL_RANK', 'WORLD_SIZE', 'LOCAL_WORLD_SIZE', 'GROUP_RANK', 'MASTER_ADDR', 'MASTER_PORT')
-
-def childs_environment() -> dict:
-    """Ours, but for what numbers this process, and for where its figures go"""
-    ...
 
 class Descendants:
     """A process, and all that it has started"""
@@ -95,7 +65,7 @@ class Launched:
     begin: Any
     process: Any
 
-    def __init__(self, name: str, words: list, out: str):
+    def __init__(self, name: str, words: list, out: str, cpu: bool=False):
         ...
 
     def __repr__(self):

@@ -5,7 +5,7 @@ from trl import GRPOConfig as TRLConfig
 from test_settings_of_trl import OTHER
 from grpo_lit.run.config import GRPOConfig
 from grpo_lit.run.settings import AllSettings
-from grpo_lit.scale.to_trl import NEVER_MISSED, ONLY_HERE, RENAMED_THERE, lost_settings, to_trl, trl_fields
+from grpo_lit.scale.for_trl import NEVER_MISSED, ONLY_HERE, RENAMED_THERE, lost_settings, to_trl, trl_fields
 
 OURS, THEIRS = AllSettings.__dataclass_fields__, TRLConfig.__dataclass_fields__
 VALUES = OTHER | {
@@ -42,7 +42,7 @@ def test_a_setting(name):
     dict(num_generations=4, per_device_train_batch_size=4, steps_per_generation=6, gradient_accumulation_steps=3),
     dict(generation_batch_size=32), dict(eval_strategy='epoch', num_generations_eval=2), dict(eval_steps=5), dict(save_steps=7, save_total_limit=2),
     dict(lr_scheduler_type='cosine_with_restarts', lr_scheduler_kwargs=dict(num_cycles=2), warmup_steps=3, optim='adafactor', weight_decay=.1),
-    dict(importance_sampling_mode='sequence_mask', importance_sampling_clip_min=.2), dict(max_turns=1), dict(max_turns=7, chat_template_kwargs=dict(a=1)),
+    dict(importance_sampling_mode='token_mask', importance_sampling_clip_min=.2), dict(importance_sampling_mode='none'), dict(max_turns=1), dict(max_turns=7, chat_template_kwargs=dict(a=1)),
     dict(reward_weights=[1., .5], scale_rewards='batch', multi_objective_aggregation='normalize_then_sum', mask_truncated_completions=True),
     dict(sync_ref_model=True, ref_model_sync_steps=9), dict(gradient_checkpointing=True, report_to=['tensorboard'], run_name='r', top_k=9, min_p=.1)])
 def test_there_and_back(settings):
@@ -51,7 +51,6 @@ def test_there_and_back(settings):
     back = GRPOConfig(**given(to_trl(args)))
     mine = {n for n in OURS if n in THEIRS or n in RENAMED_THERE} - {'generation_batch_size', 'bf16', 'num_generations_eval', 'disable_tqdm', 'model_init_kwargs', 'save_steps'}
     if not args.save_steps: mine -= {'save_strategy'} # saved by minutes, which TRL does not
-    if args.importance_sampling_mode is None: mine -= {'importance_sampling_mode'}
     assert {n: getattr(back, n) for n in mine} == {n: getattr(args, n) for n in mine}
     assert (back.num_generations_eval or 1) == (args.num_generations_eval or 1)
 
