@@ -99,8 +99,11 @@ def test_ends_and_stop_strings(served, model):
     for ids, n, done in zip(ro.completion_ids, ro.lengths, ro.finished):
         assert (ids[n-1] == tokenizer.eos_token_id) == bool(done)
     assert ro.finished.any()
-    stopped = sample.generate(rows[:1], 8, seed=0, max_completion_length=40, stop=('=',))
-    assert all(('=' in text) == text.endswith('=') for text in stopped.completions) and any('=' in t for t in stopped.completions)
+    stopped = sample.generate(rows[:1], 16, seed=0, max_completion_length=40, stop=('e',)) # tokens stay whole: the last one may have more letters
+    for ids, n, text, done in zip(stopped.completion_ids, stopped.lengths, stopped.completions, stopped.finished):
+        before = tokenizer.decode(ids[:n-1], skip_special_tokens=True)
+        assert 'e' not in before and (('e' in text) or ids[n-1] == tokenizer.eos_token_id) == bool(done)
+    assert any('e' in t for t in stopped.completions)
 
 def test_weights_that_are_far_away(served, model):
     "A policy that was moved a lot: its log-probs come back, and not those of the start"
@@ -119,13 +122,13 @@ def test_an_adapter(served, model):
     policy = add_lora(load_policy(model, device='cpu')[0], LoraConfig(r=8, target_modules=['q_proj', 'v_proj', 'down_proj'], task_type='CAUSAL_LM'))
     with torch.no_grad():
         for n, p in policy.named_parameters():
-            if 'lora_B' in n: p.normal_(std=.02, generator=torch.Generator().manual_seed(0))
+            if 'lora_B' in n: p.normal_(std=.05, generator=torch.Generator().manual_seed(0))
     sample = sampler(served, policy, tokenizer)
     for version in (1, 2): sample.sync(version)
     ro = sample.generate(rows[:2], 8, seed=0)
     names = {m['id'] for m in served.ask('/v1/models', method='GET')['data']}
     assert names == {'policy', f'{sample.run}:2'}
-    assert mismatch(policy, ro) < .1 < mismatch(base, ro)
+    assert 2*mismatch(policy, ro) < mismatch(base, ro)
 
 def test_killed_in_the_middle(served, model):
     "Another process at the same address, with the weights of the start"
