@@ -103,6 +103,8 @@ inspect('runs/x').show(3, 0)
 write_page('runs/x', 'page.html', max_bytes=500_000)
 print(diagnose('tiny', task.train, accuracy_reward, GRPOConfig(max_steps=9)).verdict)
 compare_runs({'leash': ['runs/x'], 'free': ['runs/y']}, metric='reward', save='both.png')
+run = launch(model='tiny', data='addition', out='runs/z', processes=2, wait=False)
+print(run.state, run.stop(patience=60.).summary, run.watch(poll=1.).said(3))
 
 names: list = [R.as_numbers, R.answer_parts, R.extract_choice, R.choice_reward, R.word_f1, R.word_match('f1')]
 names += [R.passed_tests_reward, R.program_reward(partial=True), R.unit_tests(n_mutants=3), R.marginal_tests(price=.02)]
