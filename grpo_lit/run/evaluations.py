@@ -78,7 +78,8 @@ def begin(run:Run, how:dict, resume:bool):
 def ask(found:dict, key:tuple, *args, **asking):
     "Ask the questions of one benchmark; what was asked when something ended it is in `found` too"
     world = asking.get('world') or World()
-    with phase(key[0] + (', greedy' if key[1] else ''), not world.first) as shown:
+    quiet = {} if world.first else dict(off=True)
+    with phase(key[0] + (', greedy' if key[1] else ''), **quiet) as shown:
         progress = stopping_between(shown, world)
         try: found[key] = evaluate(*args, progress=progress, **asking)
         except BaseException as e:
