@@ -161,7 +161,7 @@ def two_sizes(settings:AllSettings) -> bool:
 
 def at_once(settings:AllSettings) -> int:
     "Completions of a micro-batch of each process together"
-    return settings.per_device_train_batch_size*settings.world_size
+    return settings.per_device_train_batch_size*getattr(settings, 'world_size', 1)
 
 def update_rows(settings:AllSettings) -> int:
     "Completions of an update, over all processes"
