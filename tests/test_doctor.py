@@ -62,7 +62,7 @@ def test_a_reward_that_crashes(policy):
 def test_a_reward_that_crashes_at_once_or_says_too_little(policy):
     def short(completions, **columns): return [1.]
     d = seen(policy, rewards=short)
-    assert d.found == ['contract'] and d.exit_code == 3 and 'pace' in d.skipped
+    assert d.found == ['contract'] and d.exit_code == 3 and 'dead' in d.skipped
 
 def test_a_reward_that_must_be_awaited(policy):
     async def later(completions, answer, **columns): return [float(f'>{a}<' in c) for c, a in zip(completions, answer)]
