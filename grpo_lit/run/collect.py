@@ -255,8 +255,11 @@ class Collector:
         self.ahead.begin(self.prompt_rows(following), seed_for(self.args.seed, 'rollout', following))
         return {'time/sync': clock(self.accelerator.device)-began}
 
-    def complete(self, rollouts:Rollouts, world:World=World()) -> Rollouts: # Who shares the work
+    def complete(self, rollouts:Rollouts,
+                 world:World|None=None # Who shares the work; None: all processes of the run
+                ) -> Rollouts:
         "With what an update needs besides: log-probs of the reference, weights, advantages"
+        world = world or self.world
         add_reference(rollouts, self.state, self.args, self.accelerator, world=world)
         add_weights(rollouts, self.state, self.args, self.accelerator, world)
         rollouts.advantages = advantages_of(rollouts, self.state, self.args)
@@ -264,7 +267,7 @@ class Collector:
 
     def group(self, row:dict, seed:int) -> Rollouts:
         "One group for `row`, to be looked at"
-        return self.complete(self.groups([row], seed)[0])
+        return self.complete(self.groups([row], seed)[0], World())
 
 # %% ../../nbs/5_run/057_collect.ipynb #b8a9da7f
 def replace_dead_groups(collector:Collector, rollouts:Rollouts,
@@ -291,7 +294,7 @@ def collect(collector:Collector, rollout:int) -> tuple: # Rollouts, and metrics:
     ro, more = replace_dead_groups(collector, ro, rollout, seconds)
     device = collector.accelerator.device
     began = clock(device)
-    ro = collector.complete(ro, collector.world)
+    ro = collector.complete(ro)
     metrics = {'time/sample': seconds[0], 'time/reward': seconds[1], 'time/reference': clock(device)-began}
     if args.dynamic_sampling: metrics['dynamic_sampling/prompts'] = float(prompts_of(args)+more)
     return ro, metrics
