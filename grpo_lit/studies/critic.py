@@ -102,8 +102,8 @@ def judged(trainer:GRPOTrainer, # Changed in place
           ) -> GRPOTrainer:
     "Let `judge` put an advantage on each token that is learned from"
     usual = trainer.collector.complete
-    def complete(rollouts):
-        rollouts = usual(rollouts)
+    def complete(rollouts, *world): # As the usual one is called
+        rollouts = usual(rollouts, *world)
         learned_from = len(rollouts)==trainer.args.generation_batch_size
         if learned_from: rollouts.advantages = judge(rollouts)
         return rollouts
