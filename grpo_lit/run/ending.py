@@ -24,6 +24,7 @@ from .display import Showing
 from .files import NotSaved, log
 from .hopeless import watch_evaluation
 from .knobs import events_are_owed, write_events
+from .peers import peers_of_run, spared
 from .phases import in_notebook, phase, phases_are_shown
 from ..fast.sharded import is_sharded
 from .resume import checkpoint_to_resume, keep_checkpoint
@@ -56,7 +57,7 @@ def save_alone(trainer) -> Path:
     if is_sharded(state.model): raise ValueError('each process holds a part of the weights')
     def write(part): write_checkpoint(part, state, trainer.tokenizer, trainer.fixed)
     check_finite(trainer.model)
-    with trainer.whole: return keep_checkpoint(trainer.run, state.step, write, trainer.args.save_total_limit)
+    with spared(peers_of_run()), trainer.whole: return keep_checkpoint(trainer.run, state.step, write, trainer.args.save_total_limit)
 
 def newest_saved(run:Run) -> int: # -1: there is none
     "The step of the newest checkpoint of a run, wherever it is"

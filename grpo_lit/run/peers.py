@@ -6,7 +6,7 @@ Docs: https://grpo-lit.github.io/grpo-lit/5_run/peers.html.md"""
 
 # %% auto #0
 __all__ = ['PATIENCE', 'LOST', 'GRACE', 'SAID_TO', 'BROKEN', 'is_here', 'is_gone', 'is_stopped', 'Neighbour', 'Peers',
-           'end_at_once', 'is_of_others', 'Missed', 'at_watch', 'tell_of_failure', 'peers_of_run']
+           'end_at_once', 'is_of_others', 'Missed', 'at_watch', 'spared', 'tell_of_failure', 'peers_of_run']
 
 # %% ../../nbs/5_run/018_peers.ipynb #7c1403b7
 import contextlib, json, os, re, socket, sys, threading, time
@@ -67,6 +67,7 @@ class Peers:
         self.leave = leave or end_at_once
         self.next = Neighbour((rank+1)%size, patience)
         self.depth, self.n, self.called = 0, 0, None # Blocks of work; signs given; when the end was seen to be called
+        self.saving = False # Does it write what the run leaves? It is not ended meanwhile
         self.where = str # Called for what the line says besides: how far the run is
         self.lock, self.done = threading.RLock(), threading.Event()
 
@@ -107,7 +108,8 @@ class Peers:
     def ended(self, end:dict):
         "The end was called: leave, after an error only when there was time to come to it as well"
         self.called = self.called or time.monotonic()
-        if end['kind'] == 'error' and (end['rank'] == self.rank or time.monotonic()-self.called < GRACE): return
+        at_it = end['rank'] == self.rank or time.monotonic()-self.called < GRACE
+        if self.saving or (end['kind'] == 'error' and at_it): return
         speaker = 0 if end['rank'] else min(1, self.size-1)
         self.leave(self.line(end) if self.rank == speaker else None)
 
@@ -116,6 +118,7 @@ class Peers:
         while not self.done.wait(self.every):
             try: self.look()
             except Exception: # the store is gone, with the process that held it
+                if self.saving: continue
                 if self.depth: self.leave(None if self.rank > 1 else f'the process that holds the others together is gone: {self.tail()}')
                 return
 
@@ -164,6 +167,14 @@ def at_watch(peers:Peers|None): # None: there is one process
     finally:
         peers.depth -= 1
         with contextlib.suppress(Exception): peers.sign()
+
+@contextlib.contextmanager
+def spared(peers:Peers|None): # None: there is one process
+    "A block in which a process writes what the run leaves: nothing that the others call ends it meanwhile"
+    if peers: peers.saving = True
+    try: yield
+    finally:
+        if peers: peers.saving = False
 
 def tell_of_failure(peers:Peers, error:Exception):
     "Tell the others of an error; one that came from them gives way to the line that says which of them is gone"
