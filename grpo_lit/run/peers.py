@@ -67,9 +67,17 @@ class Peers:
         self.leave = leave or end_at_once
         self.next = Neighbour((rank+1)%size, patience)
         self.depth, self.n, self.called = 0, 0, None # Blocks of work; signs given; when the end was seen to be called
+        self.block = 0 # Number of the block of work
         self.saving = False # Does it write what the run leaves? It is not ended meanwhile
         self.where = str # Called for what the line says besides: how far the run is
         self.lock, self.done = threading.RLock(), threading.Event()
+
+    @property
+    def ending(self) -> str: return f'grpo_lit/end/{self.block}' # The key under which the end of this block is called
+
+    def enter(self):
+        "A new block of work begins: the end of an earlier one is over"
+        self.block, self.called = self.block+1, None
 
     def sign(self):
         "Give a sign of life"
@@ -87,7 +95,7 @@ class Peers:
              what:str): # Half a sentence
         "Call the end, unless it was called before"
         text = json.dumps(dict(kind=kind, rank=rank, by=self.rank, what=what))
-        with self.lock: self.store.compare_set('grpo_lit/end', '', text)
+        with self.lock: self.store.compare_set(self.ending, '', text)
 
     def line(self, end:dict) -> str:
         "The end, as it is said"
@@ -103,7 +111,7 @@ class Peers:
         if not self.depth: return
         self.next.hears(self.read(f'grpo_lit/{self.next.rank}'))
         if wrong := self.next.trouble(): self.call('gone', self.next.rank, wrong)
-        if end := self.read('grpo_lit/end'): self.ended(end)
+        if end := self.read(self.ending): self.ended(end)
 
     def ended(self, end:dict):
         "The end was called: leave, after an error only when there was time to come to it as well"
@@ -157,6 +165,7 @@ def at_watch(peers:Peers|None): # None: there is one process
     if peers is None:
         yield
         return
+    if not peers.depth: peers.enter()
     peers.depth += 1
     try:
         peers.sign()
