@@ -159,7 +159,7 @@ def all_or_none(world:World, work): # Called without arguments
     try: found = work()
     except Exception as e:
         if not is_out_of_memory(e): raise
-        short = str(e)
+        short = str(e) or type(e).__name__ # a bare `MemoryError` has no words
     for rank, said in enumerate(world.gathered(short)):
         if said: raise torch.OutOfMemoryError(f'out of memory in process {rank}: {said}')
     return found
