@@ -175,6 +175,7 @@ def training_goes_on(trainer) -> bool:
         control.should_epoch_stop = False
         log.warning('a callback set should_epoch_stop, which is not followed: epochs run into each other here; '
                     'use should_training_stop')
+    control.should_training_stop = world_of(trainer).any(control.should_training_stop) # in one process is in all
     more = state.step < trainer.total_steps and not control.should_training_stop
     if more and (len(trainer.history) == callbacks.first or epoch_ended(trainer)):
         callbacks.tell('on_epoch_begin')
