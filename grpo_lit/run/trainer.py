@@ -249,7 +249,7 @@ class GRPOTrainer(Around):
         check = partial(check_not_shorter, path, self) if goes_on else None
         with uninterrupted(), self.whole:
             load_checkpoint(self.state, Path(path), self.fixed, check)
-            repeat_turns(self.state, told_beside(Path(path), self.run))
+            repeat_turns(self.state, self.world.by_first(lambda: told_beside(Path(path), self.run)))
             self.collector.ahead.forget()
             self.history, self.started, self.resumed = [], False, True
 
