@@ -154,7 +154,9 @@ BROKEN = re.compile('gloo|nccl|connection|socket|tcpstore|timed out|barrier', re
 
 def is_of_others(error:BaseException) -> bool:
     "Is it an error of the exchange between processes?"
-    return isinstance(error, RuntimeError) and BROKEN.search(str(error)) is not None
+    from torch import distributed
+    if isinstance(error, getattr(distributed, 'DistError', ())): return True
+    return type(error) is RuntimeError and BROKEN.search(str(error)) is not None # gloo's; one with a name of its own is something else
 
 class Missed(RuntimeError):
     "A process of the run did not answer"
