@@ -187,7 +187,7 @@ def train_result(trainer, seconds:float, interrupted:bool=False) -> TrainResult:
     "What `train` returns"
     args, history = trainer.args, trainer.history
     last = history[-1] if history else {}
-    completions = args.per_device_train_batch_size*args.gradient_accumulation_steps
+    completions = args.per_device_train_batch_size*args.gradient_accumulation_steps*world_of(trainer).size
     return TrainResult(last, history[trainer.callbacks.first:], seconds, completions, interrupted)
 
 # %% ../../nbs/5_run/078_callbacks.ipynb #a3881c03
