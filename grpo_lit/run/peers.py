@@ -172,7 +172,7 @@ def at_watch(peers:Peers|None): # None: there is one process
     try:
         peers.sign()
         yield
-    except Exception as e:
+    except (Exception, SystemExit) as e:
         if peers.depth == 1: tell_of_failure(peers, e)
         raise
     finally:
