@@ -42,13 +42,14 @@ def free_memory():
 
 # %% ../nbs/1_line/06_shortages.ipynb #3b108949
 def retried(attempt, # Called without arguments, perhaps several times: each begins anew
-            smaller # Called after a shortage: makes the next attempt need less; False where nothing is left to try
+            smaller, # Called after a shortage: makes the next attempt need less; False where nothing is left to try
+            which=is_out_of_memory # Called with an error: is it one to try again after?
            ): # What `attempt` returns
     "Try until it goes through; the error of memory stands where nothing is left to try"
     while True:
         try: return attempt()
         except Exception as e:
-            if not (is_out_of_memory(e) and smaller()): raise
+            if not (which(e) and smaller()): raise
         free_memory() # here, where the error holds nothing any more
 
 # %% ../nbs/1_line/06_shortages.ipynb #fd515240

@@ -312,6 +312,11 @@ def test_a_resumed_run_tells_what_happened_in_the_order_in_which_it_did(tmp_path
     again = new_trainer(tmp_path, max_steps=3)
     again.load_checkpoint(tmp_path/'checkpoint-1')
     assert again.events == told
+    another = new_trainer(max_steps=3)
+    another.world.by_first = lambda work: told # one of several processes, which looks elsewhere
+    shutil.move(tmp_path/'checkpoint-1', tmp_path/'moved'/'checkpoint-1')
+    another.load_checkpoint(tmp_path/'moved'/'checkpoint-1')
+    assert another.events == told
 
 
 @pytest.mark.slow

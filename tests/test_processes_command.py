@@ -33,14 +33,15 @@ def ranks_of(process):
     found = [p for p in psutil.Process(process.pid).children(recursive=True) if 'RANK' in p.environ()]
     return {int(p.environ()['RANK']): p for p in found}
 
-def test_trains_is_interrupted_and_goes_on_alone(tmp_path):
-    "Ctrl-C: both stop behind the same step, one checkpoint, 130; one process goes on from it"
+@pytest.mark.parametrize('signum', [signal.SIGINT, pytest.param(signal.SIGUSR1, marks=pytest.mark.slow)])
+def test_trains_is_interrupted_and_goes_on_alone(tmp_path, signum):
+    "Both stop behind the same step, one checkpoint, 130 for Ctrl-C; one process goes on from it"
     out, run = tmp_path/'run', Run(tmp_path/'run')
     process = train(out, '--processes', 2, '--max-steps', 10**5, '--save-total-limit', 1)
     until(lambda: len(run.metrics()) >= 2, process)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(signum)
     code, text = ended(process)
-    assert code == 130 and 'Traceback' not in text, text
+    assert code == 128+signum and 'Traceback' not in text, text
     assert text.count('saved') == 1 and text.count('before: accuracy') == 1, text
     done = run.read('summary.json')['steps']
     assert run.checkpoints()[-1].name == f'checkpoint-{done}' and run.metrics()[-1]['step'] == done

@@ -3,7 +3,7 @@ import re, signal, time
 from pathlib import Path
 import pytest
 from grpo_lit.policy import load_policy
-from grpo_lit.run import peers
+from grpo_lit.run import ending, peers
 from grpo_lit.run.config import GRPOConfig
 from grpo_lit.run.trainer import GRPOTrainer
 from grpo_lit.tasks import addition_task
@@ -21,13 +21,13 @@ def first_token_of(text): return float(sum(map(ord, text))%3)
 def hang_in(trainer, place, folder, rank):
     "This process will not come back from `place`, after its first step"
     class late:
-        def __init__(self, f): self.f = f
+        def __init__(self, f, after=0): self.f, self.after = f, after
         def __getattr__(self, name): return getattr(self.f, name)
-        def __call__(self, *args, **kwargs): return stay(folder, rank) if trainer.state.step else self.f(*args, **kwargs)
+        def __call__(self, *args, **kwargs): return stay(folder, rank) if trainer.state.step > self.after else self.f(*args, **kwargs)
     if place == 'sampling': trainer.collector.sample = late(trainer.collector.sample)
     if place == 'scoring': trainer.collector.score = late(trainer.collector.score)
     if place == 'update': trainer.updater.gradients = late(trainer.updater.gradients)
-    if place == 'evaluation': trainer.evaluate = late(trainer.evaluate)
+    if place == 'evaluation': trainer.evaluate = late(trainer.evaluate, after=1) # which comes before the checkpoint of its step
 
 def work(rank, place, folder, patience=peers.PATIENCE, **settings):
     "A run of which the second process hangs in some place"
@@ -53,8 +53,7 @@ def test_a_killed_process_ends_the_other(tmp_path, place):
         assert team.wait() == [peers.LOST, -signal.SIGKILL]
         assert time.monotonic()-began < 60
         said, = lines_of(team, 0)
-        where = 'checkpoint-1' if place != 'evaluation' else 'checkpoint'
-        assert re.fullmatch(rf'process 2 of 2 \(process \d+ on .*\) is gone: the run ends; .*{where}.*', said), team.texts()
+        assert re.fullmatch(r'process 2 of 2 \(process \d+ on .*\) is gone: the run ends; go on from .*checkpoint-[12]', said), team.texts()
         assert 'Traceback' not in team.text(0) and not (tmp_path/'run'/'run.lock').exists()
 
 def test_the_first_process_is_killed(tmp_path):
@@ -97,21 +96,45 @@ def test_a_process_that_does_not_come_back(tmp_path):
         assert 'did not answer in time (ddp_timeout)' in team.text(0), team.texts()
         team.until(lambda: not team.ranks[1].is_alive()) # told by the first one
 
-def failing(rank, folder):
-    "The second process fails in its second step"
-    peers.GRACE = 1.
+def failing(rank, folder, who=(1,)):
+    "Some processes fail in their second step"
     model, tokenizer = load_policy('tiny', device='cpu')
     args = GRPOConfig(output_dir=f'{folder}/run', max_steps=3, num_generations=4, per_device_train_batch_size=8, max_completion_length=12,
                       use_cpu=True, gold_check=0)
     def reward(completions, **columns): return [first_token_of(c) for c in completions]
     trainer = GRPOTrainer(model, reward, args, addition_task().train, None, tokenizer)
     score = trainer.collector.score
-    if rank == 1: trainer.collector.score = lambda *args: 1/0 if trainer.state.step else score(*args)
+    if rank in who: trainer.collector.score = lambda *args: 1/0 if trainer.state.step else score(*args)
     trainer.train(live=False)
+
+def failing_alone(rank, folder):
+    peers.GRACE = 1.
+    failing(rank, folder)
 
 def test_an_error_in_one_process_ends_the_others(tmp_path):
     "With what it failed with"
-    with Team(failing, str(tmp_path)) as team:
+    with Team(failing_alone, str(tmp_path)) as team:
         assert team.wait() == [peers.LOST, 1]
         assert 'process 2 of 2' in team.text(0) and 'failed with ZeroDivisionError: division by zero' in team.text(0), team.texts()
         assert 'ZeroDivisionError' in team.text(1)
+
+def failing_alike(rank, folder):
+    "Both fail in their second step, and the first one is slow to write what there is"
+    peers.Peers.__init__.__defaults__ = (peers.PATIENCE, .05, None)
+    peers.GRACE = .1
+    write = ending.write_checkpoint
+    def slow_write(*args):
+        watch = peers.peers_of_run()
+        while not watch.called: time.sleep(.05)
+        looks = watch.n
+        while watch.n < looks+20: time.sleep(.05) # the end is heard again and again
+        write(*args)
+    ending.write_checkpoint = slow_write
+    failing(rank, folder, who=(0, 1))
+
+def test_an_error_of_all_leaves_a_checkpoint(tmp_path):
+    "Its own watch does not end the process that writes it"
+    with Team(failing_alike, str(tmp_path)) as team:
+        assert team.wait() == [1, 1], team.texts()
+        assert 'the run broke off after step 1: saved' in team.text(0), team.texts()
+        assert (tmp_path/'run'/'checkpoint-1').is_dir()

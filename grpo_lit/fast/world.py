@@ -6,7 +6,7 @@ Docs: https://grpo-lit.github.io/grpo-lit/3_fast/world.html.md"""
 
 # %% auto #0
 __all__ = ['World', 'sendable', 'dealt', 'groups_of', 'without_environments', 'everyones', 'back_home', 'everyones_parts',
-           'as_many', 'rows_of_groups', 'in_shares', 'totals', 'slowest', 'all_or_none', 'check_same']
+           'as_many', 'rows_of_groups', 'in_shares', 'totals', 'slowest', 'ShortInAll', 'all_or_none', 'check_same']
 
 # %% ../../nbs/3_fast/21_world.ipynb #cec91573
 import pickle, re
@@ -152,6 +152,9 @@ def slowest(world:World, times:dict) -> dict:
     return {name: max(part.get(name, 0.) for part in parts) for name in names}
 
 # %% ../../nbs/3_fast/21_world.ipynb #09c4e2fc
+class ShortInAll(torch.OutOfMemoryError):
+    "Memory ran out in some process, and all of them know"
+
 def all_or_none(world:World, work): # Called without arguments
     "What `work()` returns where no process runs out of memory; else the same error in all"
     if not world.several: return work()
@@ -159,9 +162,9 @@ def all_or_none(world:World, work): # Called without arguments
     try: found = work()
     except Exception as e:
         if not is_out_of_memory(e): raise
-        short = str(e)
+        short = str(e) or type(e).__name__ # a bare `MemoryError` has no words
     for rank, said in enumerate(world.gathered(short)):
-        if said: raise torch.OutOfMemoryError(f'out of memory in process {rank}: {said}')
+        if said: raise ShortInAll(f'out of memory in process {rank}: {said}')
     return found
 
 # %% ../../nbs/3_fast/21_world.ipynb #3d1e5a90

@@ -180,7 +180,7 @@ class Around:
     def evaluate(self, eval_dataset=None, # None: the one of the trainer; or the name of one of several
                  ignore_keys:list|None=None, # Taken, as TRL has it
                  metric_key_prefix:str='eval') -> dict: # eval_reward, eval_length, eval_loss and eval_rewards/NAME/mean
-        "Mean rewards on held-out prompts, always with the same random numbers"
+        "Mean rewards on held-out prompts, always with the same random numbers; called by all processes"
         self.check_alone()
         rows = rows_asked_for(self.eval_dataset, eval_dataset)
         found = held_out(self.collector, rows, self.args, metric_key_prefix, self.updater.objective)
@@ -223,7 +223,7 @@ class Around:
         return loader(rows, args.per_device_eval_batch_size, args.num_generations_eval or 1, workers=args.dataloader_num_workers)
 
     def save_policy(self, path) -> None:
-        "Policy and tokenizer as `from_pretrained` reads them, adapters folded in"
+        "Policy and tokenizer as `from_pretrained` reads them, adapters folded in; called by all processes"
         self.save_model(path, merge=True)
 
     def create_model_card(self, model_name:str|None=None, dataset_name:str|None=None,
@@ -236,7 +236,7 @@ class Around:
 
     def push_to_hub(self, commit_message:str='End of training', blocking:bool=True,
                     token:str|None=None, revision:str|None=None, **card): # `model_name`, `dataset_name`, `tags`
-        "Upload policy and card to the Hugging Face hub"
+        "Upload policy and card to the Hugging Face hub; called by all processes"
         self.callbacks.tell('on_push_begin')
         return upload(self, commit_message, token, revision, **card)
 

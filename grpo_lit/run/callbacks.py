@@ -175,6 +175,7 @@ def training_goes_on(trainer) -> bool:
         control.should_epoch_stop = False
         log.warning('a callback set should_epoch_stop, which is not followed: epochs run into each other here; '
                     'use should_training_stop')
+    control.should_training_stop = world_of(trainer).any(control.should_training_stop) # in one process is in all
     more = state.step < trainer.total_steps and not control.should_training_stop
     if more and (len(trainer.history) == callbacks.first or epoch_ended(trainer)):
         callbacks.tell('on_epoch_begin')
@@ -186,7 +187,7 @@ def train_result(trainer, seconds:float, interrupted:bool=False) -> TrainResult:
     "What `train` returns"
     args, history = trainer.args, trainer.history
     last = history[-1] if history else {}
-    completions = args.per_device_train_batch_size*args.gradient_accumulation_steps
+    completions = args.per_device_train_batch_size*args.gradient_accumulation_steps*world_of(trainer).size
     return TrainResult(last, history[trainer.callbacks.first:], seconds, completions, interrupted)
 
 # %% ../../nbs/5_run/078_callbacks.ipynb #a3881c03

@@ -234,7 +234,7 @@ def obeyed(command, options:dict, stop:Stop) -> int: # The exit code
     except Exception as e:
         said = complaint(e) or (stop.caught and f'{type(e).__name__}: {e}')
         if ended_by_first(stop): return exit_code(stop.first)
-        if launched_as() and is_of_others(e) and not isinstance(e, Missed): return LOST
+        if launched_as() and is_of_others(e): return LOST
         if not said: raise
         say(f'grpo-lit: {said}', file=sys.stderr)
         return stop.code or (LOST if isinstance(e, Missed) else 1 if isinstance(e, NotSaved) else 2)

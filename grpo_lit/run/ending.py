@@ -24,6 +24,7 @@ from .display import Showing
 from .files import NotSaved, log
 from .hopeless import watch_evaluation
 from .knobs import events_are_owed, write_events
+from .peers import peers_of_run, spared
 from .phases import in_notebook, phase, phases_are_shown
 from ..fast.sharded import is_sharded
 from .resume import checkpoint_to_resume, keep_checkpoint
@@ -56,7 +57,7 @@ def save_alone(trainer) -> Path:
     if is_sharded(state.model): raise ValueError('each process holds a part of the weights')
     def write(part): write_checkpoint(part, state, trainer.tokenizer, trainer.fixed)
     check_finite(trainer.model)
-    with trainer.whole: return keep_checkpoint(trainer.run, state.step, write, trainer.args.save_total_limit)
+    with spared(peers_of_run()), trainer.whole: return keep_checkpoint(trainer.run, state.step, write, trainer.args.save_total_limit)
 
 def newest_saved(run:Run) -> int: # -1: there is none
     "The step of the newest checkpoint of a run, wherever it is"
@@ -84,10 +85,11 @@ def keep_diverged(trainer) -> str: # Where it is, and the newest checkpoint
     "Save a run that cannot go on, apart from its checkpoints"
     if not trainer.run:
         return 'nothing is saved, as there is no output_dir'
-    state, good, write = trainer.state, trainer.run.checkpoints(), checkpoint_writer(trainer)
+    state, world, write = trainer.state, world_of(trainer), checkpoint_writer(trainer)
+    good = world.by_first(trainer.run.checkpoints)
     def keep(): return trainer.run.keep(f'diverged-{state.step}', write)
     try:
-        kept = f'what is left of the run is in {world_of(trainer).by_first(keep)}'
+        kept = f'what is left of the run is in {world.by_first(keep)}'
     except NotSaved as e:
         kept = f'what is left of the run could not be saved: {e}'
     return f'{kept}; ' + (f'go on from {good[-1]}' if good else 'there is no checkpoint to go on from')
@@ -171,7 +173,7 @@ def keep_if_due(trainer, asked:bool|None=None # Is one asked for? None: by the s
     due = checkpoint_is_due(trainer) if asked is None else asked and trainer.run is not None
     if not due and not checkpoint_is_overdue(trainer): return False
     how, saved = {} if due else dict(passing=True), []
-    trainer.collector.ahead.settle() # here, where it can be interrupted
+    trainer.collector.ahead.settle() # here, where a single process can be interrupted
     with uninterrupted(), trainer.run.tried('the checkpoint', NotSaved):
         saved.append(trainer.save_checkpoint(**how))
     return bool(saved)

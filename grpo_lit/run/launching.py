@@ -6,13 +6,13 @@ Docs: https://grpo-lit.github.io/grpo-lit/5_run/launching.html.md"""
 
 # %% auto #0
 __all__ = ['SHARDINGS', 'START', 'FSDP2', 'QUIET', 'launched_as', 'check_processes', 'launcher_line', 'code_of_failure',
-           'said_of_failure', 'surroundings', 'launched', 'processes_of', 'check_launched', 'in_processes',
-           'as_one_of_several']
+           'said_of_failure', 'surroundings', 'passed_on', 'passing_on', 'launched', 'processes_of', 'check_launched',
+           'in_processes', 'as_one_of_several']
 
 # %% ../../nbs/5_run/099_launching.ipynb #f6c5e89b
 import contextlib, logging, os, signal, sys, tempfile
 from .peers import LOST, SAID_TO
-from .signals import Unbroken, exit_code, say, speak
+from .signals import Unbroken, exit_code, in_main_thread, put_back, say, speak, take_signals
 
 # %% ../../nbs/5_run/099_launching.ipynb #5001baa3
 SHARDINGS = ('ddp', 'fsdp2')
@@ -78,6 +78,18 @@ def surroundings(told:dict): # Name -> text
             if value is None: os.environ.pop(name, None)
             else: os.environ[name] = value
 
+def passed_on(signum, frame):
+    "A handler: the launcher sends the signal to its processes, and ends when they have ended"
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    raise SignalException(f'the launcher got signal {signum}', signal.Signals(signum))
+
+@contextlib.contextmanager
+def passing_on():
+    "A block in which all signals that ask a run to end are passed on; torch's launcher by itself knows four of them"
+    old = take_signals(passed_on) if in_main_thread() else {}
+    try: yield
+    finally: put_back(old)
+
 def launched(argv:list, # Of `grpo-lit`
              n:int, sharding:str='ddp',
              cpu:bool=False # Not on the GPUs
@@ -94,7 +106,7 @@ def launched(argv:list, # Of `grpo-lit`
         told = {SAID_TO: said, 'TORCH_ELASTIC_SHUTDOWN_TIMEOUT': '3600'} | ({} if gpus else {'ACCELERATE_USE_CPU': 'true'})
         line = launcher_line(argv, n, sharding)
         try:
-            with surroundings(told): launch_command(launch_command_parser().parse_args(line))
+            with surroundings(told), passing_on(): launch_command(launch_command_parser().parse_args(line))
         except ChildFailedError as e:
             rank, failure = e.get_first_failure()
             if failure.exitcode < 0 and not os.path.exists(said): say(said_of_failure(rank, failure.exitcode, n), file=sys.stderr)

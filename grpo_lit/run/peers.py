@@ -6,7 +6,7 @@ Docs: https://grpo-lit.github.io/grpo-lit/5_run/peers.html.md"""
 
 # %% auto #0
 __all__ = ['PATIENCE', 'LOST', 'GRACE', 'SAID_TO', 'BROKEN', 'is_here', 'is_gone', 'is_stopped', 'Neighbour', 'Peers',
-           'end_at_once', 'is_of_others', 'Missed', 'at_watch', 'tell_of_failure', 'peers_of_run']
+           'end_at_once', 'is_of_others', 'Missed', 'at_watch', 'spared', 'tell_of_failure', 'peers_of_run']
 
 # %% ../../nbs/5_run/018_peers.ipynb #7c1403b7
 import contextlib, json, os, re, socket, sys, threading, time
@@ -67,8 +67,17 @@ class Peers:
         self.leave = leave or end_at_once
         self.next = Neighbour((rank+1)%size, patience)
         self.depth, self.n, self.called = 0, 0, None # Blocks of work; signs given; when the end was seen to be called
+        self.block = 0 # Number of the block of work
+        self.saving = False # Does it write what the run leaves? It is not ended meanwhile
         self.where = str # Called for what the line says besides: how far the run is
         self.lock, self.done = threading.RLock(), threading.Event()
+
+    @property
+    def ending(self) -> str: return f'grpo_lit/end/{self.block}' # The key under which the end of this block is called
+
+    def enter(self):
+        "A new block of work begins: the end of an earlier one is over"
+        self.block, self.called = self.block+1, None
 
     def sign(self):
         "Give a sign of life"
@@ -86,7 +95,7 @@ class Peers:
              what:str): # Half a sentence
         "Call the end, unless it was called before"
         text = json.dumps(dict(kind=kind, rank=rank, by=self.rank, what=what))
-        with self.lock: self.store.compare_set('grpo_lit/end', '', text)
+        with self.lock: self.store.compare_set(self.ending, '', text)
 
     def line(self, end:dict) -> str:
         "The end, as it is said"
@@ -102,12 +111,13 @@ class Peers:
         if not self.depth: return
         self.next.hears(self.read(f'grpo_lit/{self.next.rank}'))
         if wrong := self.next.trouble(): self.call('gone', self.next.rank, wrong)
-        if end := self.read('grpo_lit/end'): self.ended(end)
+        if end := self.read(self.ending): self.ended(end)
 
     def ended(self, end:dict):
         "The end was called: leave, after an error only when there was time to come to it as well"
         self.called = self.called or time.monotonic()
-        if end['kind'] == 'error' and (end['rank'] == self.rank or time.monotonic()-self.called < GRACE): return
+        at_it = end['rank'] == self.rank or time.monotonic()-self.called < GRACE
+        if self.saving or (end['kind'] == 'error' and at_it): return
         speaker = 0 if end['rank'] else min(1, self.size-1)
         self.leave(self.line(end) if self.rank == speaker else None)
 
@@ -116,6 +126,7 @@ class Peers:
         while not self.done.wait(self.every):
             try: self.look()
             except Exception: # the store is gone, with the process that held it
+                if self.saving: continue
                 if self.depth: self.leave(None if self.rank > 1 else f'the process that holds the others together is gone: {self.tail()}')
                 return
 
@@ -143,7 +154,9 @@ BROKEN = re.compile('gloo|nccl|connection|socket|tcpstore|timed out|barrier', re
 
 def is_of_others(error:BaseException) -> bool:
     "Is it an error of the exchange between processes?"
-    return isinstance(error, RuntimeError) and BROKEN.search(str(error)) is not None
+    from torch import distributed
+    if isinstance(error, getattr(distributed, 'DistError', ())): return True
+    return type(error) is RuntimeError and BROKEN.search(str(error)) is not None # gloo's; one with a name of its own is something else
 
 class Missed(RuntimeError):
     "A process of the run did not answer"
@@ -154,16 +167,25 @@ def at_watch(peers:Peers|None): # None: there is one process
     if peers is None:
         yield
         return
+    if not peers.depth: peers.enter()
     peers.depth += 1
     try:
         peers.sign()
         yield
-    except Exception as e:
+    except (Exception, SystemExit) as e:
         if peers.depth == 1: tell_of_failure(peers, e)
         raise
     finally:
         peers.depth -= 1
         with contextlib.suppress(Exception): peers.sign()
+
+@contextlib.contextmanager
+def spared(peers:Peers|None): # None: there is one process
+    "A block in which a process writes what the run leaves: nothing that the others call ends it meanwhile"
+    if peers: peers.saving = True
+    try: yield
+    finally:
+        if peers: peers.saving = False
 
 def tell_of_failure(peers:Peers, error:Exception):
     "Tell the others of an error; one that came from them gives way to the line that says which of them is gone"

@@ -11,6 +11,7 @@ __all__ = ['OWN', 'shared_settings', 'one_run', 'run_of', 'asked_by_any', 'where
 # %% ../../nbs/5_run/042_together.ipynb #e63ab82e
 import contextlib
 from dataclasses import replace
+from functools import partial
 from .config import GRPOConfig
 from .peers import at_watch, peers_of_run
 from .runs import Follower, Record, Run
@@ -73,7 +74,7 @@ def watched_run(trainer):
     if not (peers and world.several):
         yield
         return
-    peers.where = lambda: where_to_go_on(trainer.run)
+    peers.where = partial(where_to_go_on, trainer.run) # the watch does not keep the trainer
     with at_watch(peers):
         yield
         world.gathered(None)

@@ -55,8 +55,9 @@ class TokenFigures:
 
     def gather(self, world): # A `World`
         "What the micro-batches of other processes found"
+        if not world.several: return
         mine = [tuple(x.cpu() for x in part) for part in self.parts]
-        if world.several: self.parts = sum(world.gathered(mine), [])
+        self.parts = sum(world.gathered(mine), [])
 
     def found(self, rows:torch.Tensor) -> dict: # Of (len(rows), Tc) on the CPU, NaN where there was no pass
         "`new_logps` and `entropy` of some rows"

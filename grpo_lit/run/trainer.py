@@ -222,14 +222,14 @@ class GRPOTrainer(Around):
 
     def save_model(self, output_dir=None, # None: that of the run
                    merge:bool=False) -> None: # Fold a LoRA adapter into the weights
-        "The policy and its tokenizer, as `from_pretrained` reads them"
+        "The policy and its tokenizer, as `from_pretrained` reads them; called by all processes, written by the first"
         folder = Path(output_dir or self.args.output_dir or need('output_dir'))
         with self.whole, run_config_is_kept(self.run, folder):
             whole = whole_state(self.state, weights_only=True)
             self.world.by_first(lambda: save_policy(self.model, self.tokenizer, folder, merge, whole.weights))
 
     def save_checkpoint(self, path=None, passing:bool=False) -> Path: # `passing`: the next one takes its place
-        "Everything that is needed to go on exactly from here; by default into the run directory"
+        "Everything that is needed to go on exactly from here; by default into the run directory; called by all processes"
         if path is None and not self.run:
             raise ValueError('there is no output_dir: say where to save the checkpoint')
         check_finite(self.model, self.world)
@@ -244,12 +244,12 @@ class GRPOTrainer(Around):
     def load_checkpoint(self, path,
                         goes_on:bool=False # Refuse one that is behind the end of this run
                        ) -> None:
-        "Put everything back as it was when `path` was written; raises `ValueError` if it is damaged, or of no such run"
+        "Put everything back as it was when `path` was written; raises `ValueError` if it is damaged, or of no such run; called by all processes"
         self.check_alone()
         check = partial(check_not_shorter, path, self) if goes_on else None
         with uninterrupted(), self.whole:
             load_checkpoint(self.state, Path(path), self.fixed, check)
-            repeat_turns(self.state, told_beside(Path(path), self.run))
+            repeat_turns(self.state, self.world.by_first(lambda: told_beside(Path(path), self.run)))
             self.collector.ahead.forget()
             self.history, self.started, self.resumed = [], False, True
 

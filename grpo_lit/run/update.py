@@ -6,10 +6,12 @@ Docs: https://grpo-lit.github.io/grpo-lit/5_run/update.html.md"""
 
 # %% auto #0
 __all__ = ['pulling_groups', 'take_groups', 'micro_batch_loss', 'mismatch', 'moved', 'update_parts', 'update_items', 'backward',
-           'terms_of_loss', 'add_gradients', 'add_part', 'in_step', 'advance', 'objective', 'Updater']
+           'terms_of_loss', 'add_gradients', 'add_part', 'in_step', 'advance', 'objective', 'can_be_repeated',
+           'Updater']
 
 # %% ../../nbs/5_run/060_update.ipynb #677f8bad
 import math, warnings
+from functools import partial
 import torch
 from ..core import Rollouts
 from ..fast.batches import trained_mask
@@ -24,9 +26,9 @@ from .shortage import portions_now, save_memory
 from .stepping import clipped, step_wholly
 from .tokens import TokenFigures
 from ..fast.tallies import Tally
-from ..fast.world import World, all_or_none, groups_of
+from ..fast.world import ShortInAll, World, all_or_none, groups_of
 from ..fast.wrapped import kept_apart, logps_by, meet, released
-from ..shortages import retried
+from ..shortages import is_out_of_memory, retried
 from ..tensors import masked_mean
 
 # %% ../../nbs/5_run/060_update.ipynb #3985a7ae
@@ -230,6 +232,10 @@ def objective(rollouts:Rollouts, # With rewards; advantages and log-probs of the
     return loss.item()
 
 # %% ../../nbs/5_run/060_update.ipynb #c5637156
+def can_be_repeated(world:World, error:Exception) -> bool:
+    "Is it a shortage after which all processes can make the update again?"
+    return is_out_of_memory(error) and (isinstance(error, ShortInAll) or not world.several)
+
 class Updater:
     "Turns rollouts into gradients, and gradients into a step"
     def __init__(self, state:RunState, args, accelerator):
@@ -245,7 +251,8 @@ class Updater:
         def attempt(): return add_gradients(rollouts, first, self.state, args, self.accelerator, self.figures)
         if self.state.whole is not None: return attempt() # who is in the middle of a pass cannot hear of it
         world = World(self.accelerator)
-        return retried(attempt, lambda: world.all(save_memory(self.state, rollouts, args)))
+        which = partial(can_be_repeated, world)
+        return retried(attempt, lambda: world.all(save_memory(self.state, rollouts, args)), which)
 
     def objective(self, rollouts:Rollouts) -> float: # With rewards
         "The loss of answers that are evaluated"
