@@ -410,6 +410,14 @@ def test_files_go_with_the_sampler(tmp_path):
 
 # --- several processes
 
+def test_nothing_is_sent_before_all_are_there(there):
+    "Another process may still have something written by the weights of before"
+    fake, sample, model = there
+    asked = []
+    sample.accelerator.wait_for_everyone = lambda: asked.append(list(fake.calls))
+    sample.sync(0)
+    assert asked == [[]] and RELOAD in fake.calls
+
 def ranks(rank, address, **more):
     "A served run, as each process sees it: mismatch by step, the first prompts, the error"
     torch.set_num_threads(1)

@@ -57,6 +57,7 @@ class ServerSampler(Sampler):
 @patch
 def sync(self:ServerSampler, version:int): # Updates that the policy has behind it; all processes call this together
     "Let the server have the weights of the policy"
+    self.accelerator.wait_for_everyone() # until nobody has anything written any more
     model = self.accelerator.unwrap_model(self.state.model)
     own, sent, wrong = self.accelerator.is_main_process, None, None
     try: dtype = self.deliveries.facts.dtype if own and self.way != 'lora' else None
