@@ -3,6 +3,7 @@
 The server is `grpo_lit.run.fake_vllm`; `test_vllm_server.py` asks the real one.
 """
 import copy, json, logging, math, threading, time
+from dataclasses import replace
 import pytest, torch
 from accelerate import Accelerator
 from grpo_lit import GRPOConfig, GRPOTrainer
@@ -12,6 +13,7 @@ from grpo_lit.rewards.client import Pace
 from grpo_lit.rewards.comparing import accuracy_reward
 from grpo_lit.rewards.shape import think_format_reward
 from grpo_lit.run.asking import Server, ServerError
+from grpo_lit.run import deliveries
 from grpo_lit.run.checkpoints import RunState
 from grpo_lit.run.deliveries import WrongWeights
 from grpo_lit.run.delivery import digest
@@ -409,6 +411,37 @@ def test_files_go_with_the_sampler(tmp_path):
     assert not [*(tmp_path/'w').glob('*')]
 
 # --- several processes
+
+def test_a_restart_that_another_process_has_mended(there):
+    "The stamp is right before and after, and in between a restarted server has written"
+    fake, sample, model = there
+    sample.sync(1)
+    right, go = fake.engine.model, fake.engine.completions
+    def restarted(body):
+        fake.engine.completions, fake.engine.model = go, copy.deepcopy(right)
+        with torch.no_grad(): fake.engine.model.model.norm.weight.mul_(.5)
+        try: return go(body)
+        finally: fake.engine.model = right
+    fake.faults, fake.engine.completions = [(WRITE, 'cut')], restarted
+    assert is_of(model, sample.generate(rows[:1], 4, seed=0))
+
+def test_another_process_brings_it_back(there, monkeypatch):
+    "The first one does; the next one looks on, and then does it itself"
+    fake, sample, model = there
+    sample.sync(1)
+    stamp, sample.deliveries.rank = fake.engine.version, 1
+    def others(answer):
+        fake.engine.version = stamp
+        return answer
+    for found in ('default', stamp+deliveries.COMING):
+        fake.engine.version, fake.faults = found, [(VERSION, lambda a: a), (VERSION, lambda a: a), (VERSION, others)]
+        assert is_of(model, sample.generate(rows[:1], 2, seed=0)) and fake.calls.count(RELOAD) == 1
+    monkeypatch.setattr(deliveries, 'IN_TURN', 0.)
+    fake.engine.version = 'default'
+    assert is_of(model, sample.generate(rows[:1], 2, seed=0)) and fake.calls.count(RELOAD) == 2
+    sample.deliveries.sent = replace(sample.deliveries.sent, way='nccl', folder=None)
+    fake.engine.version = 'default'
+    with pytest.raises(ServerError, match='only the first process'): sample.generate(rows[:1], 2, seed=0)
 
 def test_nothing_is_sent_before_all_are_there(there):
     "Another process may still have something written by the weights of before"

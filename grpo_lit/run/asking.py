@@ -41,6 +41,7 @@ class Question:
     patient:bool=True # Is it asked again after a 5xx?
     once:bool=False # Is it asked one time only?
     json:bool=True # Is the answer JSON? Else it is not read, and its status says all
+    failures:int=0 # So often it was asked in vain
 
 class ServerError(RuntimeError):
     "The generation server said no, or nothing"
@@ -150,6 +151,7 @@ class Server:
                 self.say_back()
                 return value
             except Trouble as e:
+                question.failures += 1
                 wait = patience.after(e)
                 self.say_away(e)
                 await asyncio.sleep(wait)

@@ -50,7 +50,7 @@ class ServerSampler(Sampler):
         if self.found is None:
             facts = self.server.each([partial(facts_of, self.server)])[0]
             check_facts(facts, self.way)
-            self.found = Deliveries(self.server, facts)
+            self.found = Deliveries(self.server, facts, self.accelerator.process_index)
         return self.found
 
 # %% ../../nbs/5_run/054_vllm_server.ipynb #56b33476
@@ -141,17 +141,18 @@ def requests(self:ServerSampler, rows:list, G:int, seed:int, how:dict) -> tuple:
 @patch
 async def group(self:ServerSampler, session, body:dict, expected:Expected, gate:asyncio.Lock) -> list:
     "One group by the weights of the last delivery"
-    there = self.deliveries
+    there, by_name = self.deliveries, self.way == 'lora'
     for _ in range(2*TRIES):
+        if not by_name and not await there.is_current(session): await there.bring_back(session, gate)
         async with gate: turn = there.turn # nobody asks while weights are under way
         expected.model = there.sent.model or there.facts.model
         most = 2**20 + 2000*expected.n*expected.limit
         question = Question('/v1/completions', body | dict(model=expected.model), read=expected, most=most)
         try:
             written = await self.server.answer(session, question)
-            if self.way == 'lora' or await there.is_current(session) and turn == there.turn: return written
+            if by_name or await there.is_current(session) and turn == there.turn and not question.failures: return written
         except ServerError as e:
-            if self.way != 'lora' or e.status != 404: raise
+            if not by_name or e.status != 404: raise
         await there.bring_back(session, gate)
     raise ServerError('this vLLM server loses its weights again and again: does another run send it others?')
 
