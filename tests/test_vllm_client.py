@@ -4,6 +4,7 @@ The server is `grpo_lit.run.fake_vllm`; `test_vllm_server.py` asks the real one.
 """
 import copy, json, logging, math, threading, time
 from dataclasses import replace
+from types import SimpleNamespace
 import pytest, torch
 from accelerate import Accelerator
 from grpo_lit import GRPOConfig, GRPOTrainer
@@ -17,6 +18,7 @@ from grpo_lit.run import deliveries
 from grpo_lit.run.checkpoints import RunState
 from grpo_lit.run.deliveries import WrongWeights
 from grpo_lit.run.delivery import digest
+from grpo_lit.run.experiment import model_to_ask
 from grpo_lit.run.fake_vllm import FakeServer
 from grpo_lit.run.versions import new_sampler
 from grpo_lit.run.vllm_server import ServerSampler
@@ -411,6 +413,14 @@ def test_files_go_with_the_sampler(tmp_path):
     assert not [*(tmp_path/'w').glob('*')]
 
 # --- several processes
+
+def test_the_copy_with_all_weights_follows_also_beside_a_server():
+    "What is asked after training is the policy as it is now"
+    state = SimpleNamespace(whole=policy()[0].requires_grad_(False), model=policy()[0])
+    step(state.model)
+    sampler = SimpleNamespace(sample=SimpleNamespace(keep_up=lambda: None))
+    asked = model_to_ask(SimpleNamespace(state=state, model=state.model, collector=sampler))
+    assert asked is state.whole and all(map(torch.equal, asked.parameters(), state.model.parameters()))
 
 def test_a_restart_that_another_process_has_mended(there):
     "The stamp is right before and after, and in between a restarted server has written"
