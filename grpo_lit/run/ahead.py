@@ -133,8 +133,9 @@ class Ahead:
             self.under_way.wait() # an interrupt leaves it under way
             try: self.arrived()
             finally: self.over()
-        found, self.state.ahead = self.state.ahead, None
-        return found['rollouts'] if found and self.fits(found, rollout) else None
+        found = self.state.ahead
+        if found and self.fits(found, rollout): return found['rollouts'] # it stays in the state until it is scored
+        self.state.ahead = None
 
     def fits(self, found:dict, rollout:int) -> bool:
         "Is this what is wanted now?"
