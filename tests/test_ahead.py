@@ -255,6 +255,14 @@ def test_stop_while_it_is_scored(monkeypatch):
     assert trainer.state.ahead
     assert found+[measured(m) for m in trainer.steps()] == history and trainer.state.ahead is None
 
+def test_stop_where_no_thread_writes():
+    "It stops the caller; an error waits for its turn"
+    def stopped(tell): raise KeyboardInterrupt
+    def broken(tell): raise ConnectionError
+    with pytest.raises(KeyboardInterrupt): ahead.Writing(stopped, threaded=False)
+    assert isinstance(ahead.Writing(broken, threaded=False).error, ConnectionError)
+    with pytest.raises(RuntimeError, match='KeyboardInterrupt'): ahead.Writing(stopped).result()
+
 def test_given_up_at_the_end():
     "Threads that still write when the process ends are told"
     trainer = new_trainer(max_staleness=1, sampler=AtAGate)

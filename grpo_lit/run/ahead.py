@@ -47,7 +47,10 @@ class Writing:
 
     def run(self):
         try: self.found = self.work(self.tell)
-        except BaseException as e: self.error = e
+        except BaseException as e:
+            self.error = e
+            here = threading.current_thread() is not self.thread
+            if here and not isinstance(e, Exception): raise # a stop is meant for the caller
         self.work = None # and what it holds
 
     def tell(self, i=None, group=None):
