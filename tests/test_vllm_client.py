@@ -18,6 +18,7 @@ from grpo_lit.run import deliveries
 from grpo_lit.run.checkpoints import RunState
 from grpo_lit.run.deliveries import WrongWeights
 from grpo_lit.run.delivery import digest
+from grpo_lit.run.drifting import rounding
 from grpo_lit.run.experiment import model_to_ask
 from grpo_lit.run.fake_vllm import FakeServer
 from grpo_lit.run.versions import new_sampler
@@ -373,6 +374,11 @@ def test_an_answer_without_end(there):
 def test_settings_that_do_not_fit_are_said_at_once(given, said):
     with pytest.raises(ValueError, match=said):
         GRPOTrainer(policy()[0], accuracy_reward, settings(None, **given), task.train, processing_class=policy()[1])
+
+def test_a_server_alone_is_a_second_policy():
+    "vLLM in the same process is not, and may not differ by more"
+    served, colocated = (GRPOConfig(use_cpu=True, use_vllm=True, vllm_mode=mode) for mode in ('server', 'colocate'))
+    assert rounding(colocated) == rounding(GRPOConfig(use_cpu=True)) < rounding(served)
 
 def test_tools_are_played_here():
     def double(a: int) -> int:

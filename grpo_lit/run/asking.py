@@ -20,8 +20,8 @@ from .files import log
 def server_address(base_url:str|None, # The whole address, or None: by host and port
                    host:str='0.0.0.0', port:int=8000) -> str: # Without a slash at its end
     "Where the server is; raises `ValueError` for what is no address"
-    host = '127.0.0.1' if host == '0.0.0.0' else host
     given = (base_url or f'http://{host}:{port}').strip().rstrip('/').removesuffix('/v1')
+    given = given.replace('://0.0.0.0', '://127.0.0.1', 1) # where a server listens, not where it is
     try: url = httpx.URL(given)
     except httpx.InvalidURL as e: raise ValueError(f'vllm_server_base_url is no address ({e})') from e
     if url.scheme not in ('http', 'https') or not url.host:
