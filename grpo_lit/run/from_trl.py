@@ -122,7 +122,7 @@ class Renamed:
     max_tool_calling_iterations:int|None=None # max_turns: one more, as the policy also writes before the first call
     use_bias_correction_kl:bool=True # kl: "k3_unbiased" if it is True, else "k3"
     vllm_importance_sampling_correction:bool=True # importance_sampling_mode: "none" if it is False
-    vllm_importance_sampling_mode:str='sequence_mask' # importance_sampling_mode
+    vllm_importance_sampling_mode:str|None=None # importance_sampling_mode
     vllm_importance_sampling_clip_max:float|None=3. # importance_sampling_clip_max
     vllm_importance_sampling_clip_min:float|None=None # importance_sampling_clip_min
     vllm_importance_sampling_cap:float|None=None # importance_sampling_clip_max
