@@ -154,6 +154,18 @@ def test_an_adapter_goes_under_a_new_name_each_time():
         fake.faults = [(WRITE, 'restart')]*2
         assert is_of(model, sample.generate(rows, 4, seed=0))
 
+def test_the_same_version_again_is_another_delivery():
+    "After a rewind: an adapter of the same name would be taken for it"
+    with FakeServer(*policy(), lora=True, dev=False) as fake:
+        model = add_lora(policy()[0])
+        sample = sampler(fake, model, policy()[1])
+        sample.sync(1)
+        with torch.no_grad():
+            for n, p in model.named_parameters():
+                if 'lora_B' in n: p.normal_(std=.05, generator=torch.Generator().manual_seed(0))
+        sample.sync(1)
+        assert is_of(model, sample.generate(rows[:1], 4, seed=0)) and list(fake.engine.adapters) == [f'{sample.run}:1']
+
 def test_an_adapter_folded_into_a_file():
     model, tokenizer = add_lora(policy()[0]), policy()[1]
     with torch.no_grad():

@@ -42,7 +42,7 @@ class ServerSampler(Sampler):
         self.server = Server(address, args.vllm_server_timeout)
         self.way = sync_way(args, state.model)
         self.place = None if self.way == 'nccl' else sync_folder(args, address)/f'weights-{secrets.token_hex(4)}'
-        self.run, self.witness, self.found = secrets.token_hex(4), Witness(), None
+        self.run, self.witness, self.found = None, Witness(), None
 
     @property
     def deliveries(self) -> Deliveries:
@@ -72,6 +72,7 @@ def sync(self:ServerSampler, version:int): # Updates that the policy has behind 
 @patch
 def send(self:ServerSampler, model, weights:dict, version:int) -> Delivery:
     "Write the weights, and let the server load them"
+    self.run = secrets.token_hex(4) # a word for each delivery: a run that was rewound has other weights of the same version
     d = Delivery(self.way, f'{self.run}:{version}')
     if self.way == 'nccl': d.weights = weights
     else: d.folder = self.written(model, weights, version)
