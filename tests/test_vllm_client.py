@@ -2,7 +2,7 @@
 
 The server is `grpo_lit.run.fake_vllm`; `test_vllm_server.py` asks the real one.
 """
-import copy, json, logging, math, threading, time
+import contextlib, copy, gc, json, logging, math, threading, time
 from dataclasses import replace
 from types import SimpleNamespace
 import pytest, torch
@@ -21,6 +21,7 @@ from grpo_lit.run.delivery import digest
 from grpo_lit.run.drifting import rounding
 from grpo_lit.run.experiment import model_to_ask
 from grpo_lit.run.fake_vllm import FakeServer
+from grpo_lit.run.lock import RunLock
 from grpo_lit.run.versions import new_sampler
 from grpo_lit.run.vllm_server import ServerSampler
 from grpo_lit.tasks import addition_task
@@ -426,9 +427,28 @@ def test_files_go_with_the_sampler(tmp_path):
         sample.sync(0)
         assert [f.name for f in (tmp_path/'w').glob('*/*')] == ['v0']
         del sample
-    import gc
     gc.collect()
     assert not [*(tmp_path/'w').glob('*')]
+
+def test_files_of_a_killed_run_go_when_the_next_one_begins(tmp_path):
+    "Where its directory is ours; a directory that was given is left as it is"
+    model, tokenizer = policy()
+    out, given = tmp_path/'run', tmp_path/'given'
+    for folder in (out/'vllm', given): (folder/'weights-dead'/'v3').mkdir(parents=True)
+    def found(held, **more):
+        "What is there while it writes, and behind it"
+        with FakeServer(model, tokenizer) as fake, RunLock(out) if held else contextlib.nullcontext():
+            sample = sampler(fake, model, tokenizer, output_dir=str(out), **more)
+            sample.sync(0)
+            there = {p.name for p in sample.place.parent.glob('weights-*')}-{sample.place.name}
+            del sample
+        gc.collect()
+        return there
+    assert found(False) == {'weights-dead'} == found(True, vllm_sync_dir=str(given))
+    assert found(True) == set() and not (out/'vllm').exists()
+    (given/'weights-dead'/'v3').rmdir()
+    (given/'weights-dead').rmdir()
+    assert found(True, vllm_sync_dir=str(given)) == set() and given.exists()
 
 # --- several processes
 
