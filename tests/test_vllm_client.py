@@ -2,7 +2,7 @@
 
 The server is `grpo_lit.run.fake_vllm`; `test_vllm_server.py` asks the real one.
 """
-import contextlib, copy, gc, json, logging, math, threading, time
+import asyncio, contextlib, copy, gc, json, logging, math, threading, time
 from dataclasses import replace
 from types import SimpleNamespace
 import pytest, torch
@@ -14,7 +14,7 @@ from grpo_lit.rewards.client import Pace
 from grpo_lit.rewards.comparing import accuracy_reward
 from grpo_lit.rewards.shape import think_format_reward
 from grpo_lit.run.asking import Server, ServerError
-from grpo_lit.run import deliveries
+from grpo_lit.run import deliveries, transfer
 from grpo_lit.run.checkpoints import RunState
 from grpo_lit.run.deliveries import WrongWeights
 from grpo_lit.run.delivery import digest
@@ -449,6 +449,22 @@ def test_files_of_a_killed_run_go_when_the_next_one_begins(tmp_path):
     (given/'weights-dead'/'v3').rmdir()
     (given/'weights-dead').rmdir()
     assert found(True, vllm_sync_dir=str(given)) == set() and given.exists()
+
+def test_a_thread_that_waits_for_ever_holds_up_nobody():
+    "A server that never joins the group: Python ends all the same"
+    begun, threads = threading.Event(), []
+    def join(*args):
+        threads.append(threading.current_thread())
+        begun.set()
+        threading.Event().wait()
+    async def refused():
+        while not begun.is_set(): await asyncio.sleep(.01)
+        raise ServerError('no', 500)
+    with pytest.raises(ServerError): asyncio.run(transfer.together(refused(), join))
+    assert threads[0].is_alive() and threads[0].daemon
+    async def value(): return 3
+    def broken(): raise ServerError('NCCL')
+    with pytest.raises(ServerError, match='NCCL'): asyncio.run(transfer.together(value(), broken))
 
 # --- several processes
 
