@@ -241,6 +241,28 @@ def test_stop_while_it_writes(opens, tmp_path, monkeypatch, caplog):
     assert [m['staleness'] for m in later] == [1. if opens else 0., 1.]
     if opens: assert later == history[2:] and torch.equal(weights(resumed), weights(whole))
 
+def test_stop_while_it_is_scored(monkeypatch):
+    "What was written ahead is not lost: the step is made again, to the bit"
+    history = [measured(m) for m in new_trainer(max_staleness=1, max_steps=2).steps()]
+    trainer = new_trainer(max_staleness=1, max_steps=2)
+    steps, complete = trainer.steps(), trainer.collector.complete
+    def stopped(*args):
+        monkeypatch.setattr(trainer.collector, 'complete', complete)
+        raise KeyboardInterrupt
+    found = [measured(next(steps))]
+    monkeypatch.setattr(trainer.collector, 'complete', stopped)
+    with pytest.raises(KeyboardInterrupt): next(steps)
+    assert trainer.state.ahead
+    assert found+[measured(m) for m in trainer.steps()] == history and trainer.state.ahead is None
+
+def test_stop_where_no_thread_writes():
+    "It stops the caller; an error waits for its turn"
+    def stopped(tell): raise KeyboardInterrupt
+    def broken(tell): raise ConnectionError
+    with pytest.raises(KeyboardInterrupt): ahead.Writing(stopped, threaded=False)
+    assert isinstance(ahead.Writing(broken, threaded=False).error, ConnectionError)
+    with pytest.raises(RuntimeError, match='KeyboardInterrupt'): ahead.Writing(stopped).result()
+
 def test_given_up_at_the_end():
     "Threads that still write when the process ends are told"
     trainer = new_trainer(max_staleness=1, sampler=AtAGate)

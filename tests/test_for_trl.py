@@ -43,6 +43,7 @@ def test_a_setting(name):
     dict(generation_batch_size=32), dict(eval_strategy='epoch', num_generations_eval=2), dict(eval_steps=5), dict(save_steps=7, save_total_limit=2),
     dict(lr_scheduler_type='cosine_with_restarts', lr_scheduler_kwargs=dict(num_cycles=2), warmup_steps=3, optim='adafactor', weight_decay=.1),
     dict(importance_sampling_mode='token_mask', importance_sampling_clip_min=.2), dict(importance_sampling_mode='none'), dict(max_turns=1), dict(max_turns=7, chat_template_kwargs=dict(a=1)),
+    *(dict(use_vllm=True, vllm_mode='server', importance_sampling_mode=mode) for mode in ('none', 'sequence_mask', 'token_mask')),
     dict(reward_weights=[1., .5], scale_rewards='batch', multi_objective_aggregation='normalize_then_sum', mask_truncated_completions=True),
     dict(sync_ref_model=True, ref_model_sync_steps=9), dict(gradient_checkpointing=True, report_to=['tensorboard'], run_name='r', top_k=9, min_p=.1)])
 def test_there_and_back(settings):

@@ -96,6 +96,22 @@ def test_renamed(given, expected):
     assert {n: getattr(args, n) for n in expected} == expected
     assert dataclasses.replace(args, seed=3) == GRPOConfig(**expected, seed=3)
 
+SERVED = dict(use_vllm=True, vllm_mode='server')
+
+@pytest.mark.parametrize('given,mode', [
+    (dict(), None), (SERVED, None), (dict(vllm_importance_sampling_mode='sequence_mask'), None),
+    (SERVED | dict(vllm_importance_sampling_mode='sequence_mask'), 'sequence_mask'),
+    (SERVED | dict(vllm_importance_sampling_mode='sequence_mask', vllm_importance_sampling_correction=False), 'none')], ids=str)
+def test_a_default_that_is_given(given, mode):
+    "Every object of TRL says sequence_mask, which is meant where a server writes"
+    args = GRPOConfig(**given)
+    assert args.importance_sampling_mode == mode == dataclasses.replace(args, seed=3).importance_sampling_mode
+
+def test_a_served_run_like_trl():
+    def mode(**more): return GRPOConfig.like_trl(**more).importance_sampling_mode
+    assert (mode(), mode(**SERVED), mode(**SERVED, importance_sampling_mode='token_mask')) == (None, 'sequence_mask', 'token_mask')
+    assert mode(**SERVED, vllm_importance_sampling_correction=False) == 'none'
+
 def test_both_names_that_disagree():
     with pytest.raises(ValueError, match='both are given'): GRPOConfig(use_bias_correction_kl=False, kl='k1')
 

@@ -2,7 +2,9 @@
 
 The server is `grpo_lit.run.fake_vllm`; `test_vllm_server.py` asks the real one.
 """
-import copy, json, logging, math, threading, time
+import asyncio, contextlib, copy, gc, json, logging, math, threading, time
+from dataclasses import replace
+from types import SimpleNamespace
 import pytest, torch
 from accelerate import Accelerator
 from grpo_lit import GRPOConfig, GRPOTrainer
@@ -12,10 +14,14 @@ from grpo_lit.rewards.client import Pace
 from grpo_lit.rewards.comparing import accuracy_reward
 from grpo_lit.rewards.shape import think_format_reward
 from grpo_lit.run.asking import Server, ServerError
+from grpo_lit.run import deliveries, transfer
 from grpo_lit.run.checkpoints import RunState
 from grpo_lit.run.deliveries import WrongWeights
 from grpo_lit.run.delivery import digest
+from grpo_lit.run.drifting import rounding
+from grpo_lit.run.experiment import model_to_ask
 from grpo_lit.run.fake_vllm import FakeServer
+from grpo_lit.run.lock import RunLock
 from grpo_lit.run.versions import new_sampler
 from grpo_lit.run.vllm_server import ServerSampler
 from grpo_lit.tasks import addition_task
@@ -148,6 +154,18 @@ def test_an_adapter_goes_under_a_new_name_each_time():
         assert is_of(model, sample.generate(rows, 4, seed=0)) and list(fake.engine.adapters) == [f'{sample.run}:2']
         fake.faults = [(WRITE, 'restart')]*2
         assert is_of(model, sample.generate(rows, 4, seed=0))
+
+def test_the_same_version_again_is_another_delivery():
+    "After a rewind: an adapter of the same name would be taken for it"
+    with FakeServer(*policy(), lora=True, dev=False) as fake:
+        model = add_lora(policy()[0])
+        sample = sampler(fake, model, policy()[1])
+        sample.sync(1)
+        with torch.no_grad():
+            for n, p in model.named_parameters():
+                if 'lora_B' in n: p.normal_(std=.05, generator=torch.Generator().manual_seed(0))
+        sample.sync(1)
+        assert is_of(model, sample.generate(rows[:1], 4, seed=0)) and list(fake.engine.adapters) == [f'{sample.run}:1']
 
 def test_an_adapter_folded_into_a_file():
     model, tokenizer = add_lora(policy()[0]), policy()[1]
@@ -370,6 +388,11 @@ def test_settings_that_do_not_fit_are_said_at_once(given, said):
     with pytest.raises(ValueError, match=said):
         GRPOTrainer(policy()[0], accuracy_reward, settings(None, **given), task.train, processing_class=policy()[1])
 
+def test_a_server_alone_is_a_second_policy():
+    "vLLM in the same process is not, and may not differ by more"
+    served, colocated = (GRPOConfig(use_cpu=True, use_vllm=True, vllm_mode=mode) for mode in ('server', 'colocate'))
+    assert rounding(colocated) == rounding(GRPOConfig(use_cpu=True)) < rounding(served)
+
 def test_tools_are_played_here():
     def double(a: int) -> int:
         """Double.
@@ -404,11 +427,93 @@ def test_files_go_with_the_sampler(tmp_path):
         sample.sync(0)
         assert [f.name for f in (tmp_path/'w').glob('*/*')] == ['v0']
         del sample
-    import gc
     gc.collect()
     assert not [*(tmp_path/'w').glob('*')]
 
+def test_files_of_a_killed_run_go_when_the_next_one_begins(tmp_path):
+    "Where its directory is ours; a directory that was given is left as it is"
+    model, tokenizer = policy()
+    out, given = tmp_path/'run', tmp_path/'given'
+    for folder in (out/'vllm', given): (folder/'weights-dead'/'v3').mkdir(parents=True)
+    def found(held, **more):
+        "What is there while it writes, and behind it"
+        with FakeServer(model, tokenizer) as fake, RunLock(out) if held else contextlib.nullcontext():
+            sample = sampler(fake, model, tokenizer, output_dir=str(out), **more)
+            sample.sync(0)
+            there = {p.name for p in sample.place.parent.glob('weights-*')}-{sample.place.name}
+            del sample
+        gc.collect()
+        return there
+    assert found(False) == {'weights-dead'} == found(True, vllm_sync_dir=str(given))
+    assert found(True) == set() and not (out/'vllm').exists()
+    (given/'weights-dead'/'v3').rmdir()
+    (given/'weights-dead').rmdir()
+    assert found(True, vllm_sync_dir=str(given)) == set() and given.exists()
+
+def test_a_thread_that_waits_for_ever_holds_up_nobody():
+    "A server that never joins the group: Python ends all the same"
+    begun, threads = threading.Event(), []
+    def join(*args):
+        threads.append(threading.current_thread())
+        begun.set()
+        threading.Event().wait()
+    async def refused():
+        while not begun.is_set(): await asyncio.sleep(.01)
+        raise ServerError('no', 500)
+    with pytest.raises(ServerError): asyncio.run(transfer.together(refused(), join))
+    assert threads[0].is_alive() and threads[0].daemon
+    async def value(): return 3
+    def broken(): raise ServerError('NCCL')
+    with pytest.raises(ServerError, match='NCCL'): asyncio.run(transfer.together(value(), broken))
+
 # --- several processes
+
+def test_the_copy_with_all_weights_follows_also_beside_a_server():
+    "What is asked after training is the policy as it is now"
+    state = SimpleNamespace(whole=policy()[0].requires_grad_(False), model=policy()[0])
+    step(state.model)
+    sampler = SimpleNamespace(sample=SimpleNamespace(keep_up=lambda: None))
+    asked = model_to_ask(SimpleNamespace(state=state, model=state.model, collector=sampler))
+    assert asked is state.whole and all(map(torch.equal, asked.parameters(), state.model.parameters()))
+
+def test_a_restart_that_another_process_has_mended(there):
+    "The stamp is right before and after, and in between a restarted server has written"
+    fake, sample, model = there
+    sample.sync(1)
+    right, go = fake.engine.model, fake.engine.completions
+    def restarted(body):
+        fake.engine.completions, fake.engine.model = go, copy.deepcopy(right)
+        with torch.no_grad(): fake.engine.model.model.norm.weight.mul_(.5)
+        try: return go(body)
+        finally: fake.engine.model = right
+    fake.faults, fake.engine.completions = [(WRITE, 'cut')], restarted
+    assert is_of(model, sample.generate(rows[:1], 4, seed=0))
+
+def test_another_process_brings_it_back(there, monkeypatch):
+    "The first one does; the next one looks on, and then does it itself"
+    fake, sample, model = there
+    sample.sync(1)
+    stamp, sample.deliveries.rank = fake.engine.version, 1
+    def others(answer):
+        fake.engine.version = stamp
+        return answer
+    for found in ('default', stamp+deliveries.COMING):
+        fake.engine.version, fake.faults = found, [(VERSION, lambda a: a), (VERSION, lambda a: a), (VERSION, others)]
+        assert is_of(model, sample.generate(rows[:1], 2, seed=0)) and fake.calls.count(RELOAD) == 1
+    monkeypatch.setattr(deliveries, 'IN_TURN', 0.)
+    fake.engine.version = 'default'
+    assert is_of(model, sample.generate(rows[:1], 2, seed=0)) and fake.calls.count(RELOAD) == 2
+    sample.deliveries.sent = replace(sample.deliveries.sent, way='nccl', folder=None)
+    fake.engine.version = 'default'
+    with pytest.raises(ServerError, match='only the first process'): sample.generate(rows[:1], 2, seed=0)
+
+def test_nothing_is_sent_before_all_are_there(there):
+    "Another process may still have something written by the weights of before"
+    fake, sample, model = there
+    asked = []
+    sample.accelerator.wait_for_everyone = lambda: asked.append(list(fake.calls))
+    sample.sync(0)
+    assert asked == [[]] and RELOAD in fake.calls
 
 def ranks(rank, address, **more):
     "A served run, as each process sees it: mismatch by step, the first prompts, the error"

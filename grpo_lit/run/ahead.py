@@ -47,7 +47,10 @@ class Writing:
 
     def run(self):
         try: self.found = self.work(self.tell)
-        except BaseException as e: self.error = e
+        except BaseException as e:
+            self.error = e
+            here = threading.current_thread() is not self.thread
+            if here and not isinstance(e, Exception): raise # a stop is meant for the caller
         self.work = None # and what it holds
 
     def tell(self, i=None, group=None):
@@ -136,8 +139,9 @@ class Ahead:
             self.under_way.wait() # an interrupt leaves it under way
             try: self.arrived()
             finally: self.over()
-        found, self.state.ahead = self.state.ahead, None
-        return found['rollouts'] if found and self.fits(found, rollout) else None
+        found = self.state.ahead
+        if found and self.fits(found, rollout): return found['rollouts'] # it stays in the state until it is scored
+        self.state.ahead = None
 
     def fits(self, found:dict, rollout:int) -> bool:
         "Is this what is wanted now?"

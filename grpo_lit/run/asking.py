@@ -20,8 +20,8 @@ from .files import log
 def server_address(base_url:str|None, # The whole address, or None: by host and port
                    host:str='0.0.0.0', port:int=8000) -> str: # Without a slash at its end
     "Where the server is; raises `ValueError` for what is no address"
-    host = '127.0.0.1' if host == '0.0.0.0' else host
     given = (base_url or f'http://{host}:{port}').strip().rstrip('/').removesuffix('/v1')
+    given = given.replace('://0.0.0.0', '://127.0.0.1', 1) # where a server listens, not where it is
     try: url = httpx.URL(given)
     except httpx.InvalidURL as e: raise ValueError(f'vllm_server_base_url is no address ({e})') from e
     if url.scheme not in ('http', 'https') or not url.host:
@@ -41,6 +41,7 @@ class Question:
     patient:bool=True # Is it asked again after a 5xx?
     once:bool=False # Is it asked one time only?
     json:bool=True # Is the answer JSON? Else it is not read, and its status says all
+    failures:int=0 # So often it was asked in vain
 
 class ServerError(RuntimeError):
     "The generation server said no, or nothing"
@@ -150,6 +151,7 @@ class Server:
                 self.say_back()
                 return value
             except Trouble as e:
+                question.failures += 1
                 wait = patience.after(e)
                 self.say_away(e)
                 await asyncio.sleep(wait)

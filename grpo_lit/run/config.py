@@ -242,6 +242,8 @@ class GRPOConfig(Arguments, FromTRL, AllSettings):
         mine = dict(output_dir=output_dir, num_generations_eval=groups)
         if settings.get('max_tool_calling_iterations') is None:
             mine['max_turns'] = 1000 # an episode ends with its tokens
+        if settings.get('importance_sampling_mode') is None:
+            mine['vllm_importance_sampling_mode'] = 'sequence_mask' # where a server writes
         return cls(**TRL_DEFAULTS | mine | settings)
 
 # %% ../../nbs/5_run/013_config.ipynb #0f165b24

@@ -12,6 +12,7 @@ __all__ = ['change', 'is_flat', 'setting', 'kl_runs_away', 'leash_is_slack', 'le
 
 # %% ../../nbs/5_run/065_drifting.ipynb #6db9fc1b
 import math
+from .settings import is_served
 from .trends import WINDOW, begun, best, collapsed, level, numbers, now, rose
 
 # %% ../../nbs/5_run/065_drifting.ipynb #fb45ce1b
@@ -129,8 +130,8 @@ def ratio_runs_away(rows:list, args) -> str:
 # %% ../../nbs/5_run/065_drifting.ipynb #57965de8
 def rounding(args) -> float: # Nats per token
     "How far sampler and trainer may be apart"
-    half = any(setting(args, n) for n in ('bf16', 'fp16', 'sampling_dtype', 'use_vllm'))
-    return .1 if half else .005
+    half = any(setting(args, n) for n in ('bf16', 'fp16', 'sampling_dtype'))
+    return .1 if half or is_served(args) else .005
 
 def two_policies(rows:list, args) -> str:
     "Sampler and trainer disagree from the beginning"

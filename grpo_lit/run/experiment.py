@@ -18,6 +18,7 @@ from .alarms import troubles
 from .collect import prompts_of
 from .evaluate import EvalResult, compare, evaluate
 from .checkpoints import whole_state
+from .copies import follow
 from .files import NotSaved, log
 from .logs import plain
 from .manifest import write_manifest
@@ -33,7 +34,8 @@ from .watch import plot_run
 def model_to_ask(trainer):
     "The policy, with all weights also where each process trains a piece of them"
     if getattr(trainer.state, 'whole', None) is None: return trainer.accelerator.unwrap_model(trainer.model)
-    trainer.collector.sample.keep_up()
+    trainer.collector.sample.keep_up() # waits for what is being written
+    follow(trainer.state.whole, trainer.state.model) # a server is sent weights past this copy
     return trainer.state.whole
 
 def measure(trainer, task, # The policy, and who asks: a `Task`

@@ -24,10 +24,10 @@ class DoneAnyway:
     torch_compile_backend:str|None=None # Goes with torch_compile
     torch_compile_mode:str|None=None # Goes with torch_compile
     ds3_gather_for_generation:bool=True # Goes with deepspeed
-    local_rank:int=-1 # One process
-    log_on_each_node:bool=True # One process
-    log_level_replica:str='warning' # One process
-    save_on_each_node:bool=False # One process
+    local_rank:int=-1 # The launcher says it
+    log_on_each_node:bool=True # One process speaks for all
+    log_level_replica:str='warning' # One process speaks for all
+    save_on_each_node:bool=False # One process writes for all
     logging_nan_inf_filter:bool=True # A step that is not finite is skipped, and counted
     include_num_input_tokens_seen:str|bool='no' # Logged as num_tokens
     log_multimodal:bool=True # Prompts are texts
@@ -45,10 +45,10 @@ class DoneAnyway:
     resume_from_checkpoint:str|None=None # For your script, which gives it to trainer.train
     vllm_model_impl:str='vllm' # Goes with vllm_mode="colocate", like the next ones
     vllm_enable_sleep_mode:bool=False # ...
-    vllm_group_port:int=51216 # Trainer and server agree on it over HTTP
     vllm_gpu_memory_utilization:float=.3 # ...
     vllm_max_model_length:int|None=None # ...
     vllm_tensor_parallel_size:int=1 # ...
+    vllm_group_port:int=51216 # Trainer and server agree on it over HTTP
     use_transformers_continuous_batching:bool=False # Waiting prompts take the places of ended ones: max_rows
     use_transformers_paged:bool=False # The same
     transformers_continuous_batching_config:dict|str|None=None # The same
@@ -122,7 +122,7 @@ class Renamed:
     max_tool_calling_iterations:int|None=None # max_turns: one more, as the policy also writes before the first call
     use_bias_correction_kl:bool=True # kl: "k3_unbiased" if it is True, else "k3"
     vllm_importance_sampling_correction:bool=True # importance_sampling_mode: "none" if it is False
-    vllm_importance_sampling_mode:str='sequence_mask' # importance_sampling_mode
+    vllm_importance_sampling_mode:str|None=None # importance_sampling_mode
     vllm_importance_sampling_clip_max:float|None=3. # importance_sampling_clip_max
     vllm_importance_sampling_clip_min:float|None=None # importance_sampling_clip_min
     vllm_importance_sampling_cap:float|None=None # importance_sampling_clip_max
@@ -143,10 +143,10 @@ class OlderAnyway:
     use_mps_device:bool=False # A device that is there is used
     jit_mode_eval:bool=False # Nothing is compiled
     past_index:int=-1 # No memory between batches
-    dispatch_batches:bool|None=None # One process
-    split_batches:bool|None=None # One process
-    ray_scope:str|None='last' # One process
-    tpu_num_cores:int|None=None # One process
+    dispatch_batches:bool|None=None # Each process reads the rows in place
+    split_batches:bool|None=None # Each process reads the rows in place
+    ray_scope:str|None='last' # For a search by Ray
+    tpu_num_cores:int|None=None # The launcher says how many processes there are
     vllm_device:str|None=None # Goes with use_vllm, like the next ones
     vllm_dtype:str|None=None # ...
     vllm_max_model_len:int|None=None # ...

@@ -19,6 +19,7 @@ from ..fast.tiles import COLUMNS, GPU_ROWS, ROWS
 from ..fast.trials import kernel_of_trl
 from .footprint import Footprint, tokens_in
 from .precision import HALF, computing_dtype, on_cpu, precision
+from .settings import is_served
 from ..sampling import SHORT
 
 # %% ../../nbs/5_run/037_holdings.ipynb #1bc93e28
@@ -48,8 +49,7 @@ def reference_bytes(f:Footprint, args) -> int:
 def copied_width(f:Footprint, args) -> int: # 0: the policy itself samples
     "Bytes of a number in the copy that samples"
     if samples_in_half(f, args): return 2
-    served = args.use_vllm and args.vllm_mode == 'server'
-    ahead = args.max_staleness and not served # it writes while the policy changes
+    ahead = args.max_staleness and not is_served(args) # it writes while the policy changes
     return (2 if f.base in HALF else 4) if ahead else 0
 
 def standing(f:Footprint, args) -> dict: # Part -> bytes

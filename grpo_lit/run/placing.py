@@ -6,7 +6,8 @@ Docs: https://grpo-lit.github.io/grpo-lit/5_run/placing.html.md"""
 
 # %% auto #0
 __all__ = ['PLACES', 'COUNTED', 'log', 'TRL_DEFAULTS', 'section_of', 'place_of', 'as_written', 'fields_set', 'turns_of',
-           'our_setting', 'rename', 'say_once', 'with_reasons', 'refusal', 'take', 'unknown']
+           'our_setting', 'says_nothing', 'place_renamed', 'rename', 'say_once', 'with_reasons', 'refusal', 'take',
+           'unknown']
 
 # %% ../../nbs/5_run/010_placing.ipynb #d3d0a2fd
 import functools, logging
@@ -15,7 +16,7 @@ from enum import Enum
 from numbers import Real
 from .from_trl import DoneAnyway, FromTRL, NotHere, NotNeeded, Renamed
 from .from_trl import OlderAnyway, OlderNames, OlderNotHere, OlderNotNeeded
-from .settings import AllSettings, setting_comments
+from .settings import AllSettings, is_served, setting_comments
 from ..tensors import did_you_mean
 
 # %% ../../nbs/5_run/010_placing.ipynb #4bd40c2a
@@ -70,16 +71,25 @@ def our_setting(name:str, value) -> tuple: # Name and value
     return setting_comments(section_of(name))[name], value
 
 # %% ../../nbs/5_run/010_placing.ipynb #d7370077
+def says_nothing(settings, name:str, value) -> bool:
+    "Is it what each object of TRL says, also where no server writes, or nothing is weighed?"
+    idle = not is_served(settings) or settings.importance_sampling_mode == 'none'
+    return name == 'vllm_importance_sampling_mode' and value == 'sequence_mask' and idle
+
+def place_renamed(settings, name:str, value):
+    "Put a renamed field where it belongs; raises `ValueError` where both names are used"
+    ours, value = our_setting(name, value)
+    default, now = AllSettings.__dataclass_fields__[ours].default, getattr(settings, ours)
+    if now not in (default, value):
+        raise ValueError(f'{name} is called {ours} here, '
+                         f'and both are given: {value!r} and {now!r}')
+    setattr(settings, ours, value)
+
 def rename(settings):
-    "Put what stands in renamed fields where it belongs; raises `ValueError` where both names are used"
+    "Put what stands in renamed fields where it belongs"
     for name, value in fields_set(settings).items():
         if place_of(name)!='renamed': continue
-        ours, value = our_setting(name, value)
-        default, now = AllSettings.__dataclass_fields__[ours].default, getattr(settings, ours)
-        if now not in (default, value):
-            raise ValueError(f'{name} is called {ours} here, '
-                             f'and both are given: {value!r} and {now!r}')
-        setattr(settings, ours, value)
+        if not says_nothing(settings, name, value): place_renamed(settings, name, value)
         setattr(settings, name, FromTRL.__dataclass_fields__[name].default)
 
 # %% ../../nbs/5_run/010_placing.ipynb #a95ee635

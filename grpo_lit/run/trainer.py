@@ -168,6 +168,7 @@ class GRPOTrainer(Around):
         if (take_turns(state, self.args) or events_are_owed(self.run, state)) and self.run: write_events(self.run, state)
         if state.rollouts is None:
             state.rollouts, times = collect(self.collector, state.rollout)
+            state.ahead = None # its turn is over
         times |= self.collector.look_ahead()
         ro, update = state.rollouts, state.update
         first, part = update == 0, rows_of_update(ro, update, self.args)
