@@ -237,8 +237,8 @@ def obeyed(command, options:dict, stop:Stop) -> int: # The exit code
         if launched_as() and is_of_others(e) and not isinstance(e, Missed): return LOST
         if not said: raise
         say(f'grpo-lit: {said}', file=sys.stderr)
-        return stop.code or (LOST if isinstance(e, Missed) else 1 if isinstance(e, NotSaved) else 2)
-    return stop.code or (1 if done.get('wrong') else 3 if done.get('hopeless') else 0)
+        return 1 if isinstance(e, NotSaved) else stop.code or (LOST if isinstance(e, Missed) else 2)
+    return 1 if done.get('wrong') else stop.code or (3 if done.get('hopeless') else 0)
 
 # %% ../../nbs/5_run/108_cli.ipynb #cc0b8982
 def main(argv:list|None=None # Default: the command line
