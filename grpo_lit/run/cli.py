@@ -248,8 +248,9 @@ def main(argv:list|None=None # Default: the command line
         if argv is None: stack.enter_context(as_process(stop))
         words = sys.argv[1:] if argv is None else argv
         name, options = parse_command(words)
-        stop.at_once = None if processes_of(options) else stop.at_once # the launcher passes signals on
-        if several := processes_of(options): return in_processes(words, options, *several)
+        several = None if name == 'doctor' else processes_of(options) # it forecasts for several, as one
+        stop.at_once = None if several else stop.at_once # the launcher passes signals on
+        if several: return in_processes(words, options, *several)
         as_one_of_several()
         command = function_of(name)
         quiet()
