@@ -151,3 +151,19 @@ def test_wrong_input(more, said, capsys):
     try: code = main(['doctor', '--model', 'tiny', '--data', 'addition', *more])
     except SystemExit as e: code = e.code
     assert code == 2 and said in capsys.readouterr().err
+
+# --- the caller's model
+
+def test_an_adapter_is_taken_out_again():
+    from peft import LoraConfig
+    model, tokenizer = load_policy('tiny')
+    next(model.parameters()).requires_grad_(False)
+    def looks(): return [(n, type(m)) for n, m in model.named_modules()], [(n, p.requires_grad) for n, p in model.named_parameters()]
+    before = looks()
+    adapter = LoraConfig(r=2, target_modules='all-linear', task_type='CAUSAL_LM')
+    seen = []
+    def adapted(patient):
+        seen.append('PeftModel' in type(patient.trainer.model).__name__)
+        return Finding('adapted', 'fine', '')
+    diagnose(model, task.train, accuracy_reward, GRPOConfig(**settings), processing_class=tokenizer, peft_config=adapter, checks=[Check('adapted', adapted)])
+    assert seen == [True] and looks() == before and not hasattr(model, 'peft_config')

@@ -205,7 +205,8 @@ def test_said_in_a_warning_in_the_summary_and_as_an_event(tmp_path, caplog):
     t = run_of(tmp_path/'run')
     summary = whole_run(t, task, 4)
     begins = [r.getMessage() for r in caplog.records if 'far from home' in r.getMessage() and r.getMessage().startswith('step')]
-    assert len(begins) == 1, caplog.text and 'learning_rate=0.005' in begins[0]
+    assert len(begins) == 1, caplog.text
+    assert 'learning_rate=0.005' in begins[0]
     assert any('far from home' in line for line in summary['troubles'])
     [event] = [e for e in read_events(tmp_path/'run') if e.get('alarm') == 'kl_runs_away']
     assert event['event'].startswith('the policy is far from home') and 'learning_rate' in event['said']

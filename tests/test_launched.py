@@ -62,6 +62,7 @@ def test_nothing_is_inherited(tmp_path, script, monkeypatch):
     for name in ('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MPLBACKEND'): monkeypatch.setenv(name, '7')
     monkeypatch.setenv('KEPT', 'yes')
     run, _ = begun(tmp_path, script, 'print(os.environ.get("RANK"), os.environ.get("MPLBACKEND"), os.environ["KEPT"], sys.stdin.read())\nimport grpo_lit; print(grpo_lit.__file__)')
+    assert commandline.childs_environment()['TORCH_ELASTIC_SHUTDOWN_TIMEOUT'] == '3600' # of itself a launcher kills after 30 s
     first, second = run.said().split('\n')
     assert first.strip() == 'None None yes' and Path(second).parent == Path(commandline.PACKAGE[0])
 
@@ -126,6 +127,30 @@ def test_stopped(tmp_path, script):
     assert run.process.returncode == 143 and run.stop().process.returncode == 143
     until(lambda: is_gone(tmp_path))
     assert run.checked() is run
+
+@pytest.mark.parametrize('ending, said', [
+    ('sys.exit(1)', 'something could not be written'), ('sys.exit(4)', 'one of several processes was lost'),
+    ('os.kill(os.getpid(), 9)', 'SIGKILL'), ('print("x.SignalException: got 15") or sys.exit(1)', '')])
+def test_a_failure_while_it_ends_is_said(tmp_path, script, ending, said):
+    run, _ = begun(tmp_path, script, f'signal.signal(signal.SIGTERM, lambda *a: {ending})\nstep(1)\ntime.sleep(600)', wait=False)
+    until(lambda: (tmp_path/'run'/'metrics.jsonl').exists())
+    if not said: assert run.stop() is run # so plain `accelerate launch` ends
+    else:
+        with pytest.raises(RuntimeError, match=said): run.stop()
+
+def test_what_cannot_be_killed_is_given_up(monkeypatch):
+    class Stuck:
+        pid, kill, children = 0, lambda self: None, lambda self, recursive: []
+        def is_running(self): return True
+        def status(self): return psutil.STATUS_DISK_SLEEP
+    monkeypatch.setattr(module, 'UNKILLABLE', .1)
+    family = module.Descendants(2**30)
+    family.known[0] = Stuck()
+    assert family.kill() == [family.known[0]]
+
+def test_a_run_that_does_not_go_on_has_a_directory():
+    words = module.of_command('train', (), 'x', 1, dict(model='tiny', data='addition', resume=False))[1]
+    assert '--out=x' in words and not any('resume' in w for w in words)
 
 def test_one_that_does_not_listen(tmp_path, script):
     run, _ = begun(tmp_path, script, 'signal.signal(signal.SIGTERM, signal.SIG_IGN)\nstep(1)\ntime.sleep(600)', wait=False)

@@ -79,6 +79,9 @@ def see_endless(patient:Patient) -> Finding:
     figures |= dict(longer=more.completion_ids.shape[1], ended_longer=int(more.finished.sum()))
     if figures['ended_longer']:
         return Finding('endless', 'fine', f'with {figures["longer"]} tokens answers end', figures=figures)
+    if figures['longer'] < patient.args.max_completion_length:
+        said = f'no answer of {figures["longer"]} tokens ended; there was no time for longer ones (seconds=120 gives more)'
+        return Finding('endless', 'fine', said, figures=figures)
     ends, seen = ends_of(patient), special_within(more, patient.tokenizer)
     within = Counter({t: n for t, n in seen.items() if t not in ends}).most_common(1)
     if within and within[0][1] > len(more)/2:

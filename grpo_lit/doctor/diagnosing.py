@@ -6,10 +6,11 @@ Docs: https://grpo-lit.github.io/grpo-lit/9_doctor/diagnosing.html.md"""
 
 # %% auto #0
 __all__ = ['REFUSED', 'NO_ANSWERS', 'LEAST', 'CHECKS', 'admitted', 'ask', 'explained', 'why_not', 'sample_is_taken', 'note',
-           'now_stop', 'examined', 'diagnose']
+           'now_stop', 'examined', 'as_it_was', 'diagnose']
 
 # %% ../../nbs/9_doctor/13_diagnosing.ipynb #653bded1
-import time
+import contextlib, time
+import torch
 from .answering import ANSWER_CHECKS
 from .ending import PROMPT_CHECKS
 from .findings import Check, Diagnosis, Finding
@@ -17,6 +18,7 @@ from .forecast import FORECAST_CHECKS
 from .patient import Patient
 from .rewarding import REWARD_CHECKS
 from .rows import ROW_CHECKS
+from ..policy import has_adapter
 from ..run.config import GRPOConfig
 from ..run.graders import RewardNotes
 from ..run.owned import all_graders, with_weights
@@ -106,6 +108,21 @@ def examined(patient:Patient, checks:list) -> Diagnosis:
         else: note(ask(check, patient), check, found, skipped)
     return Diagnosis(list(found.values()), skipped, time.perf_counter()-began, patient)
 
+@contextlib.contextmanager
+def as_it_was(model, # Of the caller; or a name
+              peft_config):
+    "A model that is given an adapter in this block has none behind it"
+    if peft_config is None or not isinstance(model, torch.nn.Module) or has_adapter(model): yield
+    else:
+        trained = {p: p.requires_grad for p in model.parameters()}
+        places = [(parent, name, child) for parent in model.modules() for name, child in parent.named_children()]
+        try: yield
+        finally:
+            for parent, name, child in places:
+                if getattr(parent, name) is not child: setattr(parent, name, child)
+            for p, asked in trained.items(): p.requires_grad_(asked)
+            vars(model).pop('peft_config', None)
+
 def diagnose(model, # A causal LM, or what `load_policy` takes
              train_dataset, # The rows of the run: see `as_rows`
              reward_funcs=None, # One or several: as for `GRPOTrainer`
@@ -117,7 +134,7 @@ def diagnose(model, # A causal LM, or what `load_policy` takes
              seconds:float=40., # For the answers, about; all checks together take at most three times as long
              checks:list|None=None # Of `Check`; None: all
             ) -> Diagnosis:
-    "Will this run learn anything? The model is made ready as for a run, and not trained"
+    "Will this run learn anything? The model is made ready as for a run, and neither trained nor left with an adapter"
     args = args or GRPOConfig()
     given = train_dataset, reward_funcs, args, eval_dataset, processing_class, tools, environment_factory, peft_config
     try: patient = admitted(model, *given)
@@ -125,4 +142,4 @@ def diagnose(model, # A causal LM, or what `load_policy` takes
         if 'no EOS token' not in str(e): raise
         return Diagnosis([Finding('eos', 'stop', str(e), "tokenizer.eos_token = '...'")])
     patient.seconds_to_sample = seconds
-    return examined(patient, CHECKS if checks is None else checks)
+    with as_it_was(model, peft_config): return examined(patient, CHECKS if checks is None else checks)

@@ -184,7 +184,7 @@ def remember(metrics:dict, rollouts:Rollouts|None, # None: nothing was sampled i
     "Add a step to the history of the run"
     rows = state.alarms.setdefault('history', [])
     if rollouts is not None: rows.append(kept(metrics | told_by(rollouts) | odd_row(metrics)))
-    elif rows: rows[-1] = same_rollout(rows[-1], metrics)
+    elif rows: rows[-1] = same_rollout(rows[-1], metrics | odd_row(metrics))
     state.alarms['history'] = bounded(rows)
 
 # %% ../../nbs/5_run/067_causes.ipynb #61abbd82

@@ -237,8 +237,8 @@ def obeyed(command, options:dict, stop:Stop) -> int: # The exit code
         if launched_as() and is_of_others(e): return LOST
         if not said: raise
         say(f'grpo-lit: {said}', file=sys.stderr)
-        return stop.code or (LOST if isinstance(e, Missed) else 1 if isinstance(e, NotSaved) else 2)
-    return stop.code or (1 if done.get('wrong') else 3 if done.get('hopeless') else 0)
+        return 1 if isinstance(e, NotSaved) else stop.code or (LOST if isinstance(e, Missed) else 2)
+    return 1 if done.get('wrong') else stop.code or (3 if done.get('hopeless') else 0)
 
 # %% ../../nbs/5_run/108_cli.ipynb #cc0b8982
 def main(argv:list|None=None # Default: the command line
@@ -248,8 +248,9 @@ def main(argv:list|None=None # Default: the command line
         if argv is None: stack.enter_context(as_process(stop))
         words = sys.argv[1:] if argv is None else argv
         name, options = parse_command(words)
-        stop.at_once = None if processes_of(options) else stop.at_once # the launcher passes signals on
-        if several := processes_of(options): return in_processes(words, options, *several)
+        several = None if name == 'doctor' else processes_of(options) # it forecasts for several, as one
+        stop.at_once = None if several else stop.at_once # the launcher passes signals on
+        if several: return in_processes(words, options, *several)
         as_one_of_several()
         command = function_of(name)
         quiet()

@@ -60,14 +60,14 @@ def leash_is_tight(rows:list, args) -> str:
     return change(rows, 'reward', 'kl') if beta >= 1 and is_flat(rows) and near and not dead else ''
 
 # %% ../../nbs/5_run/065_drifting.ipynb #7b7622f3
-def at_work(rows:list) -> list: # The newest rows with a gradient and a rate
+def at_work(rows:list, args) -> list: # The newest rows with a gradient and a rate; a warm-up is not at work
     "Updates that should have moved something"
-    some = rows[-2*WINDOW:]
-    return [r for r in some if r.get('grad_norm', 0) > 0 and r.get('learning_rate', 1) > 0 and not r.get('skipped')]
+    some, least = rows[-2*WINDOW:], setting(args, 'learning_rate', 0.)/10
+    return [r for r in some if r.get('grad_norm', 0) > 0 and r.get('learning_rate', math.inf) > least and not r.get('skipped')]
 
 def reference_moves(rows:list, args) -> str:
     "Updates with a gradient, and no distance at all"
-    here = numbers(at_work(rows)[-WINDOW:], 'kl')
+    here = numbers(at_work(rows, args)[-WINDOW:], 'kl')
     follows = setting(args, 'sync_ref_model') and setting(args, 'ref_model_sync_steps', 512) <= 2
     least = 1e-4 if follows else 1e-12
     still = len(here) >= WINDOW and max(here) < least and len(rows) > WINDOW
@@ -76,7 +76,7 @@ def reference_moves(rows:list, args) -> str:
 # %% ../../nbs/5_run/065_drifting.ipynb #0b43cee8
 def rate_is_low(rows:list, args) -> str:
     "Many updates with a gradient, nearly no distance, and no gain"
-    here = numbers(at_work(rows), 'kl')
+    here = numbers(at_work(rows, args), 'kl')
     near = len(here) >= WINDOW and 1e-12 <= max(here) < 3e-6
     return change(rows, 'kl', 'reward') if near and len(rows) >= 5*WINDOW and is_flat(rows) else ''
 

@@ -141,6 +141,7 @@ GROUPS = dict( # Command -> title -> names of its options
     doctor={
         'the run': 'model data dtype device lora_r chat system reward seed',
         'questions': 'test split config_name encoding limit eval_questions prompt_column answer_column prompt_style',
+        'several GPUs': 'processes',
         'the diagnosis': 'seconds json out'},
     sample={'how it writes': 'num_generations temperature max_completion_length seed'})
 

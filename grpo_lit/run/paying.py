@@ -6,7 +6,7 @@ Docs: https://grpo-lit.github.io/grpo-lit/5_run/paying.html.md"""
 
 # %% auto #0
 __all__ = ['WANTED', 'LENGTH', 'CUT', 'FORMS', 'functions', 'weights', 'wanted', 'paid_for_else', 'learned_by_heart',
-           'never_paid', 'one_drowns_others', 'grader_fails_often', 'all_pushed_alike', 'groups_are_small',
+           'never_paid', 'pay_of', 'one_drowns_others', 'grader_fails_often', 'all_pushed_alike', 'groups_are_small',
            'questions_of', 'steps_are_one_question', 'answers_repeat', 'one_answer_for_all', 'answers_grow',
            'length_is_bought', 'answers_shrink', 'many_are_cut', 'end_is_untrained', 'long_is_cheap', 'form_is_lost',
            'tools_are_given_up', 'tools_fail', 'reward_collapses']
@@ -20,14 +20,15 @@ from .trends import WINDOW, begun, best, collapsed, fell, level, now, numbers, r
 WANTED = 'accuracy', 'correct', 'exact', 'equal', 'solve', 'pass'
 
 def functions(rows:list) -> list: # Names, in their order
-    "The reward functions of a run"
-    last = rows[-1] if rows else {}
-    return [n[8:-5] for n in last if n.startswith('rewards/') and n.endswith('/mean')]
+    "The reward functions of a run; one that judged nobody is missing in a row"
+    def named(row): return [n[8:-5] for n in row if n.startswith('rewards/') and n.endswith('/mean')]
+    return max(map(named, reversed(rows)), key=len, default=[])
 
 def weights(rows:list, args) -> dict: # Name -> weight
-    "What each function is paid with"
-    names, given = functions(rows), setting(args, 'reward_weights') or ()
-    return {n: given[i] if i < len(given) else 1. for i, n in enumerate(names)}
+    "What each function is paid with; nothing, where it is not known which weight is whose"
+    names = functions(rows)
+    given = setting(args, 'reward_weights') or [1.]*len(names)
+    return dict(zip(names, given)) if len(names) == len(given) else {}
 
 def wanted(rows:list, args) -> list: # Names
     "Functions that say what is wanted"
@@ -66,16 +67,24 @@ def never_paid(rows:list, args) -> str:
     return f"{silent[0]} {now(rows, f'rewards/{silent[0]}/mean').mean:g} for all answers of {len(rows)} rollouts"
 
 # %% ../../nbs/5_run/066_paying.ipynb #fea2352d
+def pay_of(rows:list, paid:dict, args) -> dict: # Name -> above 0
+    "How large the numbers of each function are, weighted and clipped"
+    low, high = setting(args, 'reward_clip') or (-math.inf, math.inf)
+    def size(n):
+        mean, std = (level(rows, f'rewards/{n}/{of}').mean for of in ('mean', 'std'))
+        return abs(paid[n])*(abs(min(max(mean, low), high))+min(std, (high-low)/2))
+    return {n: s for n in paid if math.isfinite(s := size(n)) and s > 0}
+
 def one_drowns_others(rows:list, args) -> str:
-    "A function whose numbers are fifty times as large as those of another"
+    "A function whose numbers are fifty times as large as those of another: at the beginning, and still"
     paid = weights(rows, args)
-    def size(n): return abs(paid[n])*(abs(begun(rows, f'rewards/{n}/mean').mean)+begun(rows, f'rewards/{n}/std').mean)
-    sizes = {n: s for n in paid if math.isfinite(s := size(n)) and s > 0}
-    if len(sizes) < 2 or len(rows) < WINDOW: return ''
-    large, small = max(sizes, key=sizes.get), min(sizes, key=sizes.get)
+    first, here = (pay_of(some, paid, args) for some in (rows[:WINDOW], rows[-WINDOW:]))
+    if len(first) < 2 or len(rows) < WINDOW: return ''
+    large, small = max(first, key=first.get), min(first, key=first.get)
     apart = setting(args, 'multi_objective_aggregation') == 'normalize_then_sum'
     varies = begun(rows, f'rewards/{large}/group_std').mean > 0
-    return f'{large} is {sizes[large]/sizes[small]:.0f} times as large as {small}' if sizes[large] > 50*sizes[small] and varies and not apart else ''
+    drowned = all(pay.get(large, 0) > 50*pay.get(small, 0) for pay in (first, here))
+    return f'{large} is {first[large]/first[small]:.0f} times as large as {small}' if drowned and varies and not apart else ''
 
 # %% ../../nbs/5_run/066_paying.ipynb #42a9b4ad
 def grader_fails_often(rows:list, args) -> str:
@@ -98,8 +107,8 @@ def groups_are_small(rows:list, args) -> str:
     return f'{dead.mean:.0%} of the groups were dead so far' if G <= 3 and sure and middle else ''
 
 def questions_of(args) -> int:
-    "Questions in an update"
-    rows = setting(args, 'per_device_train_batch_size', 8)*setting(args, 'gradient_accumulation_steps', 1)
+    "Questions in an update, over all processes"
+    rows = setting(args, 'per_device_train_batch_size', 8)*setting(args, 'gradient_accumulation_steps', 1)*setting(args, 'world_size', 1)
     return rows//max(setting(args, 'num_generations', 8), 1)
 
 def steps_are_one_question(rows:list, args) -> str:

@@ -22,7 +22,8 @@ MOST_NAMES = 80 # A run with a hundred reward functions has its first ones watch
 
 def kept(metrics:dict) -> dict:
     "What rules may ask for: finite numbers only"
-    names = [n for n in metrics if n in KEPT or n.startswith(KEPT_BEGIN)][:MOST_NAMES]
+    names = [n for n in metrics if n in KEPT or n.startswith(KEPT_BEGIN)]
+    names = sorted(names, key=lambda n: n not in KEPT)[:MOST_NAMES]
     found = {n: metrics[n] for n in names}
     return {n: float(f'{v:.6g}') for n, v in found.items() if isinstance(v, (int, float)) and abs(v) < HUGE}
 
@@ -31,8 +32,10 @@ OF_RATIO = 'moved', 'clip_low', 'clip_high', 'kl', 'grad_norm'
 
 def same_rollout(row:dict, metrics:dict) -> dict:
     "A row with what a further update with its rollout found"
-    more = {n: v for n, v in kept(metrics).items() if n in OF_RATIO}
-    return row | {n: max(v, row.get(n, v)) for n, v in more.items()}
+    more, n = kept(metrics), row.get('updates', 1)
+    found = {name: max(v, row.get(name, v)) for name, v in more.items() if name in OF_RATIO}
+    if 'overflow' in more: found |= dict(overflow=(n*row.get('overflow', 0)+more['overflow'])/(n+1), updates=n+1)
+    return row | found
 
 # %% ../../nbs/5_run/064_trends.ipynb #b1ed7cb3
 MOST, FIRST, NEWEST = 192, 8, 64 # Rows; those at both ends are never averaged
@@ -41,6 +44,7 @@ def paired(a:dict, b:dict) -> dict:
     "One row for two"
     na, nb = a.get('n', 1), b.get('n', 1)
     both = {k: (a[k]*na+b[k]*nb)/(na+nb) for k in a if k in b}
+    a, b = sorted((a, b), key=len, reverse=True) # the order of the names is that of the fuller row
     return a | b | both | dict(n=na+nb, step=max(a.get('step', 0), b.get('step', 0)))
 
 def bounded(rows:list) -> list:

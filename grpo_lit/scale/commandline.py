@@ -67,7 +67,8 @@ NUMBERING = ('RANK', 'LOCAL_RANK', 'WORLD_SIZE', 'LOCAL_WORLD_SIZE', 'GROUP_RANK
 def childs_environment(cpu:bool=False # Of several processes: are they on the CPU?
                       ) -> dict:
     "Ours, but for what numbers this process, and for where its figures go"
-    more = dict(ACCELERATE_USE_CPU='true') if cpu else {}
+    more = dict(TORCH_ELASTIC_SHUTDOWN_TIMEOUT='3600') # Seconds that saving may take: of itself a launcher kills after 30
+    if cpu: more['ACCELERATE_USE_CPU'] = 'true'
     kept = {name: value for name, value in os.environ.items() if name not in (*NUMBERING, 'MPLBACKEND')}
     home = str(Path(PACKAGE[0]).resolve().parent)
     places = os.pathsep.join(filter(None, [home, kept.get('PYTHONPATH')]))

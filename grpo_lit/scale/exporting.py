@@ -16,8 +16,9 @@ from ..run.config import GRPOConfig
 from ..run.configfile import stored_options
 from ..run.datasets import load_task
 from ..run.looking import run_at
+from ..run.launching import surroundings
 from ..run.options import nearest
-from ..run.setup import default_rewards, in_chat
+from ..run.setup import asked, default_rewards
 from ..run.signals import say
 from .for_trl import trl_fields
 from .for_verifiers import checked_rewards, lines_of, must_be_new, to_verifiers
@@ -30,12 +31,16 @@ class Asked(NamedTuple):
     rewards:list # Names
     args:GRPOConfig
     lora_r:int
+    processes:int=1
+    lost:tuple=() # What is not repeated, in words
 
-def stored_args(stored:dict # The `args` of a config.json
-               ) -> GRPOConfig:
-    "Settings as a run has kept them"
+def stored_args(stored:dict, # The `args` of a config.json
+                processes:int=1) -> GRPOConfig:
+    "Settings as a run has kept them; its sizes fit so many processes"
     known = GRPOConfig.__dataclass_fields__
-    return GRPOConfig(**{n: v for n, v in stored.items() if n in known and n != 'generation_batch_size'})
+    numbered = dict(WORLD_SIZE=str(processes), LOCAL_RANK='0') if processes > 1 else {}
+    kept = {n: v for n, v in stored.items() if n in known and n != 'generation_batch_size'}
+    with surroundings(numbered): return GRPOConfig(**kept)
 
 def task_asked(o:dict, # Options of `train`
                chat:bool):
@@ -45,7 +50,7 @@ def task_asked(o:dict, # Options of `train`
     sizes = max(o.get('eval_questions', 1), 1), given('limit'), o.get('seed', 0)
     task = load_task(o['data'], *map(given, names), *sizes, prompt_style=o.get('prompt_style', 'plain'),
                      encoding=given('encoding'), answers=not o.get('reward'))
-    return in_chat(task, o.get('system', '')) if chat else task
+    return asked(task, None, chat, o.get('system', ''))[0]
 
 def asked_for(run:str) -> Asked:
     "How a run of `grpo-lit train` was asked for; raises `ValueError` where its directory does not say"
@@ -53,7 +58,9 @@ def asked_for(run:str) -> Asked:
     options, config = stored_options(path), json.loads((path/'config.json').read_text(encoding='utf-8'))
     task = task_asked(options, bool(config.get('chat')))
     rewards = list(options.get('reward') or config.get('reward') or default_rewards(task.train[0]))
-    return Asked(options['model'], task, rewards, stored_args(config.get('args') or {}), options.get('lora_r') or 0)
+    n = options.get('processes') or 1
+    lost = ('drop_long=True: questions that are too long for the model are not left out',) if options.get('drop_long') else ()
+    return Asked(options['model'], task, rewards, stored_args(config.get('args') or {}, n), options.get('lora_r') or 0, n, lost)
 
 # %% ../../nbs/8_scale/06_exporting.ipynb #e692b8fc
 SCRIPT = '''"""{title}
@@ -119,7 +126,7 @@ def script_parts(asked:Asked, name:str) -> dict: # For `SCRIPT`
     fields = {n: v for n, v in fields.items() if n not in without} | dict(output_dir='trained')
     parts = dict(
         title=f'{plain_words(name)}, as a script for TRL',
-        lost=comment_of(lost),
+        lost=comment_of([*asked.lost, *lost]),
         imports='\n'.join(imports),
         fields=field_lines(fields, usual),
         model=OWN_LOADER.format(model=asked.model) if ours else f'model = {asked.model!r}',
@@ -161,11 +168,12 @@ def export(run:str, # A run directory of `grpo-lit train`
     "Write a run for others: a script for TRL, or its questions and rewards as an environment of verifiers"
     if to not in DESTINATIONS:
         raise ValueError(nearest('destination', to, DESTINATIONS)+f': there are {" and ".join(DESTINATIONS)}')
-    asked = asked_for(run)
+    found = asked_for(run)
     folder = out or f'{str(run).rstrip("/")}-{to}'
-    if to == 'trl': to_trl_script(asked, folder, Path(run).name)
-    else: to_verifiers(asked.task, asked.rewards, folder, asked.args.reward_weights, name or None)
-    lost = trl_fields(asked.args)[1] if to == 'trl' else []
+    if to == 'trl': to_trl_script(found, folder, Path(run).name)
+    else: to_verifiers(found.task, found.rewards, folder, found.args.reward_weights, name or None)
+    lost = [*found.lost, *(trl_fields(found.args)[1] if to == 'trl' else [])]
+    start = f'accelerate launch --num_processes {found.processes}' if found.processes > 1 else 'python'
     for said in lost: say(f'without an equal: {said}')
-    say(f'{folder}: {"python train.py" if to == "trl" else "pip install -e ."} there')
+    say(f'{folder}: {start+" train.py" if to == "trl" else "pip install -e ."} there')
     return dict(folder=folder, lost=lost)

@@ -1,7 +1,7 @@
 # made by tools/stubs.py: edit the source, then run it
 from typing import Any
 
-__all__ = ['ENDS', 'HURRY', 'Descendants', 'last_lines', 'words_of_code', 'Launched', 'FollowedChild', 'handed_on', 'launch', 'of_command', 'of_script', 'on_cpu']
+__all__ = ['UNKILLABLE', 'ENDS', 'HURRY', 'Descendants', 'last_lines', 'words_of_code', 'Launched', 'FollowedChild', 'handed_on', 'launch', 'of_command', 'of_script', 'on_cpu']
 
 import contextlib, os, shlex, signal, subprocess, sys, time
 
@@ -25,6 +25,8 @@ from .commandline import COMMANDS_LAUNCHED, START_COMMAND, childs_environment, c
 
 from ..tensors import visible
 
+UNKILLABLE = 30.0
+
 class Descendants:
     """A process, and all that it has started"""
     known: Any
@@ -40,7 +42,7 @@ class Descendants:
         """Who is still there"""
         ...
 
-    def kill(self, grace: float=0.0):
+    def kill(self, grace: float=0.0) -> list:
         """End all of them"""
         ...
 
@@ -56,6 +58,7 @@ def words_of_code(code: int) -> str:
 
 class Launched:
     """A run that trains in processes of its own"""
+    cut_off: Any
     family: Any
     name: str
     words: list
@@ -90,11 +93,15 @@ class Launched:
         ...
 
     def stop(self, patience: float=600.0) -> Launched:
-        """Have it save a checkpoint and end; behind the call nothing of it is left"""
+        """Have it save a checkpoint and end; behind the call nothing of it is left; raises `RuntimeError` if it failed"""
         ...
 
     def watch(self, poll: float=0.5, stream=None) -> Launched:
         """Show it until it has ended; raises `RuntimeError` if it failed"""
+        ...
+
+    def as_asked(self, code: int) -> bool:
+        """Has it ended by the signal that asked it to? A launcher of several processes says so in words"""
         ...
 
     def checked(self) -> Launched:
