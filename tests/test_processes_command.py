@@ -1,8 +1,11 @@
 """`grpo-lit train --processes 2` and `accelerate launch script.py`, as commands: what they leave, say and end with."""
 import json, os, re, signal, subprocess, sys, time
 import psutil, pytest
+from torch.distributed.elastic.multiprocessing.api import SignalException
+from grpo_lit.run.launching import passing_on
 from grpo_lit.run.peers import LOST
 from grpo_lit.run.runs import Run
+from grpo_lit.run.signals import ENDING
 
 ENV = os.environ | dict(OMP_NUM_THREADS='1', OMP_WAIT_POLICY='passive', GLOO_SOCKET_IFNAME='lo', HF_DEACTIVATE_ASYNC_LOAD='1')
 LIMIT = 300 # Seconds, for what hangs
@@ -27,6 +30,13 @@ def until(happens, process):
     while not happens():
         assert time.monotonic() < end and process.poll() is None, process.communicate(timeout=5)[0]
         time.sleep(.1)
+
+@pytest.mark.parametrize('signum', ENDING)
+def test_a_signal_is_passed_on(signum):
+    "Also those that a cluster sends, of which torch's launcher knows nothing by itself"
+    before = signal.getsignal(signum)
+    with pytest.raises(SignalException) as e, passing_on(): signal.raise_signal(signum)
+    assert e.value.sigval == signum and signal.getsignal(signum) == before
 
 def ranks_of(process):
     "The processes that the launcher has started, by rank"
