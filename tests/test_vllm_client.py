@@ -554,3 +554,13 @@ def test_what_fails_for_one_fails_for_all():
     with FakeServer(*policy(), dev=False) as fake:
         one, two = together(ranks, fake.address)
     assert 'VLLM_SERVER_DEV_MODE=1' in one and one == two
+
+def test_two_processes_and_a_server_that_is_restarted():
+    "Whichever of them it happens to: what is learned from was written by the weights that were sent"
+    weak, tokenizer = policy()
+    with torch.no_grad(): weak.model.norm.weight.mul_(.5)
+    with FakeServer(weak, tokenizer) as fake:
+        fake.faults = [(WRITE, 'cut'), (WRITE, 'restart')]
+        one, two = together(ranks, fake.address)
+        assert not fake.faults and fake.calls.count(RELOAD) >= 3
+    assert one[0] == two[0] and len(one[0]) == 2 and all(m < 1e-4 for m, _ in one[0])
