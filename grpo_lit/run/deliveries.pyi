@@ -1,15 +1,15 @@
 # made by tools/stubs.py: edit the source, then run it
 from typing import Any
 
-__all__ = ['CACHE_TRIES', 'COMING', 'TRIES', 'Delivery', 'Deliveries', 'WrongWeights']
+__all__ = ['CACHE_TRIES', 'COMING', 'TRIES', 'IN_TURN', 'Delivery', 'Deliveries', 'WrongWeights']
 
-import asyncio
+import asyncio, time
 
 from dataclasses import dataclass
 
 from pathlib import Path
 
-from .asking import Question, Server, ServerError
+from .asking import NAP, Question, Server, ServerError
 
 from .delivery import digests_by_name
 
@@ -42,8 +42,9 @@ class Deliveries:
     turn: Any
     server: Server
     facts: Facts
+    rank: int
 
-    def __init__(self, server: Server, facts: Facts):
+    def __init__(self, server: Server, facts: Facts, rank: int=0):
         ...
 
     def ask(self, session, path: str, body: dict | None=None, **how):
@@ -101,6 +102,14 @@ class Deliveries:
         """Compare with what was compared before"""
         ...
 
+    async def is_coming(self, session) -> bool:
+        """Does somebody bring it at this moment?"""
+        ...
+
+    async def comes_back(self, session) -> bool:
+        """Is it there, or does a process before this one bring it?"""
+        ...
+
     async def bring_back(self, session, gate: asyncio.Lock):
         """Repeat the last delivery, if the server has lost it"""
         ...
@@ -121,3 +130,5 @@ class WrongWeights(ServerError):
 COMING = '~'
 
 TRIES = 3
+
+IN_TURN = 5.0

@@ -1,7 +1,7 @@
 # made by tools/stubs.py: edit the source, then run it
 from typing import Any
 
-__all__ = ['ServerSampler', 'cleared', 'check_room']
+__all__ = ['ServerSampler', 'clear_killed', 'cleared', 'check_room']
 
 import asyncio, secrets, weakref
 
@@ -26,6 +26,8 @@ from .delivery import Witness, adapter_weights, gathered, whole_weights, write_w
 from .files import log, remove_quietly
 
 from .fitness import vocabulary
+
+from .lock import is_held
 
 from .sampler import Sampler
 
@@ -97,8 +99,12 @@ class ServerSampler(Sampler):
         """Raise `ValueError` where the server gives others than those at this temperature"""
         ...
 
-def cleared(place: Path, remove=remove_quietly):
-    """Remove it, and the directory around it if that is empty then"""
+def clear_killed(folder: Path):
+    """Remove what killed runs have left"""
+    ...
+
+def cleared(place: Path, around: bool=True, remove=remove_quietly):
+    """Remove it"""
     ...
 
 def check_room(tokens: int, most: int | None):
