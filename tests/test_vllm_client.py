@@ -119,6 +119,20 @@ def test_every_setting_is_sent(there):
     assert (body['temperature'], body['top_p'], body['top_k'], body['min_p'], body['stop'], body['max_tokens'], body['n']) == (.5, .9, 5, .01, ['</answer>'], 9, 4)
     assert body['ignore_eos'] and body['stop_token_ids'] and body['return_token_ids'] and body['repetition_penalty'] == 1
 
+def test_log_probs_are_those_behind_filters(there):
+    "As vLLM's: of the two tokens that are left, and not of all"
+    fake, sample, model = there
+    ro = sample.generate(rows, 4, seed=1, top_k=2)
+    mine = all_logps(model, ro, token_portions(model, ro, 4096), 1.)
+    more = (ro.logps-mine)[ro.completion_mask.bool()]
+    assert more.min() > -1e-4 and more.max() > .01 # what the others had is shared out
+    assert (sample.generate(rows, 4, seed=1, top_k=1).logps == 0).all()
+
+def test_a_kl_of_another_distribution_is_refused():
+    paid = dict(kl_in_reward=True, scale_rewards='none', top_p=.9)
+    assert GRPOConfig(use_cpu=True, **paid)
+    with pytest.raises(ValueError, match='behind top_p'): settings(None, **paid)
+
 def test_a_stop_string_and_a_cut(there):
     fake, sample, model = there
     ro = sample.generate(rows, 8, seed=1, stop=('</think>',))
@@ -540,3 +554,13 @@ def test_what_fails_for_one_fails_for_all():
     with FakeServer(*policy(), dev=False) as fake:
         one, two = together(ranks, fake.address)
     assert 'VLLM_SERVER_DEV_MODE=1' in one and one == two
+
+def test_two_processes_and_a_server_that_is_restarted():
+    "Whichever of them it happens to: what is learned from was written by the weights that were sent"
+    weak, tokenizer = policy()
+    with torch.no_grad(): weak.model.norm.weight.mul_(.5)
+    with FakeServer(weak, tokenizer) as fake:
+        fake.faults = [(WRITE, 'cut'), (WRITE, 'restart')]
+        one, two = together(ranks, fake.address)
+        assert not fake.faults and fake.calls.count(RELOAD) >= 3
+    assert one[0] == two[0] and len(one[0]) == 2 and all(m < 1e-4 for m, _ in one[0])

@@ -23,7 +23,7 @@ from .arguments import MASKED, Arguments, loading_options
 from .from_trl import FromTRL
 from .placing import TRL_DEFAULTS, say_once, take, unknown
 from .ranges import check_numbers, read_dict
-from .settings import AllSettings
+from .settings import AllSettings, is_served
 
 # %% ../../nbs/5_run/013_config.ipynb #8fc97f7a
 def check_rules(settings:AllSettings,
@@ -135,7 +135,10 @@ LEASH_RULES = [ # (broken, why)
     (lambda c: c.kl_in_reward and c.multi_objective_aggregation=='normalize_then_sum',
      'normalize_then_sum would normalize the KL away: pay it in the loss (kl_in_reward=False)'),
     (lambda c: c.kl_in_reward and c.scale_rewards=='mean',
-     "kl_in_reward: rewards less a KL may have a mean below 0, by which nothing can be divided. Use scale_rewards='none' or 'batch'")]
+     "kl_in_reward: rewards less a KL may have a mean below 0, by which nothing can be divided. Use scale_rewards='none' or 'batch'"),
+    (lambda c: c.kl_in_reward and is_served(c) and (c.top_p < 1 or c.top_k or c.min_p or c.repetition_penalty != 1),
+     'kl_in_reward: a vLLM server tells the log-probs behind top_p, top_k, min_p and repetition_penalty, and the KL would be that of '
+     'another distribution. Leave these out, or pay it in the loss (kl_in_reward=False)')]
 
 # %% ../../nbs/5_run/013_config.ipynb #8758004a
 SIZE_RULES = [ # (broken, why): before one of the two is filled in

@@ -1,7 +1,7 @@
 # made by tools/stubs.py: edit the source, then run it
 from typing import Any
 
-__all__ = ['Refusal', 'Engine', 'choice', 'FakeServer', 'handler_of']
+__all__ = ['Refusal', 'Engine', 'Bent', 'choice', 'FakeServer', 'handler_of']
 
 import copy, json, threading
 
@@ -87,6 +87,22 @@ class Engine:
 
     def completions(self, body):
         """A group"""
+        ...
+
+class Bent:
+    """A filter behind all others: it changes nothing, and keeps what they have left"""
+    n: int
+    limit: int
+    kept: Any
+
+    def __init__(self, n: int, limit: int):
+        ...
+
+    def __call__(self, logits, rows):
+        ...
+
+    def of(self, ids: torch.Tensor) -> torch.Tensor:
+        """The log-probs of the tokens that were drawn"""
         ...
 
 def choice(prompt: list, i: int, ids, logps, length: int, finished: bool) -> dict:
