@@ -555,6 +555,7 @@ def test_what_fails_for_one_fails_for_all():
         one, two = together(ranks, fake.address)
     assert 'VLLM_SERVER_DEV_MODE=1' in one and one == two
 
+@pytest.mark.slow
 def test_two_processes_and_a_server_that_is_restarted():
     "Whichever of them it happens to: what is learned from was written by the weights that were sent"
     weak, tokenizer = policy()
