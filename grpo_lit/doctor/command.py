@@ -8,7 +8,6 @@ Docs: https://grpo-lit.github.io/grpo-lit/9_doctor/command.html.md"""
 __all__ = ['WRITERS', 'check_report', 'write_report', 'of_all_processes', 'said_of_processes', 'doctor']
 
 # %% ../../nbs/9_doctor/14_command.ipynb #64339e9a
-import contextlib, dataclasses
 from pathlib import Path
 from .diagnosing import diagnose
 from .findings import Diagnosis, Finding, as_html, as_json

@@ -10,7 +10,7 @@ __all__ = ['STILL', 'see_model', 'see_settings', 'see_template', 'see_plain_prom
 
 # %% ../../nbs/9_doctor/04_prompting.ipynb #c0c7086c
 from ..agents.templates import special_marks
-from .findings import Check, Finding
+from .findings import Finding
 from .patient import Patient
 from .rows import kind_of, kinds_in
 from ..rewards.audit import gold_completion, what_earned

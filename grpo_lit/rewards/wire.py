@@ -10,7 +10,7 @@ __all__ = ['WRITERS', 'READERS', 'PLAIN', 'MAPPINGS', 'SHARED', 'SHARED_NAMES', 
            'read_frame', 'write_frame', 'printable']
 
 # %% ../../nbs/2_rewards/10_wire.ipynb #05385693
-import builtins, json, math, operator, os, re
+import builtins, json, math, operator, os
 from collections import Counter, OrderedDict, deque
 from datetime import date, datetime, timedelta
 from decimal import Decimal
