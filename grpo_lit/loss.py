@@ -15,7 +15,7 @@ from typing import Callable, NamedTuple
 import torch
 from .tensors import delegates, masked_mean, no_such
 from .fast.offpolicy import off_policy_mask
-from .logprobs import KL_KINDS, bounded, kl_estimate
+from .logprobs import KL_KINDS, clamped, kl_estimate
 from .terms import capped_term, clipped_term, gamma_term, gated_term, kl_term, tv_term
 
 # %% ../nbs/1_line/20_loss.ipynb #37744859
@@ -96,7 +96,7 @@ LEVELS = ('token','sequence')
 def _ratio(log_ratio, mask, level):
     "Ratios as large as the number type can bear: (B, T) for tokens, (B, 1) for sequences"
     if level=='sequence': log_ratio = masked_mean(log_ratio, mask, 1)[:,None]
-    return bounded(log_ratio).exp()
+    return clamped(log_ratio).exp()
 
 # %% ../nbs/1_line/20_loss.ipynb #2fa787f0
 LOSS_OPTIONS = [name for term in (gated_term, gamma_term, tv_term)

@@ -8,7 +8,7 @@ Docs: https://grpo-lit.github.io/grpo-lit/5_run/figures.html.md"""
 __all__ = ['POINTS', 'CURVES', 'MOST_FUNCTIONS', 'PHASES', 'RECENT', 'MOST_ROWS', 'MOST_TEXT', 'finite_number', 'in_form',
            'total_of', 'numbers_of', 'thinned', 'Curve', 'curve_of', 'reward_names', 'curves_of', 'phase_seconds',
            'phases_of', 'event_change', 'event_words', 'metric_events', 'middle_cut', 'clipped_completion',
-           'ShownGroup', 'differ', 'shown_group', 'group_of', 'Figures']
+           'ShownGroup', 'are_mixed', 'shown_group', 'group_of', 'Figures']
 
 # %% ../../nbs/5_run/069_figures.ipynb #a40c0aea
 import math
@@ -158,7 +158,7 @@ class ShownGroup(NamedTuple):
     gold:str|None # The right answer, where there is one
     rows:list # Dicts: completion, tokens, finished, rewards, advantage
 
-def differ(rewards:list) -> bool:
+def are_mixed(rewards:list) -> bool:
     "Are there two different numbers among them?"
     return len({r for r in rewards if finite_number(r) is not None}) > 1
 
@@ -182,7 +182,7 @@ def group_of(rollouts:Rollouts|None, step:int) -> ShownGroup|None: # None: there
     if rollouts is None or not rollouts.completions or not rollouts.prompts: return None
     P, G = len(rollouts.prompts), rollouts.num_generations
     rewards = [[]]*P if rollouts.rewards is None else rollouts.rewards.view(P, G).tolist()
-    chosen = next((i for i, r in enumerate(rewards) if differ(r)), 0)
+    chosen = next((i for i, r in enumerate(rewards) if are_mixed(r)), 0)
     rows, gold = rollouts.group(chosen), rollouts.columns.get('answer')
     if rollouts.episodes: rows = [r | dict(completion=_row_parts(rollouts, chosen*G+j)) for j, r in enumerate(rows)]
     groups = [rows if i == chosen else [] for i in range(P)]

@@ -12,7 +12,7 @@ __all__ = ['MOST_READ', 'ABSENCE', 'Lines', 'Steps', 'kept_question', 'first_row
 import copy, functools, json, os, time
 from itertools import groupby
 from pathlib import Path
-from .figures import Figures, ShownGroup, differ, reward_names, shown_group, total_of
+from .figures import Figures, ShownGroup, are_mixed, reward_names, shown_group, total_of
 from .files import log
 from .lock import is_alive, read_card
 from .logs import step_in
@@ -92,7 +92,7 @@ def group_in(path:Path, names:tuple, written:float # When it was: a file that is
     "The first group in a table whose rewards differ, or the first"
     groups = [list(g) for _, g in groupby(first_rows(path), lambda r: r['group'])]
     if not groups: return None
-    chosen = next((i for i, g in enumerate(groups) if differ([r.get('reward') for r in g])), 0)
+    chosen = next((i for i, g in enumerate(groups) if are_mixed([r.get('reward') for r in g])), 0)
     row = groups[chosen][0]
     return shown_group(step_of(path), groups, chosen, kept_question(str(row['prompt'])), row.get('answer'), list(names))
 

@@ -7,8 +7,8 @@ Docs: https://grpo-lit.github.io/grpo-lit/5_run/options.html.md"""
 # %% auto #0
 __all__ = ['COMMANDS', 'REQUIRED', 'GROUPS', 'CHOICES', 'POSITIONAL', 'EXAMPLES', 'READERS', 'SETTINGS_OF_THE_COMMAND',
            'source_of', 'commands', 'tree_of', 'definition', 'Option', 'comments', 'home_of', 'value_of',
-           'with_comments', 'parameters', 'fields_of', 'sections', 'nearest', 'whole', 'number', 'truth', 'kinds_of',
-           'takes_several', 'single', 'typed', 'settings_of', 'own_options', 'options_of']
+           'with_comments', 'parameters', 'fields_of', 'sections', 'nearest', 'whole_number', 'number', 'truth',
+           'kinds_of', 'takes_several', 'single', 'typed', 'settings_of', 'own_options', 'options_of']
 
 # %% ../../nbs/5_run/106_options.ipynb #bedf3b6a
 import ast, difflib, io, re, tokenize
@@ -198,7 +198,7 @@ def nearest(kind:str, name:str, known) -> str:
     return f'no {kind} {name!r}' + (f'; did you mean {near[0]!r}?' if near else '')
 
 # %% ../../nbs/5_run/106_options.ipynb #d9fcbcec
-def whole(text:str) -> int:
+def whole_number(text:str) -> int:
     "A whole number, also as 1_000 or 1e3"
     try: return int(text)
     except ValueError: pass
@@ -219,7 +219,7 @@ def truth(text:str) -> bool:
     if value is None: raise ValueError(f'{text!r} is neither true nor false')
     return value
 
-READERS = dict(bool=truth, int=whole, float=number, str=str)
+READERS = dict(bool=truth, int=whole_number, float=number, str=str)
 
 # %% ../../nbs/5_run/106_options.ipynb #e1ec7e4f
 def kinds_of(option:Option) -> list: # For example ["int", "None"]

@@ -6,7 +6,7 @@ Docs: https://grpo-lit.github.io/grpo-lit/8_scale/for_verifiers.html.md"""
 
 # %% auto #0
 __all__ = ['SCORING', 'TASKSET', 'ONE_REWARD', 'ENVIRONMENT', 'DOOR', 'PROJECT', 'LEAFLET', 'Found', 'is_installed',
-           'found_reward', 'placed', 'as_name', 'as_class', 'plain_value', 'lines_of', 'parts_of', 'must_be_new',
+           'found_reward', 'placed', 'as_name', 'as_class', 'as_plain', 'lines_of', 'pieces_of', 'must_be_new',
            'checked_rewards', 'to_verifiers']
 
 # %% ../../nbs/8_scale/05_for_verifiers.ipynb #eef0f819
@@ -63,7 +63,7 @@ def as_class(name:str) -> str:
     return ''.join(part.capitalize() for part in name.split('_'))
 
 # %% ../../nbs/8_scale/05_for_verifiers.ipynb #00df45c6
-def plain_value(value):
+def as_plain(value):
     "As JSON holds it"
     if hasattr(value, 'tolist'): return value.tolist()
     raise TypeError(f'{type(value).__name__}')
@@ -74,10 +74,10 @@ def lines_of(rows, which:str) -> str:
     for i, row in enumerate(rows):
         if 'prompt' not in row: raise ValueError(f'{which} row {i} has no prompt')
         for column, value in row.items():
-            try: json.dumps(value, default=plain_value, allow_nan=False)
+            try: json.dumps(value, default=as_plain, allow_nan=False)
             except (TypeError, ValueError) as e:
                 raise ValueError(f'{which} row {i}: the column {column!r} cannot be written as JSON ({e})') from e
-        lines.append(json.dumps(dict(row), default=plain_value, ensure_ascii=True))
+        lines.append(json.dumps(dict(row), default=as_plain, ensure_ascii=True))
     return '\n'.join(lines)+'\n'*bool(lines)
 
 # %% ../../nbs/8_scale/05_for_verifiers.ipynb #9a027eee
@@ -206,7 +206,7 @@ Install it with `pip install -e .`; then it is the taskset `{package}` of verifi
 '''
 
 # %% ../../nbs/8_scale/05_for_verifiers.ipynb #2078baf8
-def parts_of(module:str, found:list, weights:list) -> dict: # Of texts, for the templates
+def pieces_of(module:str, found:list, weights:list) -> dict: # Of texts, for the templates
     "What stands in the files"
     def source(f): return f'.{f.module}' if f.file else f.module
     imports = [f'from {source(f)} import {f.attribute} as reward_{i}' for i, f in enumerate(found)]
@@ -250,7 +250,7 @@ def to_verifiers(task, # A `Task`, or rows
     lines = dict(train=lines_of(train, 'train'), test=lines_of(test, 'test'))
     if not lines['train']: raise ValueError('there are no rows')
     title = f'{module}: {len(train)} questions to train on, {len(test)} held out'
-    parts = parts_of(module, found, weights) | dict(title=title)
+    parts = pieces_of(module, found, weights) | dict(title=title)
     home = folder/module
     home.mkdir(parents=True)
     for file, template in {'scoring.py': SCORING, 'taskset.py': TASKSET, '__init__.py': DOOR}.items():
