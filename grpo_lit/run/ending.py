@@ -19,19 +19,19 @@ from .again import check_new, clear_run, with_changes
 from .alarms import troubles
 from .causes import remember_evaluation, write_alarms
 from .checkpoints import whole_state, write_checkpoint
-from .collect import prompts_of
+from .order import prompts_of
 from .display import Showing
 from .files import NotSaved, log
 from .hopeless import watch_evaluation
 from .knobs import events_are_owed, write_events
 from .peers import peers_of_run, spared
 from .phases import in_notebook, phase, phases_are_shown
-from ..fast.sharded import is_sharded
 from .resume import checkpoint_to_resume, keep_checkpoint
 from .runs import Run, step_of, writes
 from .signals import Stop, say, stoppable, uninterrupted
 from .together import watched_run, world_of
 from ..fast.world import World
+from ..tensors import is_sharded
 
 # %% ../../nbs/5_run/076_ending.ipynb #53cb0185
 def save_stopped(trainer, stop:Stop):

@@ -15,7 +15,7 @@ from .. import __version__
 from ..tensors import seed_for
 from .again import check_new, clear_run
 from .alarms import troubles
-from .collect import prompts_of
+from .order import prompts_of
 from .evaluate import EvalResult, compare, evaluate
 from .checkpoints import whole_state
 from .copies import follow

@@ -13,7 +13,7 @@ import torch
 from .checkpoints import RunState
 from .optimizers import OffloadedAdamW
 from ..shortages import retried, times
-from ..tensors import own_piece, unsharded
+from ..tensors import own_part, unsharded
 
 # %% ../../nbs/5_run/058_stepping.ipynb #347d879a
 def is_fused(optimizer) -> bool:
@@ -37,7 +37,7 @@ def leaves(x) -> list: # Of tensors
     "The tensors in dictionaries and lists"
     if isinstance(x, dict): x = list(x.values())
     if isinstance(x, (list, tuple)): return [t for v in x for t in leaves(v)]
-    return [own_piece(x)] if isinstance(x, torch.Tensor) else []
+    return [own_part(x)] if isinstance(x, torch.Tensor) else []
 
 # %% ../../nbs/5_run/058_stepping.ipynb #01f3e991
 def put_leaf(holder:dict, name, value): # From `parted`
@@ -69,7 +69,7 @@ class Before:
         self.state, self.groups = optimizer.state, optimizer.param_groups
         self.known = {p: parted(s) for p, s in self.state.items()} # parameters that have a state
         self.options = [parted({k: v for k, v in g.items() if k != 'params'}) for g in self.groups]
-        weights = [own_piece(p.detach()) for group in self.groups for p in group['params'] if p.grad is not None]
+        weights = [own_part(p.detach()) for group in self.groups for p in group['params'] if p.grad is not None]
         copied = not self.known and not is_fused(optimizer)
         self.mark = version if copied or is_counted(optimizer) else digest
         self.written = [(x, self.mark(x)) for x in weights+leaves(self.state)]

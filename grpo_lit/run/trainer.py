@@ -22,7 +22,8 @@ from .callbacks import Callbacks, log_steps, logging_is_due, optimizer_is_heard,
 from .callbacks import train_result, training_begins, training_ends, training_goes_on
 from .causes import watch_causes, write_alarms
 from .checkpoints import fixed_settings, load_checkpoint, save_policy, whole_state
-from .collect import Collector, collect, planned_steps, with_length
+from .collect import Collector, collect
+from .order import planned_steps, with_length
 from .config import GRPOConfig, update_rows
 from .divergence import check_alive, watch_divergence
 from .ending import check_finite, check_not_shorter, checkpoint_is_due, checkpoint_writer, diverged_is_kept, keep_if_due, start_run
