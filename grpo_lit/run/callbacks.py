@@ -12,7 +12,7 @@ __all__ = ['MOMENTS', 'listens', 'as_callback', 'callback_name', 'weakly', 'Call
 # %% ../../nbs/5_run/078_callbacks.ipynb #3cc33cba
 import contextlib, math, time, weakref
 from transformers import TrainerCallback, TrainerControl
-from .ending import epoch_ended, is_turn, log_evaluation
+from .due import epoch_ended, is_turn, log_evaluation
 from .files import log
 from .history import TrainResult, mean_of
 from .together import asked_by_any, world_of

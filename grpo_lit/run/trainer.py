@@ -16,6 +16,7 @@ from ..core import Rollouts
 from ..policy import add_lora
 from ..tasks import with_template
 from ..tensors import clock
+from .accelerator import new_accelerator
 from .ahead import settle_for_checkpoint, staleness
 from .around import Around, checkpoint_is_kept, need, refuse, run_config_is_kept, warn_of_lengths, with_quantization
 from .callbacks import Callbacks, log_steps, logging_is_due, optimizer_is_heard, step_ends
@@ -26,9 +27,9 @@ from .collect import Collector, collect
 from .order import planned_steps, with_length
 from .config import GRPOConfig, update_rows
 from .divergence import check_alive, watch_divergence
-from .ending import check_finite, check_not_shorter, checkpoint_is_due, checkpoint_writer, diverged_is_kept, keep_if_due, start_run
+from .due import checkpoint_is_due, evaluation_is_due, evaluation_is_owed, keep_if_due, log_evaluation
 from .files import write_whole
-from .ending import evaluation_is_due, evaluation_is_owed, log_evaluation, train_to_the_end
+from .ending import check_finite, check_not_shorter, checkpoint_writer, diverged_is_kept, start_run, train_to_the_end
 from .fitness import check_adapter
 from .graders import RewardNotes, as_list
 from .history import TrainResult
@@ -38,7 +39,7 @@ from .shortage import memory_explained
 from .owned import all_graders, with_weights
 from .pieces import Pieces
 from .playing import new_play, rows_of_run
-from .prepare import check_run, new_accelerator, new_state, policy_and_tokenizer
+from .prepare import check_run, new_state, policy_and_tokenizer
 from .report import efficiency, step_metrics, tokens_read, watch_mismatch
 from .resume import keep_checkpoint
 from .rows import Stream, evaluation_rows, first_and_last
