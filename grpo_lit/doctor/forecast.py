@@ -22,13 +22,13 @@ from .pace import pace_of
 from .patient import Patient
 from .undone import in_place, read_all
 from ..rewards.comparing import accuracy_reward, strict_accuracy_reward
-from ..run.order import planned_steps
+from ..run.collect import planned_steps, prompts_of, updates_per_rollout
 from ..run.memory import amount, memory_plan
 from ..run.plan import in_words
 from ..run.precision import on_cpu
 from ..run.report import MISMATCH
 from ..run.rows import Stream
-from ..run.micro_batch import mismatch
+from ..run.update import mismatch
 from ..scoring import rollout_arguments
 
 # %% ../../nbs/9_doctor/12_forecast.ipynb #66297793

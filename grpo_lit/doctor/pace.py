@@ -13,7 +13,7 @@ import torch
 from ..core import Rollouts
 from .undone import in_place, rehearse, run_shaped
 from ..fast.speed import forward_work, machine, model_sizes, sampling_floor
-from ..run.order import updates_per_rollout
+from ..run.collect import prompts_of, updates_per_rollout
 from ..run.precision import computing_dtype
 from ..run.trainer import rows_of_update
 from ..tensors import seed_for
