@@ -30,7 +30,8 @@ def nonfinite_piece(model) -> str|None: # None: all are finite, in every process
     named = [(n, own_part(p.detach())) for n, p in model.named_parameters()]
     bad = [bool(p.is_floating_point() and not p.isfinite().all()) for _, p in named]
     found = torch.tensor(bad, dtype=torch.int32, device=model.device)
-    if torch.distributed.is_initialized(): torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MAX)
+    if torch.distributed.is_initialized():
+        torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MAX)
     return next((n for (n, _), b in zip(named, found.tolist()) if b), None)
 
 # %% ../nbs/1_line/05_finite.ipynb #edb16d8f

@@ -106,7 +106,8 @@ def read_passages(source # A path of a JSON or JSONL file, or rows with a text, 
     for n, (place, row) in enumerate(placed_rows(source)):
         p = passage_of(row, place)
         p = Passage(p.text, p.title, p.id or str(n))
-        if p.id in seen: raise ValueError(f'{place}: the id {visible(p.id)!r} is that of {seen[p.id]}, too')
+        if p.id in seen:
+            raise ValueError(f'{place}: the id {visible(p.id)!r} is that of {seen[p.id]}, too')
         seen[p.id] = place
         if p.text: found.append(p)
     if not found: raise ValueError(f'{visible(str(source))[:80]!r} holds no passages')
@@ -136,7 +137,8 @@ def _joined(said):
 def _own_passages(row):
     "Passages that a row brings, each with whether it supports the answer"
     context, marked = row.get('context'), row.get('paragraphs')
-    if isinstance(context, str): return [(Passage(_clean(context), _clean(row.get('title') or '')), True)]
+    if isinstance(context, str):
+        return [(Passage(_clean(context), _clean(row.get('title') or '')), True)]
     if isinstance(context, (dict, list)):
         titles = {str(title) for title, _ in _pairs(row.get('supporting_facts') or [], 'title', 'sent_id')}
         found = _pairs(context, 'title', 'sentences')

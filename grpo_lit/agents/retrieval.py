@@ -171,7 +171,8 @@ def recall_at_k(engine:Callable, rows:list, k:int=5) -> float: # 0 to 1
     return search_worth(engine, rows, k)['recall']
 
 # %% ../../nbs/4_agents/20_retrieval.ipynb #5c3de7df
-def _field(thing, name): return thing.get(name) if isinstance(thing, dict) else getattr(thing, name, None)
+def _field(thing, name):
+    return thing.get(name) if isinstance(thing, dict) else getattr(thing, name, None)
 
 def observations(completion, # A string, or messages
                  episode=None # Its record, or None

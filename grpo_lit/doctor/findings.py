@@ -91,7 +91,8 @@ class Diagnosis:
         why = self.skipped.get(check, f'there are {", ".join(f.check for f in self.findings)}')
         raise KeyError(f'no finding of {check!r}: {why}')
 
-    def __repr__(self): return '\n'.join([*map(str, self.worst_first), *lines_left_out(self.skipped), self.sentence])
+    def __repr__(self):
+        return '\n'.join([*map(str, self.worst_first), *lines_left_out(self.skipped), self.sentence])
 
 # %% ../../nbs/9_doctor/01_findings.ipynb #f83430f1
 def as_json(d:Diagnosis) -> str:

@@ -50,7 +50,8 @@ def probed(patient:Patient) -> dict: # Name -> list of `Probe`
     "What the rewards that read a gold give; asked once"
     if 'probes' not in patient.notes:
         judges, began = [f for f in patient.reward_funcs if not is_async(f) and reads_data(f)], time.perf_counter()
-        patient.notes['probes'] = found = {f.__name__: got for f in judges if (got := probes_of(f, patient.some))}
+        patient.notes['probes'] = found = {f.__name__: got for f in judges
+                                           if (got := probes_of(f, patient.some))}
         quick = time.perf_counter()-began < .3*sum(map(len, found.values()))
         patient.notes['audited'] = 8 if quick else 2 # Rows
     return patient.notes['probes']
@@ -76,7 +77,8 @@ def see_constant(patient:Patient) -> Finding:
     others = [f for f in patient.reward_funcs if f.__name__ not in found and not is_async(f)]
     found |= {f.__name__: as_probes(f, patient.some[0]) for f in others}
     same = [name for name, probes in found.items() if is_constant(probes)]
-    if not same: return Finding('constant', 'fine', f'{", ".join(found)}: some texts get more than others')
+    if not same:
+        return Finding('constant', 'fine', f'{", ".join(found)}: some texts get more than others')
     value = found[same[0]][0].known[0]
     return Finding(
         'constant', 'stop',

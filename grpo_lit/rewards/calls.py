@@ -47,7 +47,8 @@ def outcome(answer) -> list|BaseException: # B values, or the error that `answer
     with interrupts(noted):
         try: found = answer()
         except BaseException as e: found = e
-        if os.getpid()!=pid: leave(1) # a child that the reward forked, and that was about to go on as the run
+        if os.getpid()!=pid:
+            leave(1) # a child that the reward forked, and that was about to go on as the run
     if noted: raise noted[0]
     return found
 
@@ -96,7 +97,9 @@ def child_outcomes(f, args, timeout) -> list: # A list of one value, or an error
     "Ask for each row in a process that can be killed"
     rows, late, seconds = _rows(args), set(), max((timeout or 600.)/10, .05)
     ask = _InChild(f, rows)
-    try: return [outcome(partial(_unless_late, partial(ask, b, seconds), row, late)) for b, row in enumerate(rows)]
+    try:
+        return [outcome(partial(_unless_late, partial(ask, b, seconds), row, late))
+                for b, row in enumerate(rows)]
     finally: ask.end()
 
 # %% ../../nbs/2_rewards/38_calls.ipynb #77c732f1
@@ -143,7 +146,8 @@ class RewardCaller:
         with self.apart(changed):
             found = outcome(answer or begin_call(f, args, timeout, partial(self.give_up, f)))
         if self.quiet and isinstance(found, BaseException): forget_frames(found)
-        self.tell(f, 'changed', 'reward %s changed %s; it was put back (said once)', ', '.join(changed), changed)
+        self.tell(f, 'changed', 'reward %s changed %s; it was put back (said once)',
+                  ', '.join(changed), changed)
         return found
 
     def isolated(self, f, args, timeout=None, answer=None) -> tuple: # B floats, and how many rows failed
@@ -186,7 +190,8 @@ class RewardCaller:
         "Warn with the traceback, once for each function and kind of error"
         kind = type(error).__name__
         if self.quiet or (reward_name(f), kind) in self.shown: return
-        self.tell(f, kind, 'reward %s failed; the row counts as "cannot be judged" (shown once):\n%s', _traceback(error))
+        self.tell(f, kind, 'reward %s failed; the row counts as "cannot be judged" (shown once):\n%s',
+                  _traceback(error))
 
     def give_up(self, f):
         "In the thread of an alarm that nothing hears: say so; in a run, save what there is and end"

@@ -60,7 +60,8 @@ def sweep(folder=None, # Of temporary files
     for path in Path(folder or tempfile.gettempdir()).glob(PREFIX+'*'):
         with contextlib.suppress(OSError):
             s = path.lstat()
-            if not stat.S_ISDIR(s.st_mode) or s.st_uid!=os.geteuid() or time.time()-s.st_mtime<older: continue
+            if not stat.S_ISDIR(s.st_mode) or s.st_uid!=os.geteuid() or time.time()-s.st_mtime<older:
+                continue
             fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -91,7 +92,8 @@ def receive_line(sock, seconds) -> dict: # Empty: no line came, or none that is 
 class ForkServer:
     "The process that forks the children that run untrusted code: see `server`"
     def __init__(self, preload=COMMON): # Modules to load before the first fork
-        if os.name!='posix': raise OSError('running untrusted code needs Linux or macOS; on Windows use WSL')
+        if os.name!='posix':
+            raise OSError('running untrusted code needs Linux or macOS; on Windows use WSL')
         sweep()
         self.lock = threading.Lock()
         self.control, theirs = socket.socketpair()
@@ -100,11 +102,14 @@ class ForkServer:
         os.chmod(self.scratch, 0o711)
         self.process = self._start(theirs, preload)
         self.walls = self._hello()
-        if os.geteuid()==0 and 'nobody' not in self.walls: log.warning('programs run as root here, %s', self._rights())
-        if weakness(self.walls): log.warning('this machine is weak: %s; run in a container', weakness(self.walls))
+        if os.geteuid()==0 and 'nobody' not in self.walls:
+            log.warning('programs run as root here, %s', self._rights())
+        if weakness(self.walls):
+            log.warning('this machine is weak: %s; run in a container', weakness(self.walls))
 
     def _rights(self):
-        if 'capabilities' in self.walls: return 'though without its capabilities: nobody can read where Python is'
+        if 'capabilities' in self.walls:
+            return 'though without its capabilities: nobody can read where Python is'
         return 'with all of its rights; start training as another user'
 
     def _start(self, theirs, preload):
@@ -147,14 +152,16 @@ class ForkServer:
             if said.get('ready'): return mine
             mine.close()
             if not said and not self.alive(): raise ServerLost('the process that runs programs died')
-            if time.monotonic()-asked>=ANSWER: self.give_up('the process that runs programs does not answer')
+            if time.monotonic()-asked>=ANSWER:
+                self.give_up('the process that runs programs does not answer')
             if pause: time.sleep(pause)
         raise OSError(f'no program can be started here: {said.get("failed", "too many files are open")}')
 
     def _order(self, order, files):
         "Send an order with its open files"
         try:
-            with self.lock: socket.send_fds(self.control, [json.dumps(order).encode()+b'\n'], [f.fileno() for f in files])
+            with self.lock:
+                socket.send_fds(self.control, [json.dumps(order).encode()+b'\n'], [f.fileno() for f in files])
         except OSError as e: self.give_up(f'the process that runs programs takes no orders: {e}')
 
     def give_up(self, why):
@@ -213,7 +220,8 @@ def again_if_lost(f, tries=3):
             try: result = f(*args, **kwargs)
             except OSError as e:
                 if server.alive() and not isinstance(e, ServerLost): raise
-                if not left: raise OSError(f'the process that runs programs died {tries} times: {e}') from e
+                if not left:
+                    raise OSError(f'the process that runs programs died {tries} times: {e}') from e
             else:
                 if server.alive() or not left: return result
     return call

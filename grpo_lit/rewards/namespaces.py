@@ -88,5 +88,6 @@ def own_scratch(scratch:str, # Below the directory that `enter` was given
     _check(libc.unshare(MOUNTS))
     most = f'mode=755,size={mb}m'
     try: mount('none', os.path.dirname(scratch), 'tmpfs', NO_SETUID, f'{most},nr_inodes={files}')
-    except OSError: mount('none', os.path.dirname(scratch), 'tmpfs', NO_SETUID, most)    # not all kernels count files
+    except OSError:
+        mount('none', os.path.dirname(scratch), 'tmpfs', NO_SETUID, most) # not all kernels count files
     os.mkdir(scratch, 0o700)

@@ -49,7 +49,8 @@ def _put_inference(on):
 _guards, _tiny = [], 5e-324
 
 # %% ../../nbs/2_rewards/34_process.ipynb #f95f8375
-def _autocast(): return [(torch.is_autocast_enabled(d), torch.get_autocast_dtype(d)) for d in ('cpu', 'cuda')]
+def _autocast():
+    return [(torch.is_autocast_enabled(d), torch.get_autocast_dtype(d)) for d in ('cpu', 'cuda')]
 
 def _put_autocast(values):
     for device, (on, dtype) in zip(('cpu', 'cuda'), values):
@@ -89,7 +90,8 @@ TORCH = { # What a reward may change: how it is read, how it is put back
 # %% ../../nbs/2_rewards/34_process.ipynb #c20ee4d8
 class _Entries(dict):
     "Entries of a mapping; equal to a later look at it if none was changed or removed"
-    def changed(self, now): return [k for k, v in self.items() if now.get(k) is not v and now.get(k) != v]
+    def changed(self, now):
+        return [k for k, v in self.items() if now.get(k) is not v and now.get(k) != v]
     def __ne__(self, now): return bool(self.changed(now))
 
     def back_into(self, mapping):

@@ -94,7 +94,8 @@ def _ruleset(abi, files) -> int: # A file descriptor
     "Rules that forbid `files`, and what else this version can forbid"
     fields = [files]
     if abi>=4: fields.append(3)                                          # TCP: to bind, to connect
-    if abi>=6: fields.append(3)                                          # signals and abstract sockets to those outside
+    if abi>=6:
+        fields.append(3) # signals and abstract sockets to those outside
     attr = struct.pack(f'{len(fields)}Q', *fields)
     return _call(CREATE_RULESET, attr, ctypes.c_size_t(len(attr)), 0)
 

@@ -128,7 +128,8 @@ def step_ends(trainer, **due:bool # `should_log`, `should_evaluate`, `should_sav
     callbacks.tell('on_step_end')
     if epoch_ended(trainer):
         callbacks.tell('on_epoch_end')
-    if world_of(trainer).several: vars(callbacks.control).update(asked_by_any(trainer.world, dict(vars(callbacks.control))))
+    if world_of(trainer).several:
+        vars(callbacks.control).update(asked_by_any(trainer.world, dict(vars(callbacks.control))))
     return callbacks.control
 
 # %% ../../nbs/5_run/078_callbacks.ipynb #fd26be91

@@ -101,7 +101,8 @@ def plain_rollouts(rollouts:Rollouts|None) -> dict|None: # Field -> tensor or pl
                          notes=plain(rollouts.notes), episodes=saved_episodes(rollouts))
 
 # %% ../../nbs/5_run/028_checkpoints.ipynb #5de089bf
-FIXED = ('num_generations', 'generation_batch_size', 'num_iterations', 'seed', 'data_seed', 'shuffle_dataset', 'beta')
+FIXED = ('num_generations', 'generation_batch_size', 'num_iterations',
+         'seed', 'data_seed', 'shuffle_dataset', 'beta')
 
 def fixed_settings(args, # A `GRPOConfig`
                    train_rows:int # Rows of the training data
@@ -220,7 +221,8 @@ def take_up(state:RunState, asked:list): # From `optimizer_settings`
     if hasattr(schedule, '_last_lr'):
         schedule._last_lr = [g['lr'] for g in state.optimizer.param_groups]
     if said:
-        log.warning('changed since the checkpoint, from here on: %s', ', '.join(f'{k}={v}' for k, v in said.items()))
+        log.warning('changed since the checkpoint, from here on: %s',
+                    ', '.join(f'{k}={v}' for k, v in said.items()))
 
 # %% ../../nbs/5_run/028_checkpoints.ipynb #b4cd8dc5
 def load_checkpoint(state:RunState, path:Path, fixed:dict, check=None): # Called with the step; what it raises refuses the checkpoint

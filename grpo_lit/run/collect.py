@@ -108,7 +108,8 @@ class Collector:
         "Groups for `rows` with their rewards, by this process alone"
         G = self.args.num_generations
         where = dict(first_row=first*G) if first else {}
-        if self.overlaps: return overlapped(lambda tell: self.sample(rows, G, seed, tell, **where), self.score, len(rows))
+        if self.overlaps:
+            return overlapped(lambda tell: self.sample(rows, G, seed, tell, **where), self.score, len(rows))
         ro = self.sample(rows, G, seed, **where)
         sampled = clock(self.accelerator.device)
         return self.score(ro), sampled

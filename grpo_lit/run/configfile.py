@@ -128,7 +128,8 @@ def from_sets(pairs:list, # Of "NAME=VALUE"
             raise ValueError('--set: '+nearest('option', name.strip().replace('-', '_'), list(known)))
         several = takes_several(known[ours])
         try:
-            values[ours] = typed(known[ours], text.strip().strip('[]').replace(',', ' ').split() if several else text)
+            values[ours] = typed(known[ours],
+                                 text.strip().strip('[]').replace(',', ' ').split() if several else text)
         except ValueError as e: raise ValueError(f'--set {ours}: {e}') from e
     return values
 

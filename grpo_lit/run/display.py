@@ -54,7 +54,8 @@ class View:
         self.screen = screen
 
     def __call__(self, trainer, m):
-        if self.screen and (not self.screen.calm or m['step'] == m['total'] or self.pace.due()): self.draw()
+        if self.screen and (not self.screen.calm or m['step'] == m['total'] or self.pace.due()):
+            self.draw()
 
     def draw(self, note:str=''):
         "Now"

@@ -55,7 +55,8 @@ def checkpoint_is_due(trainer) -> bool:
 def checkpoint_is_overdue(trainer) -> bool:
     "Is it so many minutes since the last one that a passing one is to be made?"
     args, run = trainer.args, trainer.run
-    if not run or not args.save_minutes or args.save_strategy == 'no' or trainer.state.nonfinite_in_a_row: return False
+    if not run or not args.save_minutes or args.save_strategy == 'no' or trainer.state.nonfinite_in_a_row:
+        return False
     return world_of(trainer).by_first(lambda: time.monotonic()-run.saved_at >= 60*args.save_minutes)
 
 # %% ../../nbs/5_run/075a_due.ipynb #d4218f67

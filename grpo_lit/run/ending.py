@@ -52,7 +52,8 @@ def save_alone(trainer) -> Path:
     if is_sharded(state.model): raise ValueError('each process holds a part of the weights')
     def write(part): write_checkpoint(part, state, trainer.tokenizer, trainer.fixed)
     check_finite(trainer.model)
-    with spared(peers_of_run()), trainer.whole: return keep_checkpoint(trainer.run, state.step, write, trainer.args.save_total_limit)
+    with spared(peers_of_run()), trainer.whole:
+        return keep_checkpoint(trainer.run, state.step, write, trainer.args.save_total_limit)
 
 def newest_saved(run:Run) -> int: # -1: there is none
     "The step of the newest checkpoint of a run, wherever it is"

@@ -33,7 +33,8 @@ from .watch import plot_run
 # %% ../../nbs/5_run/095_experiment.ipynb #c7ef5254
 def model_to_ask(trainer):
     "The policy, with all weights also where each process trains a piece of them"
-    if getattr(trainer.state, 'whole', None) is None: return trainer.accelerator.unwrap_model(trainer.model)
+    if getattr(trainer.state, 'whole', None) is None:
+        return trainer.accelerator.unwrap_model(trainer.model)
     trainer.collector.sample.keep_up() # waits for what is being written
     follow(trainer.state.whole, trainer.state.model) # a server is sent weights past this copy
     return trainer.state.whole
@@ -102,7 +103,8 @@ def summary_of(trainer, before:EvalResult|None, after:EvalResult|None,
     seconds = sum(m['step_time'] for m in steps)
     tokens = sum(m['tokens_per_second']*m['step_time'] for m in steps)
     kl = getattr(after, 'kl', None)
-    def pair(name): return {f'{name}_before':getattr(before, name, None), f'{name}_after':getattr(after, name, None)}
+    def pair(name):
+        return {f'{name}_before':getattr(before, name, None), f'{name}_after':getattr(after, name, None)}
     return (dict(version=__version__, seed=trainer.args.seed, steps=trainer.state.step,
                  train_seconds=seconds, interrupted=done['interrupted'], hopeless=bool(done.get('hopeless')),
                  nonfinite_updates=trainer.state.nonfinite_updates,
@@ -170,7 +172,8 @@ def whole_run(trainer, task, # A `GRPOTrainer` with an output_dir, and the quest
              ) -> dict: # What went to summary.json, and `wrong`: what could not be written there
     "Evaluate, train, evaluate; write curves, policy and summary"
     run, seen = trainer.run, {}
-    if not resume and not trainer.args.overwrite_output_dir: world_of(trainer).by_first(lambda: check_new(run))
+    if not resume and not trainer.args.overwrite_output_dir:
+        world_of(trainer).by_first(lambda: check_new(run))
     def look():
         if not resume and trainer.args.overwrite_output_dir and writes(run): clear_run(run)
         if not resume: run.write('config.json', trainer.config)

@@ -18,7 +18,8 @@ def accuracy_of(metrics:dict) -> float|None: # The mean of the first reward whos
     "The share of right answers among the sampled ones, if a reward counts them"
     return next((v for k, v in metrics.items() if _is_accuracy(k)), None)
 
-def _is_accuracy(name): return name.startswith('rewards/') and name.endswith('/mean') and 'accuracy' in name
+def _is_accuracy(name):
+    return name.startswith('rewards/') and name.endswith('/mean') and 'accuracy' in name
 
 # %% ../../nbs/5_run/071_lines.ipynb #31153ced
 def done_of(done:int, total:int # 0: nobody knows
@@ -34,7 +35,8 @@ def progress_text(m:dict, # The metrics of a step
         ('reward', m.get('reward'), '.3f'), ('accuracy', accuracy_of(m), '.2f'), ('KL', m.get('kl'), '.4f'),
         ('length', m.get('completions/mean_length'), '.1f'), ('calls', m.get('tools/call_frequency'), '.1f'))]
     step, total = m['step'], total_of(m)
-    parts = [f'step {done_of(step, total)}', *(f'{name} {in_form(value, form)}' for name, value, form in shown if value is not None)]
+    parts = [f'step {done_of(step, total)}',
+             *(f'{name} {in_form(value, form)}' for name, value, form in shown if value is not None)]
     left = [f'ETA {duration(step_time*(total-step))}']*bool(total)
     whole = '  '.join([*parts, pace_of(m), *left])
     return whole if len(whole) < 80 else '  '.join([*parts, *left])

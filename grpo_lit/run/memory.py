@@ -69,7 +69,8 @@ def lay_out(f:Footprint, args, prompt:int, free:float|None=None, divisor:int=1,
     phases = {'sampling': sampling_parts(f, args, prompt, tools), 'reference': reference_parts(f, args, prompt, divisor),
               'update': update_parts(f, args, prompt, divisor), 'optimizer step': step_parts(f, args)}
     tokens, _, _ = largest_portion(args, prompt, divisor)
-    return MemoryPlan(f, args, prompt, standing(f, args), {k: v for k, v in phases.items() if v}, tokens, free, tools)
+    return MemoryPlan(f, args, prompt, standing(f, args),
+                      {k: v for k, v in phases.items() if v}, tokens, free, tools)
 
 # %% ../../nbs/5_run/038_memory.ipynb #592d61bb
 def memory_plan(model, # A causal language model, its configuration, or a name

@@ -40,7 +40,8 @@ def micro_batch_loss(model, part:Rollouts, args,
     logps, entropy = logps.detach(), entropy.detach()
     stats['entropy'] = masked_mean(entropy, part.completion_mask)
     if args.entropy_coef:
-        bonus = average_terms(entropy, part.completion_mask, args.loss_type, num_items, args.max_completion_length)
+        bonus = average_terms(entropy, part.completion_mask, args.loss_type,
+                              num_items, args.max_completion_length)
         stats['policy_loss'] = stats['policy_loss']+args.entropy_coef*bonus
     if part.token_weights is not None:
         stats['token_weight'] = masked_mean(part.token_weights, part.completion_mask)

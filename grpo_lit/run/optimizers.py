@@ -57,7 +57,8 @@ def with_options(cls, known:dict, more:dict|None) -> dict:
     "Keyword arguments with those of `optim_args`; raises `ValueError` for one that the optimizer does not take"
     takes = inspect.signature(cls.__init__).parameters
     for name in more or {}:
-        if name not in takes: raise ValueError(no_such(f'optim_args of {cls.__name__}', name, list(takes)[2:]))
+        if name not in takes:
+            raise ValueError(no_such(f'optim_args of {cls.__name__}', name, list(takes)[2:]))
     return known | (more or {})
 
 # %% ../../nbs/5_run/034_optimizers.ipynb #6e1466f1

@@ -29,12 +29,14 @@ def as_cell(value):
 def rollout_rows(step:int, rollouts:Rollouts) -> list: # Dicts, one per completion
     "What the policy wrote, with the columns of its questions, rewards and advantages"
     rows, G, older = [], rollouts.num_generations, older_policies(step, rollouts)
-    ours = {'step', 'group', 'prompt', *sum(map(list, older[:1]), []), *rollouts.group(0)[0], *(OF_EPISODES if rollouts.episodes else ())}
+    ours = {'step', 'group', 'prompt', *sum(map(list, older[:1]), []),
+            *rollouts.group(0)[0], *(OF_EPISODES if rollouts.episodes else ())}
     names = {name: f'data_{name}' if name in ours else str(name) for name in rollouts.columns}
     for i in range(len(rollouts.prompt_ids)):
         columns = {names[name]: as_cell(values[i]) for name, values in rollouts.columns.items()}
         question = dict(step=step, group=i, prompt=as_cell(rollouts.prompts[i])) | columns
-        rows += [older[b] | question | row | episode_cells(rollouts, b) for b, row in enumerate(rollouts.group(i), i*G)]
+        rows += [older[b] | question | row | episode_cells(rollouts, b)
+                 for b, row in enumerate(rollouts.group(i), i*G)]
     return rows
 
 # %% ../../nbs/5_run/022_parquet.ipynb #b5027ef8

@@ -136,7 +136,8 @@ def policy_and_tokenizer(model, processing_class,
         raise ValueError(f'processing_class is {processing_class!r:.60}: give a tokenizer of transformers')
     if isinstance(model, (str, Path)):
         with phase(f'loading {model}', args.disable_tqdm):
-            model, processing_class = load_policy(str(model), tokenizer=processing_class, **loading_options(args, adapter))
+            model, processing_class = load_policy(str(model), tokenizer=processing_class,
+                                                  **loading_options(args, adapter))
     elif not isinstance(model, torch.nn.Module):
         raise ValueError(f'the model is {model!r:.60}: give a causal language model, or what load_policy takes')
     elif args.model_init_kwargs:

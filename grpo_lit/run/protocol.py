@@ -87,7 +87,8 @@ def countdown_question(r:dict) -> dict:
     given = ', '.join(map(str, r['numbers']))
     prompt = (f'Use each of the numbers {given} once, with + - * / and brackets, to make {r["target"]}.'
               ' Give the expression between <answer> and </answer>.')
-    return dict(prompt=prompt, numbers=list(r['numbers']), target=r['target'], answer=r.get('solution'), answer_style='tag')
+    return dict(prompt=prompt, numbers=list(r['numbers']), target=r['target'],
+                answer=r.get('solution'), answer_style='tag')
 
 # %% ../../nbs/5_run/096_protocol.ipynb #e7ce189b
 def source_name(source:str, known=None # A `Benchmark`
@@ -111,7 +112,8 @@ def chosen(rows:list, limit:int # 0: all
 def _few_shot(source, columns, split, config, known):
     "Questions behind worked ones, which come from the rows to train on"
     has_test = bool(known and known.test and not split)
-    task = load_task(source, *columns, split, config, n_test=10**9 if has_test else 200, prompt_style='few-shot')
+    task = load_task(source, *columns, split, config,
+                     n_test=10**9 if has_test else 200, prompt_style='few-shot')
     return list(task.test) if has_test else [*task.train, *task.test]
 
 # %% ../../nbs/5_run/096_protocol.ipynb #c1161272

@@ -20,7 +20,8 @@ from ..tensors import no_such
 
 # %% ../../nbs/5_run/005_questions.ipynb #ddb6bc35
 PROMPT_COLUMNS = ('prompt', 'question', 'problem', 'query', 'instruction')
-ANSWER_COLUMNS = ('answer', 'solution', 'gold', 'target', 'ground_truth', 'expected_answer', 'final_answer', 'label')
+ANSWER_COLUMNS = ('answer', 'solution', 'gold', 'target', 'ground_truth',
+                  'expected_answer', 'final_answer', 'label')
 CONVERSATIONS = ('conversations', 'messages', 'conversation', 'chat', 'dialogue')
 NO_GOLD = ('tests', 'numbers', 'names') # Columns that say what is right, without an answer
 

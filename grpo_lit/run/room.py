@@ -42,7 +42,8 @@ class Room:
              rollouts:Rollouts, temperature:float=1.) -> torch.Tensor: # (B, Tc), of `all_logps`
         "Log-probs of all completion tokens"
         def attempt():
-            with opened() as model: return all_logps(model, rollouts, self.cut(model, rollouts, self.divisor), temperature)
+            with opened() as model:
+                return all_logps(model, rollouts, self.cut(model, rollouts, self.divisor), temperature)
         return retried(attempt, lambda: self.fewer_tokens(opened, rollouts))
 
     def cut(self, model, rollouts:Rollouts, divisor:int) -> list: # Tensors of row numbers
@@ -50,7 +51,8 @@ class Room:
 
     def fewer_tokens(self, opened, rollouts:Rollouts) -> bool: # Could they be made fewer?
         "Smaller portions to read"
-        with opened() as model: divisor = next_divisor(lambda d: self.cut(model, rollouts, d), rollouts, self.divisor)
+        with opened() as model:
+            divisor = next_divisor(lambda d: self.cut(model, rollouts, d), rollouts, self.divisor)
         if divisor is None: return False
         self.divisor = divisor
         warnings.warn(f'out of memory: {AT_ONCE//divisor} tokens are read at once from now on, which changes no figure')

@@ -49,7 +49,8 @@ def refuse_others(path:Path, data:bytes):
         raise ValueError('%r is %s: %s' % (str(path), *found[0]))
 
 # %% ../../nbs/5_run/002_texts.ipynb #48a74be3
-PACKED = ((b'\x1f\x8b', 'gzip', gzip.decompress), (b'BZh', 'bzip2', bz2.decompress), (b'\xfd7zXZ', 'xz', lzma.decompress))
+PACKED = ((b'\x1f\x8b', 'gzip', gzip.decompress),
+          (b'BZh', 'bzip2', bz2.decompress), (b'\xfd7zXZ', 'xz', lzma.decompress))
 
 def unpacked(path:Path, data:bytes) -> bytes:
     "What is packed in `data`, or `data`; raises `ValueError` if it is damaged"
@@ -63,7 +64,8 @@ def unpacked(path:Path, data:bytes) -> bytes:
 # %% ../../nbs/5_run/002_texts.ipynb #2ec4a6ce
 MARKS = ((codecs.BOM_UTF8, 'utf-8'), (codecs.BOM_UTF32_LE, 'utf-32'), (codecs.BOM_UTF32_BE, 'utf-32'),
          (codecs.BOM_UTF16_LE, 'utf-16'), (codecs.BOM_UTF16_BE, 'utf-16')) # At the front of a file
-ALPHABETS = ['gb18030', 'big5', 'shift_jis', 'euc_jp', 'euc_kr', 'cp1251', 'koi8_r', 'cp1253', 'cp1255', 'cp1256']
+ALPHABETS = ['gb18030', 'big5', 'shift_jis', 'euc_jp', 'euc_kr',
+             'cp1251', 'koi8_r', 'cp1253', 'cp1255', 'cp1256']
 
 def by_zeros(data:bytes) -> str|None:
     "UTF-16 without a mark: in English every other byte is zero"

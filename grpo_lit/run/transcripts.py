@@ -21,7 +21,8 @@ def as_json(episode:Episode|None) -> str|None:
     "An episode as text; the live environment is not in it"
     if episode is None: return None
     try: return json.dumps(episode.as_dict())
-    except (TypeError, ValueError): return json.dumps(plain(episode.as_dict())) # arguments that no JSON holds
+    except (TypeError, ValueError):
+        return json.dumps(plain(episode.as_dict())) # arguments that no JSON holds
 
 def from_json(text:str|None) -> Episode|None:
     "The episode again; raises `ValueError` for what is none"

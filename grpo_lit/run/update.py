@@ -112,7 +112,8 @@ def add_gradients(rollouts:Rollouts, # The rows of the update, of all processes
     parts = update_parts(rollouts, groups_of(world, rollouts, pulling), state, args)
     tokens = [int(p.completion_mask.sum()) for _, p in parts]
     tally = Tally(sum(map(sum, world.gathered(tokens))), terms_of_loss(args))
-    if figures: figures.begin(beta=beta, num_items=items[0]*world.size, first=first, **args.loss_options())
+    if figures:
+        figures.begin(beta=beta, num_items=items[0]*world.size, first=first, **args.loss_options())
     about = tally, state, args, accelerator, first, beta, items, figures
     def work():
         for numbered, n in zip(parts, tokens): add_part(numbered, n, *about)
@@ -167,7 +168,8 @@ def objective(rollouts:Rollouts, # With rewards; advantages and log-probs of the
     options = args.loss_options() | dict(entropy_coef=0.)
     mask = trained_mask(rollouts, args.mask_truncated_completions)
     items = update_items(rollouts, args)
-    loss, _ = grpo_loss(rollouts.logps, rollouts.advantages, mask, None, rollouts.ref_logps, beta=beta, num_items=items, **options)
+    loss, _ = grpo_loss(rollouts.logps, rollouts.advantages, mask, None,
+                        rollouts.ref_logps, beta=beta, num_items=items, **options)
     return loss.item()
 
 # %% ../../nbs/5_run/060_update.ipynb #c5637156
@@ -187,8 +189,10 @@ class Updater:
         "Gradients of an update; when memory runs out, try again with less"
         args = self.args
         self.figures = TokenFigures(rollouts, args.log_tokens, args.mask_truncated_completions) if args.log_tokens else None
-        def attempt(): return add_gradients(rollouts, first, self.state, args, self.accelerator, self.figures)
-        if self.state.whole is not None: return attempt() # who is in the middle of a pass cannot hear of it
+        def attempt():
+            return add_gradients(rollouts, first, self.state, args, self.accelerator, self.figures)
+        if self.state.whole is not None:
+            return attempt() # who is in the middle of a pass cannot hear of it
         world = self.state.world
         which = partial(can_be_repeated, world)
         return retried(attempt, lambda: world.all(save_memory(self.state, rollouts, args)), which)

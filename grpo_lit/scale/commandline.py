@@ -57,10 +57,12 @@ START_COMMAND = 'import sys; from grpo_lit.run.cli import main; sys.exit(main())
 def script_words(script:str, arguments:tuple, processes:int) -> list:
     "A script of your own, in so many processes"
     if processes == 1: return [sys.executable, script, *map(str, arguments)]
-    told = dict(num_processes=processes, num_machines=1, mixed_precision='no', dynamo_backend='no', main_process_port=0)
+    told = dict(num_processes=processes, num_machines=1, mixed_precision='no',
+                dynamo_backend='no', main_process_port=0)
     options = [word for name, value in told.items() for word in (f'--{name}', str(value))]
     several = ['--multi_gpu'] # also without one, where the environment says so: `--cpu` starts a single process
-    return [sys.executable, '-m', 'accelerate.commands.launch', *several, *options, script, *map(str, arguments)]
+    return [sys.executable, '-m', 'accelerate.commands.launch',
+            *several, *options, script, *map(str, arguments)]
 
 NUMBERING = ('RANK', 'LOCAL_RANK', 'WORLD_SIZE', 'LOCAL_WORLD_SIZE', 'GROUP_RANK', 'MASTER_ADDR', 'MASTER_PORT')
 

@@ -51,7 +51,8 @@ def placed(f, place:str, attribute:str) -> Found:
     if not known or file is None or not attribute.isidentifier():
         raise ValueError(f'{reward_name(f)} is found by nobody else: write it into a file, '
                          f'and give it as FILE.py:{attribute.strip("<>") or "NAME"}')
-    if not place.endswith('.py') and is_installed(file): return Found(attribute, module.__name__, attribute)
+    if not place.endswith('.py') and is_installed(file):
+        return Found(attribute, module.__name__, attribute)
     return Found(attribute, 'rewards_'+as_name(Path(file).stem), attribute, str(file))
 
 # %% ../../nbs/8_scale/04a_finding.ipynb #524fafe8

@@ -72,7 +72,8 @@ def draw_ridges(ax, steps:dict, # Step -> numbers
     found = {step: shares_in(values, low, high) for step, values in steps.items()}
     scale = .92/max(max(shares) for shares in found.values())
     for i, shares in enumerate(found.values()):
-        ax.stairs([-i+scale*s for s in shares], edges, baseline=-i, fill=True, color=color, alpha=.45, zorder=i+2)
+        ax.stairs([-i+scale*s for s in shares], edges, baseline=-i,
+                  fill=True, color=color, alpha=.45, zorder=i+2)
         ax.stairs([-i+scale*s for s in shares], edges, baseline=-i, color=color, lw=1, zorder=i+2)
     ax.set_yticks([-i for i in range(len(found))], [str(step) for step in found])
     ax.set(title=title, ylabel='step')
@@ -102,7 +103,8 @@ def group_kinds(columns:dict, # `group` and `reward` of a step
                 worst:float) -> dict: # std: of each group that is alive; right, wrong, equal: how many; groups
     "How the groups of a step are spread"
     groups = defaultdict(list)
-    for group, reward in zip(columns.get('group', []), columns.get('reward', [])): groups[str(group)].append(reward)
+    for group, reward in zip(columns.get('group', []), columns.get('reward', [])):
+        groups[str(group)].append(reward)
     found = dict(std=[], right=0, wrong=0, equal=0, groups=0)
     for rewards in filter(None, map(finite, groups.values())):
         mean = sum(rewards)/len(rewards)

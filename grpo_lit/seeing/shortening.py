@@ -22,7 +22,8 @@ def about_steps(options:dict, stops:dict) -> dict:
     known = dict(figures=bool(options), stops=stops, types=texts, recorded={}, formula={})
     if not options: return known
     recorded = dict(loss_type=kind, epsilon=options['epsilon'])
-    return known | dict(recorded=recorded, formula=texts[kind] | dict(kl=KL_SYMBOLS.get(options.get('kl'), 'KL')))
+    return known | dict(recorded=recorded,
+                        formula=texts[kind] | dict(kl=KL_SYMBOLS.get(options.get('kl'), 'KL')))
 
 # %% ../../nbs/6_seeing/07_shortening.ipynb #b3b69bf1
 MOST_STEPS = 200
@@ -44,7 +45,8 @@ def page_steps(found # From `readings`
             options = reading.options
             stops = stops_of(options, reading.ref_logps is not None)
         steps.append(step_for_page(reading, stops))
-    return steps, about_steps(options, stops) | dict(last=numbers[-1] if numbers else 0, rewards=names, left_out=left)
+    return steps, about_steps(options, stops) | dict(last=numbers[-1] if numbers else 0,
+                                                     rewards=names, left_out=left)
 
 # %% ../../nbs/6_seeing/07_shortening.ipynb #aaff5436
 def rows_at(rows:list, # Of a group
@@ -72,7 +74,8 @@ def in_a_row(groups:list # Dicts, name -> (n,), of groups with figures
     names = dict.fromkeys(name for group in groups for name in group)
     missing = lambda name, n: np.zeros(n, np.uint32) if name.startswith('flags') else np.full(n, np.nan, np.float32)
     size = lambda group: len(next(iter(group.values())))
-    return {name: np.concatenate([g[name] if name in g else missing(name, size(g)) for g in groups]) for name in names}
+    return {name: np.concatenate([g[name] if name in g else missing(name, size(g)) for g in groups])
+            for name in names}
 
 # %% ../../nbs/6_seeing/07_shortening.ipynb #52431c2b
 def bases_first(names) -> list:
@@ -119,7 +122,8 @@ def left_out(about:dict, n:int, of:int, m:int) -> dict:
     "A sentence for whatever is not on the page"
     said = [*about['left_out']]
     if n < of: said.append(f'{n:,} of {of:,} groups are here, evenly chosen.')
-    if m < n: said.append(f'The tokens of {m:,} of these {n:,} groups have figures; of the others the texts are here.')
+    if m < n:
+        said.append(f'The tokens of {m:,} of these {n:,} groups have figures; of the others the texts are here.')
     return dict(left_out=said)
 
 # %% ../../nbs/6_seeing/07_shortening.ipynb #4f079b10
@@ -139,7 +143,8 @@ def page_data(steps:list, about:dict, # From `page_steps`
         sizes = [sum(min(len(r['pieces']), most) for r in steps[s]['groups'][g]['rows']) for s, g in able]
         likely = int(2*room*len(able)/max(sum(sizes), 1)) # half a character a token is the least that was seen
         first = min(len(able), max(1, likely))
-        def make(m): return assembled(steps, about | left_out(about, n, len(every), m), texts, some(able, m), most)
+        def make(m):
+            return assembled(steps, about | left_out(about, n, len(every), m), texts, some(able, m), most)
         m, text = largest_fitting(make, first, room)
         if m: return text
     return assembled(steps, about | left_out(about, n, len(every), n), texts, [], 0) if n < len(every) else text
