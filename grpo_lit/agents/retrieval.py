@@ -12,7 +12,7 @@ __all__ = ['LONGEST_QUERY', 'as_passage', 'BM25Engine', 'FTS5Engine', 'search_to
 import importlib.util, sqlite3, threading
 from collections.abc import Callable
 import numpy as np
-from .bm25 import BM25, best, terms
+from .bm25 import BM25, best_of, terms
 from .corpora import Passage, passage_of
 from ..rewards.words import word_contains
 
@@ -53,7 +53,7 @@ class BM25Engine(_Engine):
         self.scores = _library_scores(texts, k1, b) if library else BM25(texts, k1, b).scores
 
     def __call__(self, query:str) -> list: # Of `Passage`; none that shares no word with the query
-        return [self.passages[i] for i in best(self.scores(query[:LONGEST_QUERY]), self.most)]
+        return [self.passages[i] for i in best_of(self.scores(query[:LONGEST_QUERY]), self.most)]
 
 def _library_scores(texts, k1, b):
     "The scores of `bm25s` as a function of the query"

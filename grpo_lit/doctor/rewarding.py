@@ -64,7 +64,7 @@ def is_constant(probes:list) -> bool:
     return told_apart and len(values)==1 and values!={0.}
 
 BLIND_TEXTS = ('', 'x', '<think>\n1+1\n</think>\n<answer>2</answer>', '\\boxed{2}',
-         'so it is '*200) # For rewards that read no gold
+               'so it is '*200) # For rewards that read no gold
 
 def as_probes(f, row:dict) -> list:
     "Such texts before a reward that reads no gold"

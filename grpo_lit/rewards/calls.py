@@ -17,7 +17,7 @@ from .apart import own_arguments, own_random
 from .arguments import OFFERED, not_taken, reward_arguments, reward_name, reward_parameters, taken_arguments
 from .beside import Awaited, Child, event_loop, is_async
 from .limits import RewardStuck, RewardTimeout, in_main, in_thread, interrupts
-from .process import kept, leave
+from .process import kept_as_it_is, leave
 from .returns import RewardContractError, reward_values, strictly
 
 # %% ../../nbs/2_rewards/38_calls.ipynb #4f4a9870
@@ -136,7 +136,7 @@ class RewardCaller:
         "A block after which the process is as it was; random numbers are drawn from the rewards' own stream"
         outermost, self.inside = not self.inside, True
         try:
-            with own_random(self.random) if outermost else contextlib.nullcontext(), kept(changed): yield
+            with own_random(self.random) if outermost else contextlib.nullcontext(), kept_as_it_is(changed): yield
         finally:
             if outermost: self.inside = False
 
@@ -213,7 +213,7 @@ def call_rewards(funcs:list, # Reward functions with different names
     names = [reward_name(f) for f in funcs]
     waiting = {n for n, f in zip(names, funcs) if is_async(f) and n not in caller.hung}
     columns, errors = [], {}
-    with caller.apart() if isolate else kept():
+    with caller.apart() if isolate else kept_as_it_is():
         begun = {n: begin_call(f, args, timeout) for n, f in zip(names, funcs) if n in waiting}
         for name, f in zip(names, funcs):
             if isolate: values, failed = caller.isolated(f, args, timeout, begun.get(name))
@@ -224,5 +224,5 @@ def call_rewards(funcs:list, # Reward functions with different names
 
 def by_hand(f, args, timeout=None, answer=None) -> list: # B floats
     "The values of `f`; raises what it raises, and `RewardContractError`"
-    with kept():
+    with kept_as_it_is():
         return strictly((answer or begin_call(f, args, timeout))())

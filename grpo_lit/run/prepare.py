@@ -25,7 +25,7 @@ from .rows import Stream
 from ..rewards.arguments import OFFERED
 from ..rewards.audit import check_gold
 from .checkpoints import RunState
-from .optimizers import new_optimizer, unwrapped
+from .optimizers import bare_optimizer, new_optimizer
 from .precision import HALF, computing_dtype, float32_masters, loading_options, sampling_dtype
 from .config import GRPOConfig
 from .playing import Play
@@ -179,7 +179,7 @@ def new_state(model, args:GRPOConfig,
               optimizer=None, schedule=None # Your own
              ) -> RunState:
     "A run before its first step"
-    if optimizer: optimizer, schedule = unwrapped(optimizer, schedule)
+    if optimizer: optimizer, schedule = bare_optimizer(optimizer, schedule)
     float32_masters(model)
     parameters = None if optimizer else trainable(model)
     without_dropout(model)

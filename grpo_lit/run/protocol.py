@@ -6,7 +6,7 @@ Docs: https://grpo-lit.github.io/grpo-lit/5_run/protocol.html.md"""
 
 # %% auto #0
 __all__ = ['lenient_accuracy_reward', 'leniently', 'fenced', 'graders_for', 'Questions', 'countdown_question', 'source_name',
-           'chosen', 'questions_of']
+           'chosen', 'questions_from']
 
 # %% ../../nbs/5_run/096_protocol.ipynb #ce54eb87
 import random
@@ -130,14 +130,14 @@ def _plainly(source, columns, split, config, known, style):
     return list(as_questions(rows, *columns).data), None
 
 # %% ../../nbs/5_run/096_protocol.ipynb #e9ba8411
-def questions_of(source:str, # A benchmark or a task by name, "gym:NAME", a file, or a hub dataset
-                 prompt_column:str='', # Holds the question
-                 answer_column:str='', # Holds the gold answer
-                 split:str='', # Hub datasets: which split
-                 prompt_style:str='plain', # Known benchmarks: plain, few-shot or chat
-                 config_name:str='', # Hub datasets: the configuration
-                 limit:int=0 # So many of them; 0: all
-                ) -> Questions:
+def questions_from(source:str, # A benchmark or a task by name, "gym:NAME", a file, or a hub dataset
+                   prompt_column:str='', # Holds the question
+                   answer_column:str='', # Holds the gold answer
+                   split:str='', # Hub datasets: which split
+                   prompt_style:str='plain', # Known benchmarks: plain, few-shot or chat
+                   config_name:str='', # Hub datasets: the configuration
+                   limit:int=0 # So many of them; 0: all
+                  ) -> Questions:
     "The questions on which a model is measured: held-out ones where there are any, else all"
     columns, split, config = (prompt_column or None, answer_column or None), split or None, config_name or None
     if source.startswith('gym:'):

@@ -13,7 +13,7 @@ import logging, math, shutil, time
 from importlib.util import find_spec
 from .figures import Figures, event_words
 from .files import log
-from .lines import bar_line, shown_columns, heading, headline, pace_of, progress_text, table_row
+from .lines import bar_line, heading, headline, pace_text, progress_text, shown_columns, table_row
 from .phases import bar, in_terminal, encodable, fresh_line
 from .signals import say
 from .sparks import PHASE_COLORS, curve_line, seconds_text
@@ -83,7 +83,7 @@ class TableScreen:
             self.columns = shown_columns([m], figures.evaluates)
             self.above(heading(self.columns))
         if m and self.turns.due(figures.done, figures.total): self.above(table_row(m, self.columns))
-        more = '  '.join(part for part in (pace_of(m), visible(figures.note)) if part)
+        more = '  '.join(part for part in (pace_text(m), visible(figures.note)) if part)
         self.ended = figures.done == figures.total
         self.rewrite(bar_line(figures.done, figures.total, figures.left, more), end='\n' if self.ended else '')
 

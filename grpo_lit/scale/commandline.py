@@ -11,7 +11,7 @@ __all__ = ['COMMANDS_LAUNCHED', 'START_COMMAND', 'NUMBERING', 'words_of', 'known
 # %% ../../nbs/8_scale/02_commandline.ipynb #ba083c68
 import json, os, sys
 from pathlib import Path
-from ..run.configfile import name_of
+from ..run.configfile import name_in
 from ..run.options import PACKAGE, nearest, options_of, typed
 from ..run.runs import new_directory
 
@@ -30,7 +30,7 @@ def known_options(command:str, options:dict) -> dict:
     "The options by their names, without those left at None; raises `ValueError` for what the command does not take"
     known, found = options_of(command), {}
     for written_as, value in options.items():
-        name = name_of(written_as, known)
+        name = name_in(written_as, known)
         if name is None: raise ValueError(nearest('option', written_as, list(known)))
         if value is None or value in ((), []): continue
         try: typed(known[name], value)
