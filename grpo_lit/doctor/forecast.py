@@ -6,23 +6,22 @@ Docs: https://grpo-lit.github.io/grpo-lit/9_doctor/forecast.html.md"""
 
 # %% auto #0
 __all__ = ['DEAD', 'MORE_PROMPTS', 'LONG_RUN', 'LONGEST', 'FEW_GROUPS', 'EXPLAINED', 'FORECAST_CHECKS', 'rewards_of',
-           'larger_groups', 'prompts_of_update', 'dead_verdict', 'check_dead', 'cut_for_time', 'only_few', 'accuracies',
-           'mean_share', 'unpaid', 'check_accuracy', 'steps_of', 'evaluation_seconds', 'check_pace', 'held_here',
-           'check_memory', 'check_mismatch', 'rate_that_shows', 'little_gain', 'check_gain']
+           'larger_groups', 'dead_verdict', 'check_dead', 'cut_for_time', 'only_few', 'accuracies', 'mean_share',
+           'unpaid', 'check_accuracy', 'steps_of', 'evaluation_seconds', 'check_pace', 'held_here', 'check_memory',
+           'check_mismatch', 'rate_that_shows', 'little_gain', 'check_gain']
 
 # %% ../../nbs/9_doctor/12_forecast.ipynb #2578bb1c
 import math, os, time
-from dataclasses import replace
 import torch
 from ..core import Rollouts
 from .dead import SIZES, Share, dead_groups, empty_steps, reasons, share_interval
 from .findings import Check, Finding
-from .gain import MOST_STEPS, gain_of, rates, seen_between, steps_until_seen
+from .gain import MOST_STEPS, gain_of, prompts_of_update, rates, seen_between, steps_until_seen
 from .pace import pace_of
 from .patient import Patient
-from .undone import in_place, read_all
+from .undone import read_within
 from ..rewards.comparing import accuracy_reward, strict_accuracy_reward
-from ..run.collect import planned_steps, prompts_of, updates_per_rollout
+from ..run.collect import planned_steps
 from ..run.memory import amount, memory_plan
 from ..run.plan import in_words
 from ..run.precision import on_cpu
@@ -48,10 +47,6 @@ def larger_groups(shares:dict, G:int) -> str: # '' where they would not help
     return f'; num_generations={better[0]} would leave {shares[better[0]].value:.0%} dead' if better else ''
 
 # %% ../../nbs/9_doctor/12_forecast.ipynb #34cae6c9
-def prompts_of_update(args) -> int:
-    "Questions that an update learns from"
-    return max(1, args.per_device_train_batch_size*args.gradient_accumulation_steps//args.num_generations)
-
 def dead_verdict(share:Share, empty:Share # Of the groups, of the steps
                 ) -> str:
     "Can anything be learned? Two questions are too few to say no"
@@ -78,9 +73,9 @@ MORE_PROMPTS = ('{prompts} prompts a step are few: gradient_accumulation_steps m
                 'and dynamic_sampling=2 asks others in place of dead ones')
 
 def cut_for_time(patient:Patient) -> bool:
-    "Is most of what is known of the answers that they are longer than there was time for?"
+    "Is next to nothing known of the answers but that they are longer than there was time for?"
     short = patient.sampled.limit < patient.args.max_completion_length
-    return short and (~patient.rollouts.finished).float().mean().item() > .5
+    return short and patient.rollouts.finished.float().mean().item() < .25
 
 def only_few(share:Share, empty:Share) -> bool:
     "Are the groups well, and only too few in a step?"
@@ -143,7 +138,8 @@ def check_pace(patient:Patient) -> Finding:
     "Tokens per second, seconds of a step, hours of the run"
     steps, began = steps_of(patient), time.perf_counter()
     dead = dead_groups(rewards_of(patient.rollouts), [patient.args.num_generations]) if patient.args.dynamic_sampling else {}
-    pace = pace_of(patient.trainer, patient.sampled, .75*patient.seconds_to_sample, *[s.value for s in dead.values()])
+    pace = pace_of(patient.trainer, patient.sampled, patient.part(.75), *[s.value for s in dead.values()])
+    patient.notes['update'] = pace.reference/pace.updates+pace.gradients+pace.step
     evaluating = evaluation_seconds(patient, steps)
     total = steps*pace.step_time+evaluating
     most = max(pace.shares, key=pace.shares.get)
@@ -182,9 +178,8 @@ FEW_GROUPS = 4 # That are read again
 
 def check_mismatch(patient:Patient) -> Finding:
     "Do the sampler and the trainer give the same probabilities?"
-    n, sampled = patient.rollouts.num_generations, patient.rollouts
-    part = sampled.take(slice(0, FEW_GROUPS*n))
-    logps, = read_all(patient.trainer, [in_place(part, patient.trainer.accelerator.device)])
+    seconds = patient.part(.1)
+    part, logps, patient.notes['reading'] = read_within(patient.trainer, patient.rollouts, seconds, FEW_GROUPS)
     found = {name: float(v) for name, v in mismatch(logps, part).items()}
     kl = found['mismatch_kl']
     verdict = 'fine' if kl < MISMATCH else 'look'
@@ -209,8 +204,13 @@ def little_gain(gain, trainer) -> str:
 
 def check_gain(patient:Patient) -> Finding:
     "What a step adds to the reward, and when the curve will show it"
-    t, steps = patient.trainer, patient.trainer.total_steps
-    gain = gain_of(t, patient.rollouts, .75*patient.seconds_to_sample)
+    t, steps, notes = patient.trainer, patient.trainer.total_steps, patient.notes
+    seconds, reading = min(.75*patient.seconds_to_sample, patient.left), notes.get('reading')
+    least = notes.get('update', 0.)+4*(reading or 0.) # two questions are read, before and after
+    if least > patient.left:
+        said = f'not asked: it takes {least:.0f} seconds, and {patient.left:.0f} were left (--seconds gives more)'
+        return Finding('gain', 'fine', said)
+    gain = gain_of(t, patient.rollouts, seconds, reading)
     if gain is None: return Finding('gain', 'fine', 'one question says nothing about others: not asked')
     n, soon, late = seen_between(gain, t)
     figures = dict(gain=gain.value, error=gain.error, noise=gain.noise, steps=n, soonest=soon, latest=late, rehearsals=gain.rehearsals)

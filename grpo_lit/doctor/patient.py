@@ -6,22 +6,22 @@ Docs: https://grpo-lit.github.io/grpo-lit/9_doctor/patient.html.md"""
 
 # %% auto #0
 __all__ = ['MOST', 'QUIET', 'PATIENT', 'PROMPTS', 'FEW', 'FEWEST', 'some_of', 'prompt_tokens', 'room_of', 'Patient', 'Sample',
-           'asked_rows', 'one_wave', 'affordable', 'next_size', 'take_sample']
+           'asked_rows', 'one_wave', 'writing_floor', 'affordable', 'next_size', 'take_sample']
 
 # %% ../../nbs/9_doctor/02_patient.ipynb #5a54cf64
-import random, time
-from collections.abc import Callable
+import bisect, math, random, time
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from types import SimpleNamespace
+import torch
 from ..core import Rollouts
+from ..fast.speed import machine, model_sizes, sampling_floor
 from ..run.config import GRPOConfig
-from ..run.playing import Play, new_play, rows_of_run
-from ..run.graders import RewardNotes
-from ..run.owned import all_graders
-from ..run.prepare import policy_and_tokenizer
-from ..run.rows import Stream, as_rows
+from ..run.precision import computing_dtype
+from ..run.playing import Play
+from ..run.rows import Stream
 from ..run.trainer import GRPOTrainer
-from ..tasks import encode_prompt, with_template
+from ..tasks import encode_prompt
 from ..tensors import clock, seed_for
 
 # %% ../../nbs/9_doctor/02_patient.ipynb #964615f5
@@ -63,7 +63,17 @@ class Patient:
     given:dict=field(default_factory=dict) # For the trainer: tools, environment_factory, peft_config
     play:Play|None=None # None: there are no tools
     seconds_to_sample:float=40. # So many at most, about
+    until:float=math.inf # When all checks are to be done, by `time.perf_counter`
     notes:dict=field(default_factory=dict) # What one check tells another
+
+    @property
+    def left(self) -> float: # Seconds
+        return max(self.until-time.perf_counter(), 0.)
+
+    def part(self, share:float # Of the time to sample
+            ) -> float: # Seconds, and not more than half of what is left
+        "What one check may spend"
+        return min(share*self.seconds_to_sample, self.left/2)
 
     @cached_property
     def some(self) -> list:
@@ -139,6 +149,16 @@ def one_wave(trainer, rows:list, n:int, # Completions for each
 FEW = 4 # Tokens
 FEWEST = 4 # Questions: fewer say nothing about a run
 
+def writing_floor(trainer, ro:Rollouts, # Some answers, of any length
+                  tokens:int) -> float: # Seconds
+    "What it takes at least to write answers of so many tokens behind the same prompts"
+    dtype = getattr(trainer.collector.sample, 'dtype', None) or computing_dtype(trainer.args)
+    m = machine(trainer.accelerator.device.type, dtype)
+    lengths = torch.full((len(ro),), tokens)
+    shape = dict(prompt_mask=ro.prompt_mask.cpu(), lengths=lengths, num_generations=ro.num_generations)
+    return sampling_floor(m, model_sizes(trainer.model, m.dtype), SimpleNamespace(**shape))
+
+# %% ../../nbs/9_doctor/02_patient.ipynb #8313f6ac
 def affordable(trainer, rows:list, n:int, # Completions for each
                seconds:float) -> int: # Tokens, at least 16
     "How long answers to these rows may be within so many seconds"
@@ -146,10 +166,13 @@ def affordable(trainer, rows:list, n:int, # Completions for each
     if wanted <= 16: return wanted
     for tokens in (1, 1, 1+FEW): # the first time things are made ready
         began = clock(device)
-        trainer.collector.sample(rows, n, 0, max_completion_length=tokens)
+        ro = trainer.collector.sample(rows, n, 0, max_completion_length=tokens)
         took.append(clock(device)-began)
-    each = max(took[2]-took[1], 1e-6)/FEW
-    return min(wanted, max(16, int((seconds-took[1])/each)))
+    def least(tokens): return writing_floor(trainer, ro, tokens)-writing_floor(trainer, ro, 1)
+    slower = max(took[2]-took[1], 1e-6)/max(least(1+FEW), 1e-12) # than at least
+    def fits(tokens): return took[1]+slower*least(tokens) <= seconds
+    longest = bisect.bisect_left(range(17, wanted+1), True, key=lambda tokens: not fits(tokens))
+    return min(wanted, 16+longest)
 
 # %% ../../nbs/9_doctor/02_patient.ipynb #42a55c70
 def next_size(waves:list, left:float, # Seconds
