@@ -61,7 +61,7 @@ def why_not(check:Check, found:dict, # Name -> `Finding`
             no_sample:str, left:float # Seconds
            ) -> str: # Empty: ask it
     "Why a check is left out"
-    if not left: return 'not asked, no time was left'
+    if check.dear and not left: return 'not asked, no time was left'
     if check.sample and no_sample: return no_sample
     return explained(check, found, ('stop',))
 
@@ -104,7 +104,7 @@ def examined(patient:Patient, checks:list) -> Diagnosis:
     patient.until = began+max(TIMES*patient.seconds_to_sample, LEAST)
     for check in checks:
         left = patient.left
-        if check.sample and no_sample is None and left: no_sample = sample_is_taken(patient, found)
+        if check.sample and no_sample is None: no_sample = sample_is_taken(patient, found)
         if why := why_not(check, found, no_sample, left): skipped[check.name] = why
         else: note(ask(check, patient), check, found, skipped)
     return Diagnosis(list(found.values()), skipped, time.perf_counter()-began, patient)

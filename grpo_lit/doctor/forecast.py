@@ -229,7 +229,7 @@ EXPLAINED = ('model', 'settings', 'guessable', 'leak', 'template', 'plain-prompt
 FORECAST_CHECKS = [
     Check('dead', check_dead, EXPLAINED, sample=True),
     Check('accuracy', check_accuracy, (*EXPLAINED, 'dead'), sample=True),
-    Check('mismatch', check_mismatch, sample=True),
+    Check('mismatch', check_mismatch, sample=True, dear=True),
     Check('memory', check_memory, ('model', 'length'), sample=True),
-    Check('pace', check_pace, ('model', 'memory'), sample=True),
-    Check('gain', check_gain, (*EXPLAINED, 'dead', 'memory'), sample=True)]
+    Check('pace', check_pace, ('model', 'memory'), sample=True, dear=True),
+    Check('gain', check_gain, (*EXPLAINED, 'dead', 'memory'), sample=True, dear=True)]

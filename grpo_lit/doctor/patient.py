@@ -146,7 +146,7 @@ def one_wave(trainer, rows:list, n:int, # Completions for each
     return ro, took
 
 # %% ../../nbs/9_doctor/02_patient.ipynb #6e22eafa
-FEW = 4 # Tokens
+FEW = 4 # Tokens, at first
 FEWEST = 4 # Questions: fewer say nothing about a run
 
 def writing_floor(trainer, ro:Rollouts, # Some answers, of any length
@@ -162,15 +162,18 @@ def writing_floor(trainer, ro:Rollouts, # Some answers, of any length
 def affordable(trainer, rows:list, n:int, # Completions for each
                seconds:float) -> int: # Tokens, at least 16
     "How long answers to these rows may be within so many seconds"
-    wanted, device, took = trainer.args.max_completion_length, trainer.accelerator.device, []
+    wanted, device, found = trainer.args.max_completion_length, trainer.accelerator.device, []
     if wanted <= 16: return wanted
-    for tokens in (1, 1, 1+FEW): # the first time things are made ready
+    def took(tokens):
         began = clock(device)
-        ro = trainer.collector.sample(rows, n, 0, max_completion_length=tokens)
-        took.append(clock(device)-began)
-    def least(tokens): return writing_floor(trainer, ro, tokens)-writing_floor(trainer, ro, 1)
-    slower = max(took[2]-took[1], 1e-6)/max(least(1+FEW), 1e-12) # than at least
-    def fits(tokens): return took[1]+slower*least(tokens) <= seconds
+        found[:] = [trainer.collector.sample(rows, n, 0, max_completion_length=tokens)]
+        return clock(device)-began
+    took(1) # the first time things are made ready
+    first, tokens = took(1), 1+FEW
+    while (more := took(tokens)-first) < seconds/30 and tokens < wanted: tokens = min(4*tokens, wanted) # too short to tell
+    def least(tokens): return writing_floor(trainer, *found, tokens)-writing_floor(trainer, *found, 1)
+    slower = max(more, 1e-6)/max(least(tokens), 1e-12) # than at least
+    def fits(tokens): return first+slower*least(tokens) <= seconds
     longest = bisect.bisect_left(range(17, wanted+1), True, key=lambda tokens: not fits(tokens))
     return min(wanted, 16+longest)
 
