@@ -11,7 +11,6 @@ __all__ = ['LONGER', 'NEAR', 'ODD_PROMPTS', 'CAUSES', 'ANSWER_CHECKS', 'see_empt
 # %% ../../nbs/9_doctor/07_answering.ipynb #ce676cf9
 import math
 from collections import Counter
-import torch
 from ..answers import extract_answer
 from ..core import Rollouts
 from .ending import ends_of
@@ -21,7 +20,7 @@ from .rows import gold_text, kind_of
 from ..rewards.comparing import math_equal
 from ..run.alarms import all_alike
 from ..run.intervals import wilson_interval
-from ..tensors import in_line, question_text, seed_for
+from ..tensors import question_text, seed_for
 
 # %% ../../nbs/9_doctor/07_answering.ipynb #6e1b27de
 def see_empty(patient:Patient) -> Finding:
@@ -46,7 +45,7 @@ def longer_limit(patient:Patient) -> int:
     room = room_of(patient.model, patient.args)
     context = math.inf if room is None else room+patient.args.max_completion_length-max(patient.lengths)
     each = wave['seconds']/max(wave['longest'], 1) # seconds of one token of a wave
-    return int(min(LONGER*limit, context, patient.seconds_to_sample/2/max(each, 1e-9)))
+    return int(min(LONGER*limit, context, patient.part(.5)/max(each, 1e-9)))
 
 def written_longer(patient:Patient) -> Rollouts|None: # None: there is no room
     "Some answers with more room"

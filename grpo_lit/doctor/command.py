@@ -8,7 +8,6 @@ Docs: https://grpo-lit.github.io/grpo-lit/9_doctor/command.html.md"""
 __all__ = ['WRITERS', 'check_report', 'write_report', 'of_all_processes', 'said_of_processes', 'doctor']
 
 # %% ../../nbs/9_doctor/14_command.ipynb #64339e9a
-import contextlib, dataclasses
 from pathlib import Path
 from .diagnosing import diagnose
 from .findings import Diagnosis, Finding, as_html, as_json
@@ -76,7 +75,7 @@ def doctor(model:str, # "tiny", a hub name, a directory, or a .gguf file
            # default: what fits the data
            reward:tuple=(),
            processes:int=1, # Of the run; the doctor is one, and does the work of all
-           seconds:float=40., # For sampling answers, about; all together takes at most three times as long
+           seconds:float=40., # For sampling answers, about; all checks together take at most two and a half times as long
            json:bool=False, # Print the diagnosis as JSON
            out:str='', # Write it into this file as well: .json, .html or .txt
            seed:int=0, # Of data and sampling

@@ -43,6 +43,7 @@ class Check(NamedTuple):
     ask:Callable # `Patient` -> `Finding`
     unless:tuple=() # Names of checks that, if they find something, explain what this one would find
     sample:bool=False # Does it look at answers?
+    dear:bool=False # Does it take seconds? Where no time is left, it is not asked
 
 # %% ../../nbs/9_doctor/01_findings.ipynb #7431e701
 SENTENCES = dict(

@@ -8,12 +8,11 @@ Docs: https://grpo-lit.github.io/grpo-lit/9_doctor/pace.html.md"""
 __all__ = ['sampling_ratio', 'reading_ratio', 'Pace', 'largest_wave', 'one_rollout', 'update_seconds', 'pace_of']
 
 # %% ../../nbs/9_doctor/10_pace.ipynb #88889285
-from dataclasses import dataclass, replace
-import torch
+from dataclasses import dataclass
 from ..core import Rollouts
-from .undone import in_place, rehearse, run_shaped
+from .undone import rehearse, run_shaped
 from ..fast.speed import forward_work, machine, model_sizes, sampling_floor
-from ..run.collect import prompts_of, updates_per_rollout
+from ..run.order import updates_per_rollout
 from ..run.precision import computing_dtype
 from ..run.trainer import rows_of_update
 from ..tensors import seed_for
@@ -21,7 +20,7 @@ from ..tensors import seed_for
 # %% ../../nbs/9_doctor/10_pace.ipynb #daf19c3f
 def sampling_ratio(trainer, done:Rollouts, wanted:Rollouts) -> float:
     "How much longer it takes to write `wanted` than `done`"
-    dtype = trainer.collector.sample.dtype if hasattr(trainer.collector.sample, 'dtype') else computing_dtype(trainer.args)
+    dtype = getattr(trainer.collector.sample, 'dtype', None) or computing_dtype(trainer.args)
     m = machine(trainer.accelerator.device.type, dtype)
     sizes = model_sizes(trainer.model, m.dtype)
     def least(ro): return sampling_floor(m, sizes, ro.to('cpu'))
@@ -89,11 +88,13 @@ def one_rollout(trainer, sample, seconds:float) -> tuple: # `Rollouts` with rewa
 def update_seconds(trainer, rollout:Rollouts, seconds:float) -> dict: # "reference", "gradients" and "step"
     "What a rollout and its first update take between sampling and the next sampling"
     G, part = trainer.args.num_generations, rows_of_update(rollout, 0, trainer.args)
-    first = rehearse(trainer, part.take(slice(0, G))).seconds
-    each = max(sum(first.values()), 1e-6)
-    groups = max(1, min(len(part)//G, int(seconds/each)))
-    some = part.take(slice(0, groups*G))
+    some = part.take(slice(0, G))
     found = rehearse(trainer, some).seconds
+    each = max(sum(found.values()), 1e-6)
+    if each < seconds:
+        groups = min(len(part)//G, int(seconds/each))
+        some = part.take(slice(0, groups*G))
+        found = rehearse(trainer, some).seconds
     of_part, of_all = (reading_ratio(trainer, some, ro) for ro in (part, rollout))
     return dict(reference=found['reference']*of_all, gradients=found['gradients']*of_part, step=found['step'])
 
