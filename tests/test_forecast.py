@@ -88,21 +88,21 @@ def test_rewards_that_cannot_judge_and_rewards_that_are_equal():
 
 def checks(*names): return [c for c in FORECAST_CHECKS if c.name in names]
 
-def examined(*names, reward=accuracy_reward, rows=task.train, **settings):
+def examined(*names, reward=accuracy_reward, rows=task.train, seconds=2., **settings):
     model, tokenizer = load_policy('tiny', device='cpu')
     args = GRPOConfig(**TINY_RUN | HERE | settings)
-    return diagnose(model, rows, reward, args, processing_class=tokenizer, seconds=2., checks=checks(*names))
+    return diagnose(model, rows, reward, args, processing_class=tokenizer, seconds=seconds, checks=checks(*names))
 
 def test_all_dead_says_stop():
     def never(completions, **columns): return [0.]*len(completions)
-    d = examined('dead', 'accuracy', 'gain', reward=never)
+    d = examined('dead', 'accuracy', 'gain', reward=never, seconds=60.)
     assert d.verdict=='stop' and d.found==['dead'] and {'accuracy', 'gain'} <= d.skipped.keys()
     assert 'never answered' in d['dead'].cure and d['dead'].figures['lowest']==1
 
 def test_all_solved_says_stop_and_names_the_other_end():
     def always(completions, prompts, **columns): return [float(str(p) != str(first[0])) for p in prompts]
     first = [task.train[0]['prompt']]
-    d = examined('dead', reward=always)
+    d = examined('dead', reward=always, seconds=60.)
     assert d.verdict=='stop'
 
 def test_a_form_that_no_reward_reads():

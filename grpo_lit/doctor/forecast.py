@@ -47,14 +47,14 @@ def larger_groups(shares:dict, G:int) -> str: # '' where they would not help
     return f'; num_generations={better[0]} would leave {shares[better[0]].value:.0%} dead' if better else ''
 
 # %% ../../nbs/9_doctor/12_forecast.ipynb #34cae6c9
-ENOUGH = 8 # Questions, to say that nothing will be learned from any number of them
+ENOUGH = 8 # Questions, to say that nothing will be learned from any number of them; or as many as a step has
 
 def dead_verdict(share:Share, prompts:int, # Of an update
                  questions:int # In the sample
                 ) -> str:
-    "Can anything be learned? Two questions are too few to say no, and four where a step has several"
+    "Can anything be learned? Two questions are too few to say no, and four where a step has more"
     empty = empty_steps(share, prompts)
-    told = questions >= ENOUGH or prompts <= 2
+    told = questions >= min(ENOUGH, prompts)
     if share.low >= .5 and empty.value >= .9 and told: return 'stop'
     return 'look' if share.value >= .6 or empty.value >= .25 else 'fine'
 
