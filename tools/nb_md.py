@@ -1,5 +1,5 @@
 """A notebook, processed by nbdev, as the Markdown of a site page, of README.md, or to be read as it is."""
-import base64, html, posixpath, re, struct, zlib
+import atexit, base64, html, posixpath, re, struct, zlib
 from configparser import ConfigParser
 from pathlib import Path
 from fastcore.nbio import read_nb
@@ -24,10 +24,17 @@ def write(path, content):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
 
+class Executed(P.exec_show_docs):
+    "What is documented is run in a shell, which ends with its page: hundreds of them would take minutes to end together"
+    def end(self):
+        super().end()
+        atexit.unregister(self.k.atexit_operations)
+        self.k.close()
+
 class SiteProcs(P.FilterDefaults):
     "nbdev's processing for the site, without its warning cell and with documentation in the order of the source"
     drop = {P.insert_warning}
-    instead = {P.add_show_docs: DocsInOrder, P.mv_exports: SourceBehindDocs}
+    instead = {P.add_show_docs: DocsInOrder, P.exec_show_docs: Executed, P.mv_exports: SourceBehindDocs}
     def base_procs(self): return [self.instead.get(o, o) for o in super().base_procs() if o not in self.drop]
 
 class ReadmeProcs(SiteProcs):
