@@ -61,7 +61,7 @@ def close(a, b):
     for name in b: torch.testing.assert_close(a[name], b[name], rtol=1e-5, atol=1e-6)
 
 def test_sharded_goes_on_as_any_other(tmp_path):
-    "FSDP2 to the bit on as many processes; to DDP, to one process and back"
+    "FSDP2 to the bit on as many processes, and to one process"
     def point(step): return str(tmp_path/'cut'/f'checkpoint-{step}')
     (weights, rewards, _), (others, *_) = together(go, tmp_path/'cut', 2, env=FSDP2)
     assert same_bits(weights, others) and [p.name for p in Run(tmp_path/'cut').checkpoints()] == ['checkpoint-2', 'checkpoint-4']
@@ -69,11 +69,21 @@ def test_sharded_goes_on_as_any_other(tmp_path):
     for name, p in model.named_parameters(): assert torch.equal(p, weights[name]), name
     (again, same, _), _ = together(go, tmp_path/'cut', 2, point(2), env=FSDP2)
     assert same_bits(again, weights) and same == rewards[2:]
-    (plain, *_), _ = together(go, tmp_path/'cut', 2, point(2))
-    close(plain, weights)
     alone, *_ = go(0, tmp_path/'cut', 1, point(2))
     close(alone, weights)
-    (back, *_), _ = together(go, tmp_path/'cut', 2, point(2), env=FSDP2) # which one process has written
+
+@pytest.mark.slow
+def test_between_sharded_and_not(tmp_path):
+    "FSDP2 to DDP, and from one process to FSDP2"
+    def point(step): return str(tmp_path/'cut'/f'checkpoint-{step}')
+    (weights, *_), _ = together(go, tmp_path/'cut', 2, env=FSDP2)
+    (plain, *_), _ = together(go, tmp_path/'cut', 2, point(2))
+    close(plain, weights)
+    go(0, tmp_path/'cut', 1, point(2))
+    (back, *_), _ = together(go, tmp_path/'cut', 2, point(2), env=FSDP2)
+    close(back, weights)
+    go(0, tmp_path/'one', 1, settings=dict(max_steps=2))
+    (back, *_), _ = together(go, tmp_path/'one', 2, str(tmp_path/'one'/'checkpoint-2'), env=FSDP2) # which one process has written
     close(back, weights)
 
 def near(a, b):
@@ -87,21 +97,28 @@ def kept_apart(rank, out, resume=None, settings=MOVING):
     trainer = new_trainer(out, 2 if rank is not None else 1, **settings)
     trainer.train(resume_from_checkpoint=resume, live=False)
     reference = {name: p.clone() for name, p in trainer.ref_model.named_parameters()}
-    return weights_of(trainer), reference, [m['kl'] for m in trainer.history]
+    return weights_of(trainer), reference, [m['kl'] for m in trainer.history], refusal_to_ask(trainer)
+
+def refusal_to_ask(trainer):
+    "What `ask_both` says against it"
+    from grpo_lit.seeing.ask import ask_both
+    try: ask_both(trainer, '1+2=?')
+    except ValueError as e: return str(e)
 
 @pytest.mark.slow
 def test_a_reference_follows_sharded_weights(tmp_path):
     "In each process the same, as beside one process; a checkpoint holds it, and FSDP2 goes on to the bit"
-    (weights, reference, kl), (_, other, _) = together(kept_apart, tmp_path/'cut', env=FSDP2)
-    assert same_bits(reference, other) and kl[-1] > 0
+    (weights, reference, kl, said), (_, other, *_) = together(kept_apart, tmp_path/'cut', env=FSDP2)
+    assert same_bits(reference, other) and kl[-1] > 0 and 'FSDP2' in said
     start = {name: p for name, p in load_policy('tiny', device='cpu')[0].named_parameters()}
     assert not any(torch.equal(reference[name], start[name]) for name in weights if weights[name].ndim > 1)
-    alone_weights, alone, alone_kl = kept_apart(None, tmp_path/'one')
+    alone_weights, alone, alone_kl, said = kept_apart(None, tmp_path/'one')
+    assert said is None
     near(alone, reference)
     near(alone_weights, weights)
     torch.testing.assert_close(alone_kl, kl, rtol=1e-3, atol=1e-6)
     point = str(tmp_path/'cut'/'checkpoint-2')
-    (again, moved, same), _ = together(kept_apart, tmp_path/'cut', point, env=FSDP2)
+    (again, moved, same, _), _ = together(kept_apart, tmp_path/'cut', point, env=FSDP2)
     assert same_bits(again, weights) and same_bits(moved, reference) and same == kl[2:]
 
 LORA = dict(lora=True, learning_rate=1e-2)

@@ -108,12 +108,11 @@ def parameter(f):
     return Parameter(f.name, kind, default=default(f), annotation=f.type)
 
 def in_package(sym):
-    "A function or class as its module has it"
+    "A function or class as its module has it: of those with its name the one that says the same of itself"
     modules = import_module(f'{get_config().lib_path.name}._modidx').d['syms']
-    for module,names in modules.items():
-        if f'{module}.{sym.__qualname__}' in names:
-            sym = getattr(import_module(module), sym.__qualname__)
-    return sym
+    there = [module for module,names in modules.items() if f'{module}.{sym.__qualname__}' in names]
+    found = [getattr(import_module(module), sym.__qualname__) for module in there]
+    return next((o for o in found if o.__doc__ == sym.__doc__), sym)
 
 def exported(cls):
     "The dataclass `cls` as its module has it, where its comments can be read, with a signature of its fields"

@@ -11,6 +11,7 @@ __all__ = ['touched', 'as_without', 'folded', 'merged_weights', 'come_apart', 's
 import contextlib, copy
 from pathlib import Path
 import torch
+from ..fast.sharded import is_sharded, whole
 from ..policy import has_adapter
 from .phases import without_bars
 
@@ -47,11 +48,12 @@ def folded(module,
 
 # %% ../../nbs/5_run/027_saving.ipynb #29abc3c4
 def merged_weights(model, # With an adapter; not changed
-                   weights:dict|None=None # Name -> whole tensor, where the model has parts of them
+                   weights:dict|None=None # Name -> whole tensor; None: those of the model, for which all processes ask where they are in parts
                   ) -> dict: # Name in the base model -> tensor on the CPU
     "The weights of the base with the adapter folded in"
     base, found, homes = model.get_base_model(), {}, {}
     layers, instead = touched(base), {}
+    if weights is None and is_sharded(model): weights = whole(model.state_dict(keep_vars=True))
     if weights: instead = {id(p): weights[name] for name, p in model.named_parameters(remove_duplicate=False)}
     for name, module in layers.items():
         found |= {f'{name}.{k}': x.cpu() for k, x in folded(module, instead).state_dict().items()}
