@@ -15,7 +15,7 @@ from typing import Callable, NamedTuple
 import torch
 from .tensors import delegates, masked_mean, no_such
 from .fast.offpolicy import off_policy_mask
-from .logprobs import KL_KINDS, bounded, kl_estimate
+from .logprobs import KL_KINDS, clamped, kl_estimate
 from .terms import capped_term, clipped_term, gamma_term, gated_term, kl_term, tv_term
 
 # %% ../nbs/1_line/20_loss.ipynb #37744859
@@ -96,7 +96,7 @@ LEVELS = ('token','sequence')
 def _ratio(log_ratio, mask, level):
     "Ratios as large as the number type can bear: (B, T) for tokens, (B, 1) for sequences"
     if level=='sequence': log_ratio = masked_mean(log_ratio, mask, 1)[:,None]
-    return bounded(log_ratio).exp()
+    return clamped(log_ratio).exp()
 
 # %% ../nbs/1_line/20_loss.ipynb #2fa787f0
 LOSS_OPTIONS = [name for term in (gated_term, gamma_term, tv_term)
@@ -122,7 +122,8 @@ def check_loss(loss_type:str, kl:str, importance_sampling_level:str, epsilon_hig
 def _check_given(beta, ref_logps, entropy_coef, entropy):
     "Raise `ValueError` where a price has nothing to be paid on"
     if beta and ref_logps is None: raise ValueError('beta is not 0, so ref_logps are needed')
-    if entropy_coef and entropy is None: raise ValueError('entropy_coef is not 0, so the entropy is needed')
+    if entropy_coef and entropy is None:
+        raise ValueError('entropy_coef is not 0, so the entropy is needed')
 
 def _check_shapes(logps, advantages, others):
     "Raise `ValueError` where a tensor does not fit the log-probs; advantages as (B, 1) or (B, T)"
@@ -160,7 +161,8 @@ def token_terms(logps:torch.Tensor, # (B, T), of the completion tokens, with gra
     "What each token contributes, part by part; `loss` is policy + beta*kl - entropy_coef*entropy, to be averaged over the mask"
     check_loss(loss_type, kl, importance_sampling_level, epsilon_high, **options)
     _check_given(beta, ref_logps, entropy_coef, entropy)
-    others = dict(mask=mask, old_logps=old_logps, ref_logps=ref_logps if beta else None, sampling_logps=sampling_logps)
+    others = dict(mask=mask, old_logps=old_logps,
+                  ref_logps=ref_logps if beta else None, sampling_logps=sampling_logps)
     A = _check_shapes(logps, advantages, others)
     if loss_type in FROM_THE_SAMPLER and sampling_logps is not None: old_logps = sampling_logps
     clean = lambda x: x.masked_fill(mask==0, 0.)                     # no gradient reaches a masked token

@@ -11,7 +11,7 @@ from .tensors import delegates, masked_mean, no_such
 
 from .fast.offpolicy import off_policy_mask
 
-from .logprobs import KL_KINDS, bounded, kl_estimate
+from .logprobs import KL_KINDS, clamped, kl_estimate
 
 from .terms import capped_term, clipped_term, gamma_term, gated_term, kl_term, tv_term
 

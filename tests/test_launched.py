@@ -4,7 +4,7 @@ from pathlib import Path
 import psutil, pytest
 from grpo_lit.scale import launched as module
 from grpo_lit.scale import commandline
-from grpo_lit.scale.commandline import command_words, directory_of, known_options
+from grpo_lit.scale.commandline import command_words, directory_asked, known_options
 from grpo_lit.scale.launched import last_lines, launch, words_of_code
 
 HEAD = '''
@@ -228,10 +228,10 @@ def test_names_of_others_are_understood():
 
 def test_the_directory_is_chosen_anew_each_time(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert directory_of('train', dict(data='x/gsm8k.jsonl')) == 'runs/gsm8k'
+    assert directory_asked('train', dict(data='x/gsm8k.jsonl')) == 'runs/gsm8k'
     Path('runs/gsm8k/a').mkdir(parents=True)
-    assert directory_of('train', dict(data='gsm8k')) == 'runs/gsm8k-2' and directory_of('demo', {}) == 'runs/demo'
-    assert directory_of('train', dict(resume='a/b', out='')) == 'a/b'
+    assert directory_asked('train', dict(data='gsm8k')) == 'runs/gsm8k-2' and directory_asked('demo', {}) == 'runs/demo'
+    assert directory_asked('train', dict(resume='a/b', out='')) == 'a/b'
 
 def test_what_it_said_without_what_would_steer(tmp_path):
     (tmp_path/'log').write_bytes(b'x'*30_000+b'\n\xff\x00 1 %\r 2 %\n\n\x1b]0;owned\x07\n')

@@ -10,7 +10,7 @@ __all__ = ['log', 'TEMPLATE_MARKS', 'TurnFrame', 'TagFrame', 'ChatFrame']
 # %% ../../nbs/4_agents/10_between.ipynb #1bec3377
 import logging, re
 from dataclasses import dataclass
-from .plain import Cutter, Defuser, plain_ids
+from .plain import Cutter, Defuser
 from .templates import TemplateRefused, around_answers, in_tags, special_marks
 from .templates import text_manner, tokenizer_name, way_to_answer
 

@@ -32,7 +32,8 @@ def check_report(out:str):
     if path.suffix not in WRITERS:
         raise ValueError(f'--out {out}: a diagnosis is written as {", ".join(WRITERS)}')
     if path.is_dir(): raise ValueError(f'--out {out} is a directory')
-    if not path.parent.is_dir(): raise ValueError(f'--out {out}: there is no directory {str(path.parent)!r}')
+    if not path.parent.is_dir():
+        raise ValueError(f'--out {out}: there is no directory {str(path.parent)!r}')
 
 def write_report(d:Diagnosis, out:str):
     "The diagnosis as a file"
@@ -97,8 +98,10 @@ def doctor(model:str, # "tiny", a hub name, a directory, or a .gguf file
     policy, tokenizer = policy_and_tokenizer(model, None, args, bool(lora_r))
     task, _ = asked(task, tokenizer, chat, system)
     if 'max_completion_length' not in (config or {}):
-        args.max_completion_length = answer_room([*task.train, *task.test], tokenizer, policy, args.max_completion_length)
-    d = diagnose(policy, task.train, funcs, args, task.test, tokenizer, peft_config=adapter(lora_r), seconds=seconds)
+        args.max_completion_length = answer_room([*task.train, *task.test], tokenizer,
+                                                 policy, args.max_completion_length)
+    d = diagnose(policy, task.train, funcs, args, task.test, tokenizer,
+                 peft_config=adapter(lora_r), seconds=seconds)
     d.findings += said_of_processes(processes)
     say(as_json(d) if json else str(d))
     if out: write_report(d, out)

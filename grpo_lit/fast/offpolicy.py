@@ -11,7 +11,7 @@ __all__ = ['IMPORTANCE_SAMPLING_MODES', 'importance_weights', 'off_policy_mask']
 import math
 import torch
 from ..tensors import masked_mean, no_such
-from ..logprobs import bounded
+from ..logprobs import clamped
 
 # %% ../../nbs/3_fast/19_offpolicy.ipynb #3f3ab0fe
 IMPORTANCE_SAMPLING_MODES = (
@@ -35,7 +35,7 @@ def importance_weights(logps:torch.Tensor, # (B, T), of the sampled tokens under
     level, beyond = mode.split('_')
     d = torch.where(mask>0, logps.detach()-sampling_logps, 0.).nan_to_num(nan=0.)
     if level=='sequence': d = d.sum(1, keepdim=True)
-    w = bounded(d).exp()
+    w = clamped(d).exp()
     low = 0. if clip_min is None else clip_min
     high = math.inf if clip_max is None else clip_max
     return w.clamp(low, high) if beyond=='truncate' else w*((w>=low) & (w<=high))

@@ -9,7 +9,6 @@ __all__ = ['AT_A_STOP', 'staleness', 'give_up_all', 'Writing', 'BrokenThere', 'A
 
 # %% ../../nbs/5_run/056_ahead.ipynb #578d383c
 import threading, weakref
-import torch
 from ..core import Rollouts
 from ..rewards.limits import end_thread
 from .checkpoints import RunState

@@ -10,7 +10,7 @@ __all__ = ['LOST', 'POLICY', 'MONEY', 'TEXTS', 'CAUSES', 'ELSEWHERE', 'QUIET', '
            'remember_evaluation', 'write_alarms', 'alarms_in']
 
 # %% ../../nbs/5_run/067_causes.ipynb #a7f8531d
-import math, re
+import re
 from collections.abc import Callable
 from typing import NamedTuple
 from ..core import Rollouts

@@ -21,7 +21,7 @@ from ..loss import FROM_THE_SAMPLER, LOSS_OPTIONS, check_loss
 from ..fast.offpolicy import IMPORTANCE_SAMPLING_MODES
 from .arguments import MASKED, Arguments, loading_options
 from .from_trl import FromTRL
-from .placing import TRL_DEFAULTS, say_once, take, unknown
+from .placing import TRL_DEFAULTS, say_once, taken_settings, unknown
 from .ranges import check_numbers, read_dict
 from .settings import AllSettings, is_served
 
@@ -222,7 +222,7 @@ class GRPOConfig(Arguments, FromTRL, AllSettings):
         return super().__new__(cls)
 
     def __post_init__(self):
-        take(self)
+        taken_settings(self)
         say_if_colocated(self)
         if self.hub_token == MASKED: self.hub_token = None
         self.accelerator_config = loading_options(self.accelerator_config)

@@ -9,7 +9,7 @@ __all__ = ['place_of', 'gathered', 'whole_weights', 'adapter_weights', 'open_to_
            'digests_by_name', 'Witness']
 
 # %% ../../nbs/5_run/049_delivery.ipynb #9ea1a80a
-import hashlib, os
+import hashlib
 from pathlib import Path
 import torch
 from ..policy import has_adapter

@@ -8,7 +8,7 @@ Docs: https://grpo-lit.github.io/grpo-lit/5_run/figures.html.md"""
 __all__ = ['POINTS', 'CURVES', 'MOST_FUNCTIONS', 'PHASES', 'RECENT', 'MOST_ROWS', 'MOST_TEXT', 'finite_number', 'in_form',
            'total_of', 'numbers_of', 'thinned', 'Curve', 'curve_of', 'reward_names', 'curves_of', 'phase_seconds',
            'phases_of', 'event_change', 'event_words', 'metric_events', 'middle_cut', 'clipped_completion',
-           'ShownGroup', 'differ', 'shown_group', 'group_of', 'Figures']
+           'ShownGroup', 'are_mixed', 'shown_group', 'group_of', 'Figures']
 
 # %% ../../nbs/5_run/069_figures.ipynb #a40c0aea
 import math
@@ -158,7 +158,7 @@ class ShownGroup(NamedTuple):
     gold:str|None # The right answer, where there is one
     rows:list # Dicts: completion, tokens, finished, rewards, advantage
 
-def differ(rewards:list) -> bool:
+def are_mixed(rewards:list) -> bool:
     "Are there two different numbers among them?"
     return len({r for r in rewards if finite_number(r) is not None}) > 1
 
@@ -169,12 +169,14 @@ def shown_group(step:int, # Of the rollout
                 prompt, gold, names:list # Of the reward functions
                ) -> ShownGroup:
     "One group, cut to what fits"
-    rows, keys = groups[number_of], ('completion', 'tokens', 'finished', *own_names(names), 'reward', 'advantage')
+    rows, keys = groups[number_of], ('completion', 'tokens', 'finished',
+                                     *own_names(names), 'reward', 'advantage')
     some = [{k: r[k] for k in keys if k in r} for r in rows[:MOST_ROWS]]
     fitting = [r | dict(completion=clipped_completion(r['completion'])) for r in some]
     more = f', {len(rows)-MOST_ROWS} more answers' if len(rows) > MOST_ROWS else ''
     title = f'step {step}, group {number_of+1} of {len(groups)}{more}'
-    return ShownGroup(title, middle_cut(question_text(prompt)), None if gold is None else middle_cut(str(gold), 80), fitting)
+    return ShownGroup(title, middle_cut(question_text(prompt)),
+                      None if gold is None else middle_cut(str(gold), 80), fitting)
 
 # %% ../../nbs/5_run/069_figures.ipynb #f2c687d8
 def group_of(rollouts:Rollouts|None, step:int) -> ShownGroup|None: # None: there is nothing to read
@@ -182,9 +184,10 @@ def group_of(rollouts:Rollouts|None, step:int) -> ShownGroup|None: # None: there
     if rollouts is None or not rollouts.completions or not rollouts.prompts: return None
     P, G = len(rollouts.prompts), rollouts.num_generations
     rewards = [[]]*P if rollouts.rewards is None else rollouts.rewards.view(P, G).tolist()
-    chosen = next((i for i, r in enumerate(rewards) if differ(r)), 0)
+    chosen = next((i for i, r in enumerate(rewards) if are_mixed(r)), 0)
     rows, gold = rollouts.group(chosen), rollouts.columns.get('answer')
-    if rollouts.episodes: rows = [r | dict(completion=_row_parts(rollouts, chosen*G+j)) for j, r in enumerate(rows)]
+    if rollouts.episodes:
+        rows = [r | dict(completion=_row_parts(rollouts, chosen*G+j)) for j, r in enumerate(rows)]
     groups = [rows if i == chosen else [] for i in range(P)]
     names = rollouts.reward_names[:MOST_FUNCTIONS]
     return shown_group(step, groups, chosen, rollouts.prompts[chosen], gold and gold[chosen], names)
@@ -221,7 +224,8 @@ class Figures:
     @property
     def events(self) -> list:
         "Of the steps that are shown, in their order"
-        found = {(e.get('step', 0), str(e.get('event'))): e for e in [*metric_events(self.steps), *self._events]}
+        found = {(e.get('step', 0), str(e.get('event'))): e
+                 for e in [*metric_events(self.steps), *self._events]}
         return [found[key] for key in sorted(found) if key[0] <= max(self.done, 0)+1]
 
     @property

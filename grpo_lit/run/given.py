@@ -19,7 +19,7 @@ from ..fast.batches import all_logps, portions
 from .config import GRPOConfig
 from .files import log
 from .fitness import check_ids, vocabulary
-from .past import NOT_DATA, check_rollouts, groups_of, load_rollouts
+from .past import NOT_DATA, check_rollouts, load_rollouts, rows_by_group
 from .prepare import policy_and_tokenizer
 from .trainer import GRPOTrainer
 from ..scoring import columns_of_rows
@@ -103,7 +103,7 @@ def given_groups(rollouts, # A `datasets.Dataset`, or what `load_rollouts` takes
     rows = load_rollouts(rollouts) if isinstance(rollouts, (str, Path)) else rollouts
     rows = _flat(rows)
     check_rollouts(rows)
-    groups = groups_of(rows)
+    groups = rows_by_group(rows)
     G, known = num_generations or max(2, min(map(len, groups.values()))), vocabulary(model)
     names = [c for c in rows.column_names if c not in NOT_DATA]
     rewarded, found = 'reward' in rows.column_names, []

@@ -12,7 +12,7 @@ __all__ = ['SHARDINGS', 'START', 'FSDP2', 'QUIET', 'launched_as', 'check_process
 # %% ../../nbs/5_run/099_launching.ipynb #f6c5e89b
 import contextlib, logging, os, signal, sys, tempfile
 from .peers import LOST, SAID_TO
-from .signals import Unbroken, exit_code, in_main_thread, put_back, say, speak, take_signals
+from .signals import Unbroken, exit_code, in_main_thread, put_signals_back, say, speak, take_signals
 
 # %% ../../nbs/5_run/099_launching.ipynb #5001baa3
 SHARDINGS = ('ddp', 'fsdp2')
@@ -88,7 +88,7 @@ def passing_on():
     "A block in which all signals that ask a run to end are passed on; torch's launcher by itself knows four of them"
     old = take_signals(passed_on) if in_main_thread() else {}
     try: yield
-    finally: put_back(old)
+    finally: put_signals_back(old)
 
 def launched(argv:list, # Of `grpo-lit`
              n:int, sharding:str='ddp',

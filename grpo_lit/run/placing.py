@@ -6,8 +6,8 @@ Docs: https://grpo-lit.github.io/grpo-lit/5_run/placing.html.md"""
 
 # %% auto #0
 __all__ = ['PLACES', 'COUNTED', 'log', 'TRL_DEFAULTS', 'section_of', 'place_of', 'as_written', 'fields_set', 'turns_of',
-           'our_setting', 'says_nothing', 'place_renamed', 'rename', 'say_once', 'with_reasons', 'refusal', 'take',
-           'unknown']
+           'our_setting', 'says_nothing', 'place_renamed', 'rename', 'say_once', 'with_reasons', 'refusal',
+           'taken_settings', 'unknown']
 
 # %% ../../nbs/5_run/010_placing.ipynb #d3d0a2fd
 import functools, logging
@@ -113,7 +113,7 @@ def refusal(given:dict) -> str: # Empty: nothing is refused
     return 'not here: '*bool(wrong) + '; '.join(with_reasons(wrong, ' - '))
 
 # %% ../../nbs/5_run/010_placing.ipynb #e335ef87
-def take(settings):
+def taken_settings(settings):
     "Place the fields of TRL that are set; raises `ValueError` for those that are not here, all of them at once"
     rename(settings)
     given = fields_set(settings)

@@ -11,8 +11,7 @@ __all__ = ['ASIDE', 'checkpoint_named', 'put_lines_aside', 'put_later_aside', 'r
 import os, time
 from pathlib import Path
 from .ending import start_run
-from .files import remove_quietly
-from .knobs import events_file, knobs_of, read_events, to_keep, write_events
+from .knobs import knobs_of, read_events, to_keep, write_events
 from .logs import append_whole, as_line
 from .ranges import as_python
 from .runs import Run, numbered, step_of
@@ -60,7 +59,8 @@ def rewind(trainer, # A `GRPOTrainer`
     trainer.load_checkpoint(path, goes_on=True)
     state.turns = []
     if keep_knobs: trainer.turn(**to_keep(today, state, trainer.args) | waiting)
-    state.events = state.events+[dict(step=state.step, event='rewind', value=state.step, before=came_from, time=time.time())]
+    state.events = state.events+[dict(step=state.step, event='rewind', value=state.step,
+                                      before=came_from, time=time.time())]
     trainer.last_rollouts = None
     if run: forget_later(trainer)
     return path

@@ -11,9 +11,10 @@ __all__ = ['touched', 'as_without', 'folded', 'merged_weights', 'come_apart', 's
 import contextlib, copy
 from pathlib import Path
 import torch
-from ..fast.sharded import is_sharded, whole
+from ..fast.sharded import whole
 from ..policy import has_adapter
 from .phases import without_bars
+from ..tensors import is_sharded
 
 # %% ../../nbs/5_run/027_saving.ipynb #5549e0d8
 def touched(base) -> dict: # Name -> module
@@ -92,7 +93,8 @@ def save_merged(model, path:Path,
     if getattr(base, 'hf_quantizer', None) is not None: # packed weights are small, and know best how they are written
         return copy.deepcopy(model).merge_and_unload().save_pretrained(path)
     merged = merged_weights(model, weights)
-    with said_apart(base.config, come_apart(base, merged)): base.save_pretrained(path, state_dict=merged)
+    with said_apart(base.config, come_apart(base, merged)):
+        base.save_pretrained(path, state_dict=merged)
 
 # %% ../../nbs/5_run/027_saving.ipynb #f4ac3ae2
 def save_policy(model, # Unwrapped

@@ -16,10 +16,10 @@ from fastcore.basics import patch
 from ..run.following import Followed
 from ..run.options import nearest
 from ..run.runs import Record
-from ..run.signals import before_the_end, in_main_thread, leave_by, put_back, take_signals
+from ..run.signals import before_the_end, in_main_thread, leave_by, put_signals_back, take_signals
 from ..run.watch import shown_until
 from .commandline import (COMMANDS_LAUNCHED, START_COMMAND, childs_environment, command_words,
-                                        directory_of, known_options, script_words)
+                                        directory_asked, known_options, script_words)
 from ..tensors import visible
 
 # %% ../../nbs/8_scale/03_launched.ipynb #30daf44f
@@ -179,7 +179,7 @@ def handed_on(launched:Launched):
     ours = signal.SIG_DFL, signal.default_int_handler, leave_by
     old = take_signals(hand_on, ours) if in_main_thread() else {}
     try: yield came
-    finally: put_back(old)
+    finally: put_signals_back(old)
 
 # %% ../../nbs/8_scale/03_launched.ipynb #aa120ecd
 @patch
@@ -238,7 +238,7 @@ def of_command(command:str, arguments:tuple, out:str, processes:int, options:dic
     if out: options['out'] = out
     if processes != 1: options['processes'] = processes
     options = known_options(command, options)
-    out = directory_of(command, options)
+    out = directory_asked(command, options)
     if not options.get('resume'): options = {n: v for n, v in options.items() if n != 'resume'} | dict(out=out)
     words = command_words(command, options)
     return shlex.join(words[:2]), [sys.executable, '-c', START_COMMAND, *words[1:]], out

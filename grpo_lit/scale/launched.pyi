@@ -17,11 +17,11 @@ from ..run.options import nearest
 
 from ..run.runs import Record
 
-from ..run.signals import before_the_end, in_main_thread, leave_by, put_back, take_signals
+from ..run.signals import before_the_end, in_main_thread, leave_by, put_signals_back, take_signals
 
 from ..run.watch import shown_until
 
-from .commandline import COMMANDS_LAUNCHED, START_COMMAND, childs_environment, command_words, directory_of, known_options, script_words
+from .commandline import COMMANDS_LAUNCHED, START_COMMAND, childs_environment, command_words, directory_asked, known_options, script_words
 
 from ..tensors import visible
 
