@@ -8,6 +8,7 @@ from grpo_lit import GRPOConfig, GRPOTrainer
 from grpo_lit.policy import load_policy
 from grpo_lit.rewards.comparing import accuracy_reward
 from grpo_lit.rewards.shape import think_format_reward
+from grpo_lit.run.fake_vllm import FakeServer
 from grpo_lit.tasks import addition_task
 from scripted import one_thread, undecided # the first is a fixture
 from two_processes import Team, together
@@ -102,9 +103,28 @@ def compare(names, env=None):
         for a, b in zip(first[name][1], second[name][1]): # every figure that decides something is the same to the bit
             assert str({k: v for k, v in a.items() if not k.startswith(TIMES)}) == str({k: v for k, v in b.items() if not k.startswith(TIMES)})
 
-def test_ddp(): compare(COMMON)
+def test_ddp(): compare(COMMON[:-1]) # an adapter: sharded, below
 def test_fsdp2(): compare(COMMON[:3]+('LoRA',), SHARDED)
 
 @pytest.mark.slow
 @pytest.mark.parametrize('env', [None, SHARDED], ids=['ddp', 'fsdp2'])
 def test_every_way(env): compare(tuple(CASES), env)
+
+def adapter_beside_a_server(rank, address, way):
+    "How far the log-probs of the server are from ours, and the KL, step by step"
+    from peft import LoraConfig
+    model, tokenizer = load_policy('tiny', device='cpu')
+    args = GRPOConfig(**USUAL | dict(max_steps=3, learning_rate=1e-2, max_completion_length=16, use_vllm=True, vllm_mode='server',
+                                     vllm_server_base_url=address, vllm_server_timeout=120., vllm_sync=way))
+    def reward(completions, **columns): return [float(sum(map(ord, c))%3) for c in completions]
+    lora = LoraConfig(r=4, target_modules='all-linear', task_type='CAUSAL_LM')
+    trainer = GRPOTrainer(model, reward, args, addition_task(seed=0).train, processing_class=tokenizer, peft_config=lora)
+    return [(m['mismatch'], m['kl']) for m in trainer.steps()]
+
+@pytest.mark.slow
+@pytest.mark.parametrize('way', ['file', 'lora'])
+def test_a_sharded_adapter_beside_a_server(way):
+    "Folded in or as it is, what the server has is the policy, of which each process has a piece"
+    with FakeServer(*load_policy('tiny', device='cpu'), lora=way == 'lora') as fake:
+        one, two = together(adapter_beside_a_server, fake.address, way, env=SHARDED)
+    assert one == two and all(mismatch < 1e-4 for mismatch, _ in one) and one[-1][1] > 1e-4

@@ -30,17 +30,25 @@ def described(name, sym):
     "Signature, docstring and table as Markdown"
     sig = wrap(name.rpartition('.')[2]+signature(sym))
     doc = inspect.getdoc(sym) if own_doc(sym) else None
-    return '\n\n'.join(o for o in (f'```python\n{sig}\n```', doc and starless(doc), table_text(sym)) if o)
+    return '\n\n'.join(o for o in (f'```python\n{sig}\n```', doc and tagless(starless(doc)), table_text(sym)) if o)
 
 def own_doc(sym):
     "Has it a docstring of its own, not one that was inherited or made?"
     made = is_dataclass(sym) and (sym.__doc__ or '').startswith(f'{sym.__name__}(')
     return bool(getattr(sym, '__doc__', None)) and not made
 
+def outside_backticks(s, f):
+    "Markdown with `f` applied to what is not code"
+    pieces = re.split(r'(`[^`]*`)', s)
+    return ''.join(o if o[:1] == '`' else f(o) for o in pieces)
+
+def tagless(s):
+    "Markdown in which what looks like a tag is text: `<think>`"
+    return outside_backticks(s, lambda o: re.sub(r'<(?!br>)(?=[\w/!?])', '&lt;', o))
+
 def starless(s):
     "Markdown in which a star is a star, but for those in backticks"
-    pieces = re.split(r'(`[^`]*`)', s)
-    return ''.join(o if o[:1] == '`' else o.replace('*', '\\*') for o in pieces)
+    return outside_backticks(s, lambda o: o.replace('*', '\\*'))
 
 def methods(sym):
     "(name, function or property) of the public methods that stand in a class, in their order"
@@ -71,7 +79,7 @@ def table_text(sym):
     if isinstance(sym, property):
         return ''
     try:
-        return plain(table(sym)._repr_markdown_())
+        return tagless(plain(table(sym)._repr_markdown_()))
     except Exception:
         return ''
 
@@ -100,12 +108,11 @@ def parameter(f):
     return Parameter(f.name, kind, default=default(f), annotation=f.type)
 
 def in_package(sym):
-    "A function or class as its module has it"
+    "A function or class as its module has it: of those with its name the one that says the same of itself"
     modules = import_module(f'{get_config().lib_path.name}._modidx').d['syms']
-    for module,names in modules.items():
-        if f'{module}.{sym.__qualname__}' in names:
-            sym = getattr(import_module(module), sym.__qualname__)
-    return sym
+    there = [module for module,names in modules.items() if f'{module}.{sym.__qualname__}' in names]
+    found = [getattr(import_module(module), sym.__qualname__) for module in there]
+    return next((o for o in found if o.__doc__ == sym.__doc__), sym)
 
 def exported(cls):
     "The dataclass `cls` as its module has it, where its comments can be read, with a signature of its fields"

@@ -1,9 +1,10 @@
 """A notebook, processed by nbdev, as the Markdown of a site page, of README.md, or to be read as it is."""
-import base64, html, posixpath, re, struct, zlib
+import atexit, base64, html, posixpath, re, struct, zlib
 from configparser import ConfigParser
 from pathlib import Path
 from fastcore.nbio import read_nb
 from nbdev import processors as P
+from nbdev.doclinks import NbdevLookup
 from api_table import DocsInOrder, SourceBehindDocs
 
 root = Path(__file__).resolve().parent.parent
@@ -24,10 +25,40 @@ def write(path, content):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
 
+class Executed(P.exec_show_docs):
+    "What is documented is run in a shell, which ends with its page: hundreds of them would take minutes to end together"
+    def end(self):
+        super().end()
+        atexit.unregister(self.k.atexit_operations)
+        self.k.close()
+
+class Meant(NbdevLookup):
+    "Links for names in backticks; an ordinary word is one only where the page imports or defines it"
+    def __init__(self, code): # All that a notebook runs
+        super().__init__()
+        named = re.findall(r'^(?:from \S+ import (.+)|(?:def|class) (\w+))', code, flags=re.M)
+        self.here = set(re.findall(r'\w+', ' '.join(a or b for a,b in named)))
+
+    def __getitem__(self, name):
+        word = re.fullmatch('[a-z]+', name) and name not in self.here
+        return None if word else super().__getitem__(name)
+
+class Links(P.Processor):
+    "Links in prose, and in what documentation says"
+    def begin(self):
+        self.lookup = Meant(self.nb.code_) if self.nb.code_ else NbdevLookup() # the first page lists names
+
+    def cell(self, cell):
+        if cell.cell_type == 'markdown':
+            cell.source = self.lookup.linkify(cell.source)
+        for o in cell.get('outputs', []):
+            if 'text/markdown' in o.get('data', {}):
+                o['data']['text/markdown'] = self.lookup.linkify(''.join(o['data']['text/markdown']))
+
 class SiteProcs(P.FilterDefaults):
     "nbdev's processing for the site, without its warning cell and with documentation in the order of the source"
     drop = {P.insert_warning}
-    instead = {P.add_show_docs: DocsInOrder, P.mv_exports: SourceBehindDocs}
+    instead = {P.add_show_docs: DocsInOrder, P.exec_show_docs: Executed, P.add_links: Links, P.mv_exports: SourceBehindDocs}
     def base_procs(self): return [self.instead.get(o, o) for o in super().base_procs() if o not in self.drop]
 
 class ReadmeProcs(SiteProcs):
@@ -86,6 +117,7 @@ class Page:
         self.assets = 'docs_assets/' if readme else self.up+'assets/'
         nb = read_nb(path)
         self.line = self.md(under_title(nb.cells[0].source))
+        nb.code_ = '' if self.name == 'index' else '\n'.join(c.source for c in nb.cells if c.cell_type == 'code')
         for c in nb.cells:
             prepare(c)
         process = ReadmeProcs() if readme else SiteProcs()

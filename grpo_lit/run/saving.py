@@ -11,8 +11,10 @@ __all__ = ['touched', 'as_without', 'folded', 'merged_weights', 'come_apart', 's
 import contextlib, copy
 from pathlib import Path
 import torch
+from ..fast.sharded import whole
 from ..policy import has_adapter
 from .phases import without_bars
+from ..tensors import is_sharded
 
 # %% ../../nbs/5_run/027_saving.ipynb #5549e0d8
 def touched(base) -> dict: # Name -> module
@@ -33,9 +35,12 @@ def as_without(module):
 
 # %% ../../nbs/5_run/027_saving.ipynb #6a181c52
 @torch.no_grad()
-def folded(module):
+def folded(module,
+           instead:dict|None=None # id of a parameter -> all of it, where the module has a part
+          ):
     "A plain module that computes the same, made of a copy"
-    copied = copy.deepcopy(module)
+    of = {id(p): instead[id(p)] for p in module.parameters()} if instead else {}
+    copied = copy.deepcopy(module, {i: torch.nn.Parameter(x.clone(), requires_grad=False) for i, x in of.items()})
     if module.disable_adapters: return as_without(copied)
     if hasattr(copied, 'unload_and_optionally_merge_module'):
         return copied.unload_and_optionally_merge_module(merge=True, safe_merge=False, adapter_names=None)
@@ -43,15 +48,19 @@ def folded(module):
     return copied.get_base_layer()
 
 # %% ../../nbs/5_run/027_saving.ipynb #29abc3c4
-def merged_weights(model # With an adapter; not changed
+def merged_weights(model, # With an adapter; not changed
+                   weights:dict|None=None # Name -> whole tensor; None: those of the model, for which all processes ask where they are in parts
                   ) -> dict: # Name in the base model -> tensor on the CPU
     "The weights of the base with the adapter folded in"
     base, found, homes = model.get_base_model(), {}, {}
-    layers = touched(base)
+    layers, instead = touched(base), {}
+    if weights is None and is_sharded(model): weights = whole(model.state_dict(keep_vars=True))
+    if weights: instead = {id(p): weights[name] for name, p in model.named_parameters(remove_duplicate=False)}
     for name, module in layers.items():
-        found |= {f'{name}.{k}': x.cpu() for k, x in folded(module).state_dict().items()}
-    for name, x in base.state_dict().items():
+        found |= {f'{name}.{k}': x.cpu() for k, x in folded(module, instead).state_dict().items()}
+    for name, x in base.state_dict(keep_vars=True).items():
         if any(name.startswith(layer+'.') for layer in layers): continue
+        x = instead.get(id(x), x).detach()
         found[name] = homes.setdefault((x.data_ptr(), x.shape), x.cpu()) # what is tied stays tied
     return found
 
@@ -76,14 +85,16 @@ def said_apart(config, apart:bool):
         for c in ties: c.tie_word_embeddings = True
 
 # %% ../../nbs/5_run/027_saving.ipynb #18651b87
-def save_merged(model, path:Path):
+def save_merged(model, path:Path,
+                weights:dict|None=None # As for `merged_weights`
+               ):
     "Write a policy with its adapter folded in; the policy stays as it is"
     base = model.get_base_model()
     if getattr(base, 'hf_quantizer', None) is not None: # packed weights are small, and know best how they are written
         return copy.deepcopy(model).merge_and_unload().save_pretrained(path)
-    weights = merged_weights(model)
-    with said_apart(base.config, come_apart(base, weights)):
-        base.save_pretrained(path, state_dict=weights)
+    merged = merged_weights(model, weights)
+    with said_apart(base.config, come_apart(base, merged)):
+        base.save_pretrained(path, state_dict=merged)
 
 # %% ../../nbs/5_run/027_saving.ipynb #f4ac3ae2
 def save_policy(model, # Unwrapped
@@ -93,6 +104,6 @@ def save_policy(model, # Unwrapped
                ):
     "Write policy and tokenizer as `from_pretrained` reads them"
     with without_bars():
-        if merge and has_adapter(model) and weights is None: save_merged(model, path)
+        if merge and has_adapter(model): save_merged(model, path, weights)
         else: model.save_pretrained(path, **dict(state_dict=weights) if weights else {})
         tokenizer.save_pretrained(path)

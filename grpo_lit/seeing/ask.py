@@ -97,6 +97,9 @@ def ask_both(trainer, prompt, # A string, or a list of chat messages
             ) -> BothAnswers:
     "Ask policy and reference the same, between two steps; the run goes on as if it had not been asked"
     sampler, state, rows = trainer.collector.sample, trainer.state, trainer.train_dataset
+    if state.whole is not None:
+        raise ValueError('each process has a piece of this policy (FSDP2), and the copy that samples may be a step behind: '
+                         'save_model, and ask what it has written (grpo-lit sample)')
     example = next(iter(rows.head() if hasattr(rows, 'head') else rows), {}).get('prompt')
     n, given = read_asked(n, temperature, max_completion_length)
     how = sampler.how() | given
