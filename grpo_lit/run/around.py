@@ -223,7 +223,7 @@ class Around:
         return loader(rows, args.per_device_eval_batch_size, args.num_generations_eval or 1, workers=args.dataloader_num_workers)
 
     def save_policy(self, path) -> None:
-        "Policy and tokenizer as `from_pretrained` reads them, adapters folded in (not with FSDP2); called by all processes"
+        "Policy and tokenizer as `from_pretrained` reads them, adapters folded in; called by all processes"
         self.save_model(path, merge=True)
 
     def create_model_card(self, model_name:str|None=None, dataset_name:str|None=None,

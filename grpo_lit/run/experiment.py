@@ -132,7 +132,7 @@ def json_writer(values:dict): # A function of a path
     return lambda part: part.write_text(text)
 
 def policy_writer(trainer): # A function of a path
-    "Writes the policy, adapters merged (not with FSDP2), with a list of its files; all processes ask for it"
+    "Writes the policy, adapters merged, with a list of its files; all processes ask for it"
     weights = whole_state(trainer.state, weights_only=True).weights
     def write(part):
         with trainer.whole: save_policy(trainer.model, trainer.tokenizer, part, True, weights)

@@ -222,7 +222,7 @@ class GRPOTrainer(Around):
         self.callbacks.call(metrics)
 
     def save_model(self, output_dir=None, # None: that of the run
-                   merge:bool=False) -> None: # Fold a LoRA adapter into the weights; not with FSDP2
+                   merge:bool=False) -> None: # Fold a LoRA adapter into the weights
         "The policy and its tokenizer, as `from_pretrained` reads them; called by all processes, written by the first"
         folder = Path(output_dir or self.args.output_dir or need('output_dir'))
         with self.whole, run_config_is_kept(self.run, folder):
