@@ -4,9 +4,7 @@ import pytest, torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoConfig, AutoModelForCausalLM
 from grpo_lit.policy import add_lora, load_policy, tiny_tokenizer
-from grpo_lit.run.delivery import gathered, whole_weights
 from grpo_lit.run.saving import merged_weights, save_policy
-from two_processes import together
 
 peft = pytest.importorskip('peft')
 
@@ -126,23 +124,3 @@ def test_one_layer_at_a_time(monkeypatch):
     largest = max(copied)
     assert len([n for n in copied if n]) == 12 and largest < whole/20
     assert alive.most < result+8*largest*4
-
-def in_pieces(rank):
-    "How many weights are others than before they were cut, sent whole"
-    from torch.distributed import init_process_group
-    from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import fully_shard
-    init_process_group('gloo')
-    model = tiny(target_modules=['q_proj'])
-    with torch.no_grad():
-        for n, p in model.named_parameters():
-            if 'norm' in n: p.normal_(1, .1)
-    before = merged_weights(model)
-    for layer in model.get_decoder().layers: fully_shard(layer, mesh=init_device_mesh('cpu', (2,)))
-    found = gathered(whole_weights(fully_shard(model, mesh=init_device_mesh('cpu', (2,)))))
-    assert found.keys() == before.keys() and found['lm_head.weight'] is found['model.embed_tokens.weight']
-    return [n for n, x in before.items() if not torch.allclose(x, found[n], atol=1e-6)]
-
-def test_weights_in_pieces_are_sent_whole():
-    "Norms have one shape, and pieces have no address of their own"
-    assert together(in_pieces) == [[], []]
