@@ -96,7 +96,7 @@ def test_a_process_that_does_not_come_back(tmp_path):
         assert 'did not answer in time (ddp_timeout)' in team.text(0), team.texts()
         team.until(lambda: not team.ranks[1].is_alive()) # told by the first one
 
-def failing(rank, folder, who=(1,)):
+def failing(rank, folder, who=(1,), error=ZeroDivisionError('division by zero')):
     "Some processes fail in their second step"
     model, tokenizer = load_policy('tiny', device='cpu')
     args = GRPOConfig(output_dir=f'{folder}/run', max_steps=3, num_generations=4, per_device_train_batch_size=8, max_completion_length=12,
@@ -104,12 +104,15 @@ def failing(rank, folder, who=(1,)):
     def reward(completions, **columns): return [first_token_of(c) for c in completions]
     trainer = GRPOTrainer(model, reward, args, addition_task().train, None, tokenizer)
     score = trainer.collector.score
-    if rank in who: trainer.collector.score = lambda *args: 1/0 if trainer.state.step else score(*args)
+    def fails(*args):
+        if trainer.state.step: raise error
+        return score(*args)
+    if rank in who: trainer.collector.score = fails
     trainer.train(live=False)
 
-def failing_alone(rank, folder):
+def failing_alone(rank, folder, error=ZeroDivisionError('division by zero')):
     peers.GRACE = 1.
-    failing(rank, folder)
+    failing(rank, folder, error=error)
 
 def test_an_error_in_one_process_ends_the_others(tmp_path):
     "With what it failed with"
@@ -117,6 +120,21 @@ def test_an_error_in_one_process_ends_the_others(tmp_path):
         assert team.wait() == [peers.LOST, 1]
         assert 'process 2 of 2' in team.text(0) and 'failed with ZeroDivisionError: division by zero' in team.text(0), team.texts()
         assert 'ZeroDivisionError' in team.text(1)
+
+@pytest.mark.slow
+@pytest.mark.parametrize('who', [0, 1])
+def test_figures_of_one_process_are_an_error_as_any(tmp_path, who):
+    "Logits that are not finite for a prompt that one process writes: it does not save together with others who know nothing of it"
+    with Team(not_drawn, str(tmp_path), who) as team:
+        codes = team.wait()
+        assert codes[who] == 1 and codes[1-who] == peers.LOST, team.texts()
+        end = 'failed with FloatingPointError: no token can be drawn' if who else 'is gone: the run ends' # it held the store
+        assert end in team.text(1-who), team.texts()
+        assert 'FloatingPointError: no token can be drawn' in team.text(who) and not list((tmp_path/'run').glob('diverged-*')), team.texts()
+
+def not_drawn(rank, folder, who):
+    peers.GRACE = 1.
+    failing(rank, folder, (who,), FloatingPointError('no token can be drawn'))
 
 def failing_alike(rank, folder):
     "Both fail in their second step, and the first one is slow to write what there is"

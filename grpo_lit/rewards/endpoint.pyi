@@ -1,9 +1,9 @@
 # made by tools/stubs.py: edit the source, then run it
 from typing import Any
 
-__all__ = ['Memory', 'Endpoint', 'JudgeError', 'as_endpoint']
+__all__ = ['Memory', 'own_share', 'Endpoint', 'JudgeError', 'as_endpoint']
 
-import asyncio, hashlib, json
+import asyncio, hashlib, json, os
 
 from dataclasses import astuple
 
@@ -28,6 +28,10 @@ class Memory:
     def put(self, key, verdict, **more):
         """Remember a verdict"""
         ...
+
+def own_share(per_minute, max_spend, max_requests) -> tuple:
+    """The part of limits that is left to this process, where a launcher has started several"""
+    ...
 
 class Endpoint:
     """A chat model behind an OpenAI-compatible address, asked with limits, retries and a memory; judges may share one"""

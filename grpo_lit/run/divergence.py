@@ -6,7 +6,7 @@ Docs: https://grpo-lit.github.io/grpo-lit/5_run/divergence.html.md"""
 
 # %% auto #0
 __all__ = ['FAR', 'WATCHED', 'MANY', 'FEW_UPDATES', 'no_signal', 'odd_figures', 'is_calibrating', 'not_well', 'usual_causes',
-           'figures', 'warn_of', 'count', 'is_worth_saying', 'watch_divergence', 'check_alive']
+           'figures', 'warn_of', 'count', 'is_worth_saying', 'watch_divergence', 'Diverged', 'check_alive']
 
 # %% ../../nbs/5_run/061_divergence.ipynb #16209985
 import math, warnings
@@ -94,13 +94,16 @@ def watch_divergence(metrics:dict, # Of a step; `nonfinite_updates` is added onc
         warn_of(found, metrics, args)
 
 # %% ../../nbs/5_run/061_divergence.ipynb #66bfead4
+class Diverged(FloatingPointError):
+    "A run that cannot recover, as all its processes have found at the same place"
+
 def check_alive(metrics:dict, state:RunState, args):
-    "Raise `FloatingPointError` if the run cannot recover"
+    "Raise `Diverged` if the run cannot recover"
     broken = None if metrics['skipped'] else first_nonfinite(state.model)
     if broken:
-        raise FloatingPointError(f'step {metrics["step"]} made weights that are not finite '
-                                 f'({broken}). {usual_causes(args)}')
+        raise Diverged(f'step {metrics["step"]} made weights that are not finite '
+                       f'({broken}). {usual_causes(args)}')
     if state.nonfinite_in_a_row < MANY: return
-    raise FloatingPointError(f'the gradient was not finite in {MANY} updates in a row, '
-                             f'up to step {metrics["step"]}, and all were '
-                             f'skipped: nothing is learned any more. {usual_causes(args)}')
+    raise Diverged(f'the gradient was not finite in {MANY} updates in a row, '
+                   f'up to step {metrics["step"]}, and all were '
+                   f'skipped: nothing is learned any more. {usual_causes(args)}')

@@ -18,6 +18,7 @@ from .again import check_new, clear_run, with_changes
 from .alarms import troubles
 from .checkpoints import whole_state, write_checkpoint
 from .display import Showing
+from .divergence import Diverged
 from .files import NotSaved, log
 from .knobs import events_are_owed, write_events
 from .peers import peers_of_run, spared
@@ -92,11 +93,12 @@ def keep_diverged(trainer) -> str: # Where it is, and the newest checkpoint
 
 @contextlib.contextmanager
 def diverged_is_kept(trainer):
-    "An error of figures that are not finite says where the run was kept"
+    "An error of figures that are not finite says where the run was kept; of several processes, one that all have come to"
+    kind = Diverged if world_of(trainer).several else FloatingPointError
     try:
         yield
-    except FloatingPointError as e:
-        raise FloatingPointError(f'{e}; {keep_diverged(trainer)}') from e
+    except kind as e:
+        raise Diverged(f'{e}; {keep_diverged(trainer)}') from e
 
 # %% ../../nbs/5_run/076_ending.ipynb #23e86778
 def save_stuck(trainer,
@@ -189,7 +191,7 @@ def train_to_the_end(trainer, resume:bool|str|None,
         caller.on_stuck = partial(save_stuck, trainer)
         try:
             stopped = stop.until(work)
-        except FloatingPointError:
+        except Diverged:
             raise # it is kept already
         except BaseException:
             with uninterrupted(): save_broken(trainer)

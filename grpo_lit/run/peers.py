@@ -11,7 +11,7 @@ __all__ = ['PATIENCE', 'LOST', 'GRACE', 'SAID_TO', 'BROKEN', 'is_here', 'is_gone
 # %% ../../nbs/5_run/018_peers.ipynb #7c1403b7
 import contextlib, json, os, re, socket, sys, threading, time
 from .lock import began, card, release_all
-from .signals import last_calls, say
+from .signals import Stopped, last_calls, say
 
 # %% ../../nbs/5_run/018_peers.ipynb #844df8c8
 PATIENCE = 45. # Seconds of silence after which a process that cannot be looked at, or is stopped, counts as gone
@@ -172,8 +172,8 @@ def at_watch(peers:Peers|None): # None: there is one process
     try:
         peers.sign()
         yield
-    except (Exception, SystemExit) as e:
-        if peers.depth == 1: tell_of_failure(peers, e)
+    except (Exception, SystemExit, KeyboardInterrupt) as e:
+        if peers.depth == 1 and not isinstance(e, Stopped): tell_of_failure(peers, e)
         raise
     finally:
         peers.depth -= 1
@@ -191,7 +191,8 @@ def tell_of_failure(peers:Peers, error:Exception):
     "Tell the others of an error; one that came from them gives way to the line that says which of them is gone"
     if not is_of_others(error):
         with contextlib.suppress(Exception):
-            peers.call('error', peers.rank, f'failed with {type(error).__name__}: {" ".join(str(error).split())[:300]}')
+            said = ' '.join(str(error).split())[:300]
+            peers.call('error', peers.rank, ': '.join(filter(None, [f'failed with {type(error).__name__}', said])))
         return
     peers.done.wait(3*peers.every+GRACE)
     said = ' '.join(str(error).split())[:120]

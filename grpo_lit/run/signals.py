@@ -148,9 +148,14 @@ class Stop:
 
     def check(self):
         "Raise a signal that came while nobody listened, that somebody swallowed, or that came to another process of the run"
-        if _agreed and not self.caught: self.first = _agreed[0](self.first or 0) or None
+        if _agreed and not self.caught: self.agree()
         if self.first is not None and not self.caught:
             raise Stopped(self.first)
+
+    def agree(self):
+        "Take over a signal that another process has noted, which begins now: its own copy, on the way to this one, is no second signal"
+        alone, self.first = self.first, _agreed[0](self.first or 0) or None
+        if self.first and not alone: self.since = time.monotonic()
 
     def until(self, work) -> bool: # Was it stopped, now or before?
         "Call `work`; a signal ends it, and none can interrupt what follows"

@@ -11,6 +11,7 @@ __all__ = ['Message', 'said', 'WorkThread', 'StepThread', 'Owner', 'is_unsaved',
 import contextvars, ctypes, os, threading, time, weakref
 from concurrent.futures import Future
 from ..run.callbacks import training_ends
+from ..run.divergence import Diverged
 from ..run.ending import newest_saved, save_broken, settle, sum_up
 from ..run.files import log
 from ..run.signals import before_the_end, say
@@ -173,7 +174,7 @@ def fail(self:Owner, error:BaseException):
     self.steps = None
     if self.leaving: return self.become('stopped')
     self.error = error
-    if not isinstance(error, FloatingPointError): save_broken(self.trainer) # those are kept already
+    if not isinstance(error, Diverged): save_broken(self.trainer) # those are kept already
     log.error('training broke off after step %s: %s', self.trainer.state.step, said(error))
     self.become('failed')
     self.tell()

@@ -9,6 +9,8 @@ from concurrent.futures import Future
 
 from ..run.callbacks import training_ends
 
+from ..run.divergence import Diverged
+
 from ..run.ending import newest_saved, save_broken, settle, sum_up
 
 from ..run.files import log
