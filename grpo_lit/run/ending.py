@@ -17,7 +17,6 @@ from pathlib import Path
 from ..policy import first_nonfinite
 from .again import check_new, clear_run, with_changes
 from .alarms import troubles
-from .causes import remember_evaluation, write_alarms
 from .checkpoints import whole_state, write_checkpoint
 from .collect import prompts_of
 from .display import Showing
@@ -31,6 +30,7 @@ from .resume import checkpoint_to_resume, keep_checkpoint
 from .runs import Run, step_of, writes
 from .signals import Stop, say, stoppable, uninterrupted
 from .together import watched_run, world_of
+from .watching import remember_evaluation, write_alarms
 from ..fast.world import World
 
 # %% ../../nbs/5_run/076_ending.ipynb #53cb0185
