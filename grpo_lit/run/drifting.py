@@ -99,8 +99,9 @@ def entropy_is_gone(rows:list, args) -> str:
     "Nothing is tried any more, and better is known"
     a, b = begun(rows, 'entropy').mean, now(rows, 'entropy').mean
     dead = now(rows, 'frac_reward_zero_std').mean > .5
-    gone = b < .1*a or b < .01
-    return change(rows, 'entropy', 'frac_reward_zero_std') if gone and dead and len(rows) > WINDOW and unreached(rows) else ''
+    gone = b < .1*a or b < .01 or now(rows, 'tried').mean < .1
+    shows = gone and dead and len(rows) > WINDOW and unreached(rows)
+    return change(rows, 'entropy', 'tried', 'frac_reward_zero_std', 'reward') if shows else ''
 
 # %% ../../nbs/5_run/065_drifting.ipynb #d15026ac
 def entropy_rises(rows:list, args) -> str:

@@ -10,13 +10,13 @@ __all__ = ['epoch_ended', 'is_turn', 'evaluation_is_due', 'checkpoint_is_due', '
 
 # %% ../../nbs/5_run/075a_due.ipynb #4f79af74
 import math, time
-from .causes import remember_evaluation, write_alarms
 from .files import NotSaved
 from .hopeless import watch_evaluation
 from .order import prompts_of
 from .phases import in_notebook, phase, phases_are_shown
 from .signals import uninterrupted
 from .together import world_of
+from .watching import remember_evaluation, write_alarms
 
 # %% ../../nbs/5_run/075a_due.ipynb #682792f5
 def epoch_ended(trainer) -> bool:

@@ -21,7 +21,6 @@ from .ahead import settle_for_checkpoint, staleness
 from .around import Around, checkpoint_is_kept, need, refuse_function, run_config_is_kept, warn_of_lengths, with_quantization
 from .callbacks import Callbacks, log_steps, logging_is_due, optimizer_is_heard, step_ends
 from .callbacks import train_result, training_begins, training_ends, training_goes_on
-from .causes import watch_causes, write_alarms
 from .checkpoints import fixed_settings, load_checkpoint, save_policy, whole_state
 from .collect import Collector, collect
 from .order import planned_steps, with_length
@@ -47,6 +46,7 @@ from .signals import by_one_thread, say, uninterrupted
 from .together import one_run, run_of, watched_run
 from .trackers import Trackers, trackers_named
 from .update import Updater
+from .watching import watch_causes, write_alarms
 from ..fast.world import World, check_same, slowest
 
 # %% ../../nbs/5_run/082_trainer.ipynb #b645c8a6

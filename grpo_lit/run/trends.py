@@ -14,7 +14,7 @@ import math
 
 # %% ../../nbs/5_run/064_trends.ipynb #3cf2fe1c
 KEPT = set('''step n reward reward_std frac_reward_zero_std kl entropy grad_norm learning_rate beta skipped
-    clip_low clip_high moved mismatch mismatch_kl token_weight reward_errors best repeated distinct pushed_up length_good
+    clip_low clip_high moved mismatch mismatch_kl token_weight reward_errors best repeated distinct tried pushed_up length_good
     length_bad length_paid reward_cut reward_ended end_trained lost_advantages failed overflow eval_reward eval_reward_interval'''.split())
 KEPT_BEGIN = 'rewards/', 'tools/', 'episodes/limit', 'completions/mean_length', 'completions/clipped'
 HUGE = 1e100 # With smaller numbers one can calculate
