@@ -12,7 +12,7 @@ import asyncio, time
 from dataclasses import dataclass
 from pathlib import Path
 from .asking import NAP, Question, Server, ServerError
-from .delivery import digests_by_name
+from .delivery import differing
 from .files import log
 from .server_facts import DEV, LORA, Facts, maybe
 from ..tensors import patch
@@ -25,8 +25,9 @@ class Delivery:
     stamp:str
     folder:Path|None=None # The files of it
     weights:dict|None=None # The tensors of it, where there are no files
-    witness:tuple|None=None # Name and digest of a tensor; None: nobody looks
+    witness:dict|None=None # Name -> digest of what is compared; None: nobody looks
     stamped:bool=False # Does the server know the stamp?
+    arrived:bool=False # Was it seen to be there?
 
     @property
     def model(self) -> str|None: # None: its base
@@ -140,13 +141,13 @@ async def deliver(self:Deliveries, session, delivery:Delivery, judge):
     await self.mark(session, delivery)
     if delivery.way == 'nccl': await self.transfer(session, delivery) # from the next chapter
     else: await self.reload(session, delivery)
-    await self.check(session, judge)
     await self.seal(session, delivery)
+    await self.check(session, judge)
 
 @patch
 async def bring(self:Deliveries, session, delivery:Delivery, judge):
     "Deliver, again where the server breaks down over it"
-    self.turn += 1
+    self.turn, delivery.arrived = self.turn+1, False
     for n in range(TRIES):
         try:
             await self.deliver(session, delivery, judge)
@@ -157,6 +158,7 @@ async def bring(self:Deliveries, session, delivery:Delivery, judge):
             log.warning('%s', e)
             await self.ask(session, '/health', method='GET', json=False)
     before, self.sent, self.failures = self.sent, delivery, self.server.failures
+    delivery.arrived = True
     self.turn += 1
     if before and before.way == 'lora' and before.stamp != delivery.stamp: await self.unload_adapter(session, before.stamp)
 
@@ -164,6 +166,7 @@ async def bring(self:Deliveries, session, delivery:Delivery, judge):
 @patch
 async def is_current(self:Deliveries, session) -> bool:
     "Has the server what was sent last?"
+    if not self.sent.arrived: return False
     if self.sent.way == 'lora':
         names = await self.ask(session, '/v1/models', method='GET', read=lambda d: {m['id'] for m in d['data']})
         return self.sent.stamp in names
@@ -173,9 +176,7 @@ async def is_current(self:Deliveries, session) -> bool:
 @patch
 def judge_again(self:Deliveries, checksums:dict) -> str|None:
     "Compare with what was compared before"
-    if self.sent.witness is None: return None
-    name, own = self.sent.witness
-    return None if digests_by_name(checksums).get(name) == {own} else name
+    return differing(self.sent.witness or {}, checksums)
 
 IN_TURN = 5. # Seconds that a process leaves to each of those before it
 
