@@ -17,7 +17,7 @@ from ..core import Rollouts
 from ..policy import eos_ids
 from .asking import Question, Server, ServerError, server_address
 from .deliveries import TRIES, Deliveries, Delivery
-from .delivery import Witness, adapter_weights, gathered, whole_weights, write_weights
+from .delivery import Compared, Witness, adapter_weights, gathered, whole_weights, write_weights
 from .files import log, remove_quietly
 from .fitness import vocabulary
 from .lock import is_held
@@ -77,12 +77,9 @@ def send(self:ServerSampler, model, weights:dict, version:int) -> Delivery:
     d = Delivery(self.way, f'{self.run}:{version}')
     if self.way == 'nccl': d.weights = weights
     else: d.folder = self.written(model, weights, version)
-    def judge(checksums): # what it compares stays the same if it is asked again
-        wrong = self.witness.again(checksums) if d.witness else self.witness(weights, checksums)
-        d.witness = self.witness.named
-        return wrong
-    before = self.deliveries.sent
+    judge, before = Compared(self.witness, weights), self.deliveries.sent
     self.server.each([lambda session: self.deliveries.bring(session, d, judge)])
+    d.witness = judge.named
     if before and before.folder not in (None, d.folder): remove_quietly(before.folder)
     return d
 
@@ -144,7 +141,7 @@ def requests(self:ServerSampler, rows:list, G:int, seed:int, how:dict) -> tuple:
     ends = [given] if isinstance(given, int) else given or eos_ids(model, self.tokenizer)
     def one(i, ids):
         body = completion_request(ids, G, limit, seed_for(seed, 'group', first+i), ends, **how)
-        return body, Expected(ids, body['n'], limit, ends, vocabulary(model))
+        return body, Expected(ids, body['n'], limit, ends, vocabulary(model), texts=bool(body['stop']))
     return encoded, [one(i, ids) for i, ids in enumerate(encoded)]
 
 @patch
