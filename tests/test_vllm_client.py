@@ -255,6 +255,25 @@ def test_two_runs_that_fight_over_a_server(there):
     fake.faults = [(WRITE, steal)]*9
     with pytest.raises(ServerError, match='again and again'): sample.generate(rows[:1], 2, seed=0)
 
+@pytest.mark.parametrize('stamped', [True, False])
+def test_one_that_is_busy_is_asked_until_it_is_not(there, stamped):
+    "A failure is not a loss: the answer behind it counts"
+    fake, sample, model = there
+    if not stamped: fake.faults = [(STAMP, 404)]
+    sample.sync(1)
+    assert sample.deliveries.sent.stamped == stamped
+    fake.faults = [(WRITE, status) for _ in range(4) for status in (503, 429)]
+    assert is_of(model, sample.generate(rows[:1], 4, seed=0))
+    assert fake.calls.count(WRITE) == 9 and (fake.calls.count(RELOAD) == 1) == stamped
+
+def test_one_that_refuses_every_other_question(there, caplog):
+    "It is said once, and not at each of its refusals"
+    fake, sample, model = there
+    sample.sync(1)
+    fake.faults = [f for _ in range(6) for f in [(WRITE, 503), (WRITE, lambda a: a)]]
+    assert len(sample.generate(rows[:1]*6, 2, seed=0)) == 12 and fake.calls.count(RELOAD) == 1
+    assert caplog.text.count('has trouble') == 1 == caplog.text.count('answers again')
+
 def test_one_that_hangs_is_asked_again():
     with FakeServer(*policy()) as fake:
         sample = sampler(fake, *policy(), vllm_server_timeout=3.)
@@ -517,17 +536,23 @@ def test_the_copy_with_all_weights_follows_also_beside_a_server():
     assert asked is state.whole and all(map(torch.equal, asked.parameters(), state.model.parameters()))
 
 def test_a_restart_that_another_process_has_mended(there):
-    "The stamp is right before and after, and in between a restarted server has written"
+    "A restarted server has written, and another process has brought the weights back before anybody asks for the stamp"
     fake, sample, model = there
     sample.sync(1)
-    right, go = fake.engine.model, fake.engine.completions
-    def restarted(body):
-        fake.engine.completions, fake.engine.model = go, copy.deepcopy(right)
-        with torch.no_grad(): fake.engine.model.model.norm.weight.mul_(.5)
-        try: return go(body)
-        finally: fake.engine.model = right
-    fake.faults, fake.engine.completions = [(WRITE, 'cut')], restarted
-    assert is_of(model, sample.generate(rows[:1], 4, seed=0))
+    right, stamp, go = fake.engine.model, fake.engine.version, fake.answer
+    weak = copy.deepcopy(right)
+    with torch.no_grad(): weak.model.norm.weight.mul_(.5)
+    def restarted(path, body):
+        if path != WRITE: return go(path, body)
+        fake.answer = mended
+        fake.engine.model, fake.engine.version = weak, 'default' # and the connection breaks
+    def mended(path, body):
+        if path != WRITE: return go(path, body)
+        fake.answer = go
+        try: return go(path, body)
+        finally: fake.engine.model, fake.engine.version = right, stamp
+    fake.answer = restarted
+    assert is_of(model, sample.generate(rows[:1], 4, seed=0)) and fake.answer == go
 
 def test_another_process_brings_it_back(there, monkeypatch):
     "The first one does; the next one looks on, and then does it itself"
