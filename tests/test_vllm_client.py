@@ -14,7 +14,7 @@ from grpo_lit.rewards.client import Pace
 from grpo_lit.rewards.comparing import accuracy_reward
 from grpo_lit.rewards.shape import think_format_reward
 from grpo_lit.run.asking import Server, ServerError
-from grpo_lit.run import deliveries, transfer
+from grpo_lit.run import deliveries, transfer, vllm_server
 from grpo_lit.run.checkpoints import RunState
 from grpo_lit.run.deliveries import WrongWeights
 from grpo_lit.run.delivery import digest
@@ -274,12 +274,28 @@ def test_one_that_refuses_every_other_question(there, caplog):
     assert len(sample.generate(rows[:1]*6, 2, seed=0)) == 12 and fake.calls.count(RELOAD) == 1
     assert caplog.text.count('has trouble') == 1 == caplog.text.count('answers again')
 
-def test_one_that_hangs_is_asked_again():
+def test_one_that_is_slow_is_not_asked_twice(there):
+    "Longer than its time, and well all along"
+    fake, sample, model = there
+    sample.sync(1)
+    well, go = threading.Event(), fake.answer
+    def slow(path, body):
+        if path == '/health': well.set()
+        if path == WRITE: assert well.wait(60)
+        return go(path, body)
+    fake.answer, sample.server.timeout = slow, 3.
+    assert is_of(model, sample.generate(rows[:1], 4, seed=0)) and fake.calls.count(WRITE) == 1
+
+def test_one_that_hangs_is_asked_again(monkeypatch):
+    monkeypatch.setattr(vllm_server, 'WRITING', 1)
     with FakeServer(*policy()) as fake:
         sample = sampler(fake, *policy(), vllm_server_timeout=3.)
         sample.sync(0)
         fake.faults = [(WRITE, 'hang')]
         assert len(sample.generate(rows, 2, seed=0)) == 4
+        sample.server.timeout = .2
+        fake.faults = [(WRITE, 'hang')]*2
+        with pytest.raises(ServerError, match='within vllm_server_timeout=0.2 seconds'): sample.generate(rows[:1], 2, seed=0)
 
 def test_a_run_goes_through_a_restart(caplog):
     weak, tokenizer = policy()

@@ -15,7 +15,7 @@ from pathlib import Path
 from accelerate.utils import broadcast_object_list
 from ..core import Rollouts
 from ..policy import eos_ids
-from .asking import Patience, Question, Server, ServerError, Trouble, server_address
+from .asking import WRITING, Patience, Question, Server, ServerError, Trouble, server_address
 from .deliveries import TRIES, Deliveries, Delivery
 from .delivery import Compared, Witness, adapter_weights, gathered, whole_weights, write_weights
 from .files import log, remove_quietly
@@ -149,7 +149,7 @@ def to_write(self:ServerSampler, body:dict, expected:Expected) -> Question:
     "What is asked of the weights that were sent last"
     expected.model = self.deliveries.sent.model or self.deliveries.facts.model
     most = 2**20 + 2000*expected.n*expected.limit
-    return Question('/v1/completions', body | dict(model=expected.model), read=expected, most=most)
+    return Question('/v1/completions', body | dict(model=expected.model), read=expected, most=most, times=WRITING)
 
 @patch
 async def group(self:ServerSampler, session, body:dict, expected:Expected, gate:asyncio.Lock) -> list:
