@@ -2,7 +2,7 @@
 
 The server is `grpo_lit.run.fake_vllm`; `test_vllm_server.py` asks the real one.
 """
-import asyncio, contextlib, copy, gc, json, logging, math, threading, time
+import asyncio, contextlib, copy, ctypes, gc, json, logging, math, threading, time
 from dataclasses import replace
 from types import SimpleNamespace
 import pytest, torch
@@ -524,6 +524,37 @@ def test_files_of_a_killed_run_go_when_the_next_one_begins(tmp_path):
     (given/'weights-dead'/'v3').rmdir()
     (given/'weights-dead').rmdir()
     assert found(True, vllm_sync_dir=str(given)) == set() and given.exists()
+
+def test_one_thread_for_all_servers():
+    "However many runs a notebook begins"
+    def ask():
+        with pytest.raises(ServerError): Server('http://127.0.0.1:9', .01).ask('/x')
+    ask()
+    before = threading.active_count()
+    for _ in range(5): ask()
+    assert threading.active_count() <= before
+
+def test_a_group_is_left_once():
+    "When it fails, and with whatever it belonged to; nobody waits for it"
+    begun, left, ended = threading.Event(), [], threading.Event()
+    def abort(comm):
+        left.append(comm)
+        begun.set()
+        ended.wait(60)
+    group = object.__new__(transfer.Group)
+    group.library, group.comm = SimpleNamespace(ncclCommAbort=abort), ctypes.c_void_p(7)
+    group.text, group.join = lambda: '', lambda size: None
+    there = deliveries.Deliveries(Server('http://127.0.0.1:9'), None)
+    async def yes(session, question): return question.read(dict(world_size=1))
+    there.server.answer = yes
+    there.server.each([lambda session: there.begin_group(session, lambda timeout: group)])
+    assert there.group is group and not left
+    del there
+    gc.collect()
+    assert begun.wait(60) and left[0].value == 7
+    group.leave()
+    ended.set()
+    assert len(left) == 1
 
 def test_a_thread_that_waits_for_ever_holds_up_nobody():
     "A server that never joins the group: Python ends all the same"
