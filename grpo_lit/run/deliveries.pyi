@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .asking import NAP, Question, Server, ServerError
 
-from .delivery import digests_by_name
+from .delivery import differing
 
 from .files import log
 
@@ -26,8 +26,9 @@ class Delivery:
     stamp: str
     folder: Path | None = None
     weights: dict | None = None
-    witness: tuple | None = None
+    witness: dict | None = None
     stamped: bool = False
+    arrived: bool = False
 
     @property
     def model(self) -> str | None:
@@ -116,6 +117,10 @@ class Deliveries:
 
     async def meet(self, session, group: Group):
         """Form the group"""
+        ...
+
+    async def begin_group(self, session, make_group):
+        """A group, which is left at the end of these deliveries"""
         ...
 
     async def transfer(self, session, delivery: Delivery, make_group=Group):
