@@ -2,7 +2,7 @@
 
 The server is `grpo_lit.run.fake_vllm`; `test_vllm_server.py` asks the real one.
 """
-import asyncio, contextlib, copy, gc, itertools, json, logging, math, random, threading, time
+import asyncio, contextlib, copy, ctypes, gc, itertools, json, logging, math, random, threading, time
 from dataclasses import replace
 from types import SimpleNamespace
 import pytest, torch
@@ -14,7 +14,7 @@ from grpo_lit.rewards.client import Pace
 from grpo_lit.rewards.comparing import accuracy_reward
 from grpo_lit.rewards.shape import think_format_reward
 from grpo_lit.run.asking import Server, ServerError
-from grpo_lit.run import deliveries, transfer
+from grpo_lit.run import deliveries, transfer, vllm_server
 from grpo_lit.run.checkpoints import RunState
 from grpo_lit.run.cli import complaint
 from grpo_lit.run.deliveries import WrongWeights
@@ -257,12 +257,47 @@ def test_two_runs_that_fight_over_a_server(there):
     fake.faults = [(WRITE, steal)]*9
     with pytest.raises(ServerError, match='again and again'): sample.generate(rows[:1], 2, seed=0)
 
-def test_one_that_hangs_is_asked_again():
+@pytest.mark.parametrize('stamped', [True, False])
+def test_one_that_is_busy_is_asked_until_it_is_not(there, stamped):
+    "A failure is not a loss: the answer behind it counts"
+    fake, sample, model = there
+    if not stamped: fake.faults = [(STAMP, 404)]
+    sample.sync(1)
+    assert sample.deliveries.sent.stamped == stamped
+    fake.faults = [(WRITE, status) for _ in range(4) for status in (503, 429)]
+    assert is_of(model, sample.generate(rows[:1], 4, seed=0))
+    assert fake.calls.count(WRITE) == 9 and (fake.calls.count(RELOAD) == 1) == stamped
+
+def test_one_that_refuses_every_other_question(there, caplog):
+    "It is said once, and not at each of its refusals"
+    fake, sample, model = there
+    sample.sync(1)
+    fake.faults = [f for _ in range(6) for f in [(WRITE, 503), (WRITE, lambda a: a)]]
+    assert len(sample.generate(rows[:1]*6, 2, seed=0)) == 12 and fake.calls.count(RELOAD) == 1
+    assert caplog.text.count('has trouble') == 1 == caplog.text.count('answers again')
+
+def test_one_that_is_slow_is_not_asked_twice(there):
+    "Longer than its time, and well all along"
+    fake, sample, model = there
+    sample.sync(1)
+    well, go = threading.Event(), fake.answer
+    def slow(path, body):
+        if path == '/health': well.set()
+        if path == WRITE: assert well.wait(60)
+        return go(path, body)
+    fake.answer, sample.server.timeout = slow, 3.
+    assert is_of(model, sample.generate(rows[:1], 4, seed=0)) and fake.calls.count(WRITE) == 1
+
+def test_one_that_hangs_is_asked_again(monkeypatch):
+    monkeypatch.setattr(vllm_server, 'WRITING', 1)
     with FakeServer(*policy()) as fake:
         sample = sampler(fake, *policy(), vllm_server_timeout=3.)
         sample.sync(0)
         fake.faults = [(WRITE, 'hang')]
         assert len(sample.generate(rows, 2, seed=0)) == 4
+        sample.server.timeout = .2
+        fake.faults = [(WRITE, 'hang')]*2
+        with pytest.raises(ServerError, match='within vllm_server_timeout=0.2 seconds'): sample.generate(rows[:1], 2, seed=0)
 
 def test_a_run_goes_through_a_restart(caplog):
     weak, tokenizer = policy()
@@ -582,6 +617,37 @@ def test_files_of_a_killed_run_go_when_the_next_one_begins(tmp_path):
     (given/'weights-dead').rmdir()
     assert found(True, vllm_sync_dir=str(given)) == set() and given.exists()
 
+def test_one_thread_for_all_servers():
+    "However many runs a notebook begins"
+    def ask():
+        with pytest.raises(ServerError): Server('http://127.0.0.1:9', .01).ask('/x')
+    ask()
+    before = threading.active_count()
+    for _ in range(5): ask()
+    assert threading.active_count() <= before
+
+def test_a_group_is_left_once():
+    "When it fails, and with whatever it belonged to; nobody waits for it"
+    begun, left, ended = threading.Event(), [], threading.Event()
+    def abort(comm):
+        left.append(comm)
+        begun.set()
+        ended.wait(60)
+    group = object.__new__(transfer.Group)
+    group.library, group.comm = SimpleNamespace(ncclCommAbort=abort), ctypes.c_void_p(7)
+    group.text, group.join = lambda: '', lambda size: None
+    there = deliveries.Deliveries(Server('http://127.0.0.1:9'), None)
+    async def yes(session, question): return question.read(dict(world_size=1))
+    there.server.answer = yes
+    there.server.each([lambda session: there.begin_group(session, lambda timeout: group)])
+    assert there.group is group and not left
+    del there
+    gc.collect()
+    assert begun.wait(60) and left[0].value == 7
+    group.leave()
+    ended.set()
+    assert len(left) == 1
+
 def test_a_thread_that_waits_for_ever_holds_up_nobody():
     "A server that never joins the group: Python ends all the same"
     begun, threads = threading.Event(), []
@@ -609,17 +675,23 @@ def test_the_copy_with_all_weights_follows_also_beside_a_server():
     assert asked is state.whole and all(map(torch.equal, asked.parameters(), state.model.parameters()))
 
 def test_a_restart_that_another_process_has_mended(there):
-    "The stamp is right before and after, and in between a restarted server has written"
+    "A restarted server has written, and another process has brought the weights back before anybody asks for the stamp"
     fake, sample, model = there
     sample.sync(1)
-    right, go = fake.engine.model, fake.engine.completions
-    def restarted(body):
-        fake.engine.completions, fake.engine.model = go, copy.deepcopy(right)
-        with torch.no_grad(): fake.engine.model.model.norm.weight.mul_(.5)
-        try: return go(body)
-        finally: fake.engine.model = right
-    fake.faults, fake.engine.completions = [(WRITE, 'cut')], restarted
-    assert is_of(model, sample.generate(rows[:1], 4, seed=0))
+    right, stamp, go = fake.engine.model, fake.engine.version, fake.answer
+    weak = copy.deepcopy(right)
+    with torch.no_grad(): weak.model.norm.weight.mul_(.5)
+    def restarted(path, body):
+        if path != WRITE: return go(path, body)
+        fake.answer = mended
+        fake.engine.model, fake.engine.version = weak, 'default' # and the connection breaks
+    def mended(path, body):
+        if path != WRITE: return go(path, body)
+        fake.answer = go
+        try: return go(path, body)
+        finally: fake.engine.model, fake.engine.version = right, stamp
+    fake.answer = restarted
+    assert is_of(model, sample.generate(rows[:1], 4, seed=0)) and fake.answer == go
 
 def test_another_process_brings_it_back(there, monkeypatch):
     "The first one does; the next one looks on, and then does it itself"

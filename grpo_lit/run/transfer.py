@@ -8,7 +8,7 @@ Docs: https://grpo-lit.github.io/grpo-lit/5_run/transfer.html.md"""
 __all__ = ['NUMBERS', 'UniqueId', 'nccl_library', 'Group', 'daemon_future', 'together', 'described']
 
 # %% ../../nbs/5_run/052_transfer.ipynb #15ff3011
-import asyncio, base64, ctypes, glob, os, threading, time
+import asyncio, base64, ctypes, glob, os, threading, time, weakref
 from concurrent.futures import Future
 import torch
 from .asking import Question, ServerError
@@ -49,8 +49,12 @@ class Group:
         self.call('ncclAllReduce', at, at, ctypes.c_size_t(1), NUMBERS[torch.float32], 0, self.comm, self.stream())
         self.wait()
 
+    def send(self, weights:dict):
+        "Send tensors to all others"
+        for x in weights.values(): self.broadcast(x)
+
     def broadcast(self, x:torch.Tensor):
-        "Send a tensor to all others"
+        "Send one"
         x = x.to('cuda').contiguous()
         at = ctypes.c_void_p(x.data_ptr())
         self.call('ncclBroadcast', at, at, ctypes.c_size_t(x.numel()), NUMBERS[x.dtype], 0, self.comm, self.stream())
@@ -62,9 +66,14 @@ class Group:
         done.record()
         while not done.query():
             if time.monotonic()-began > self.timeout:
-                self.library.ncclCommAbort(self.comm)
+                self.leave()
                 raise ServerError(f'the vLLM server took no weights for {self.timeout:g} seconds')
             time.sleep(.001)
+
+    def leave(self):
+        "Give back what the group holds"
+        comm, self.comm = self.comm, ctypes.c_void_p()
+        if comm: threading.Thread(target=self.library.ncclCommAbort, args=[comm], daemon=True).start()
 
 # %% ../../nbs/5_run/052_transfer.ipynb #9b8bb07e
 def daemon_future(work, *args) -> asyncio.Future:
@@ -105,20 +114,23 @@ async def meet(self:Deliveries, session, group:Group):
         raise
 
 @patch
+async def begin_group(self:Deliveries, session, make_group):
+    "A group, which is left at the end of these deliveries"
+    self.group = make_group(self.server.timeout)
+    weakref.finalize(self, self.group.leave).atexit = False
+    await self.meet(session, self.group)
+
+@patch
 async def transfer(self:Deliveries, session, delivery:Delivery, make_group=Group):
     "Send what is in `delivery.weights`"
-    if self.group is None:
-        group = make_group(self.server.timeout)
-        await self.meet(session, group)
-        self.group = group
-    def send():
-        for x in delivery.weights.values(): self.group.broadcast(x)
     try:
+        if self.group is None: await self.begin_group(session, make_group)
         await self.ask(session, '/start_weight_update', patient=False)
         taken = self.ask(session, '/update_weights', dict(update_info=described(delivery.weights)), patient=False)
-        await together(taken, send)
+        await together(taken, self.group.send, delivery.weights)
         await self.ask(session, '/finish_weight_update', patient=False)
     except BaseException:
-        self.group = None # whoever is tried again meets anew
+        group, self.group = self.group, None # whoever is tried again meets anew
+        if group: group.leave()
         raise
     await self.forget(session)

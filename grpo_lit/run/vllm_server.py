@@ -15,7 +15,7 @@ from pathlib import Path
 from accelerate.utils import broadcast_object_list
 from ..core import Rollouts
 from ..policy import eos_ids
-from .asking import Question, Server, ServerError, server_address
+from .asking import WRITING, Patience, Question, Server, ServerError, Trouble, server_address
 from .deliveries import TRIES, Deliveries, Delivery
 from .delivery import Compared, Witness, adapter_weights, gathered, whole_weights, write_weights
 from .files import log, remove_quietly
@@ -145,20 +145,30 @@ def requests(self:ServerSampler, rows:list, G:int, seed:int, how:dict) -> tuple:
     return encoded, [one(i, ids) for i, ids in enumerate(encoded)]
 
 @patch
+def to_write(self:ServerSampler, body:dict, expected:Expected) -> Question:
+    "What is asked of the weights that were sent last"
+    expected.model = self.deliveries.sent.model or self.deliveries.facts.model
+    most = 2**20 + 2000*expected.n*expected.limit
+    return Question('/v1/completions', body | dict(model=expected.model), read=expected, most=most, times=WRITING)
+
+@patch
 async def group(self:ServerSampler, session, body:dict, expected:Expected, gate:asyncio.Lock) -> list:
     "One group by the weights of the last delivery"
-    there, by_name = self.deliveries, self.way == 'lora'
-    for _ in range(2*TRIES):
+    there, by_name, lost = self.deliveries, self.way == 'lora', 0
+    patience = Patience(self.server.timeout, self.server.pace)
+    while lost < 2*TRIES:
         if not by_name and not await there.is_current(session): await there.bring_back(session, gate)
         async with gate: turn = there.turn # nobody asks while weights are under way
-        expected.model = there.sent.model or there.facts.model
-        most = 2**20 + 2000*expected.n*expected.limit
-        question = Question('/v1/completions', body | dict(model=expected.model), read=expected, most=most)
         try:
-            written = await self.server.answer(session, question)
-            if by_name or await there.is_current(session) and turn == there.turn and not question.failures: return written
+            written = await self.server.once(session, self.to_write(body, expected))
+            if by_name or await there.is_current(session) and turn == there.turn: return written
+            patience.since = None # it was there
+        except Trouble as e:
+            await self.server.pause(e, patience)
+            continue
         except ServerError as e:
             if not by_name or e.status != 404: raise
+        lost += by_name or there.sent.stamped # without a stamp it is a guess, made at each failure
         await there.bring_back(session, gate)
     raise ServerError('this vLLM server loses its weights again and again: does another run send it others?')
 

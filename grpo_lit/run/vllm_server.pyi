@@ -17,11 +17,11 @@ from ..core import Rollouts
 
 from ..policy import eos_ids
 
-from .asking import Question, Server, ServerError, server_address
+from .asking import WRITING, Patience, Question, Server, ServerError, Trouble, server_address
 
 from .deliveries import TRIES, Deliveries, Delivery
 
-from .delivery import Witness, adapter_weights, gathered, whole_weights, write_weights
+from .delivery import Compared, Witness, adapter_weights, gathered, whole_weights, write_weights
 
 from .files import log, remove_quietly
 
@@ -85,6 +85,10 @@ class ServerSampler(Sampler):
 
     def requests(self, rows: list, G: int, seed: int, how: dict) -> tuple:
         """What is asked for these rows"""
+        ...
+
+    def to_write(self, body: dict, expected: Expected) -> Question:
+        """What is asked of the weights that were sent last"""
         ...
 
     async def group(self, session, body: dict, expected: Expected, gate: asyncio.Lock) -> list:
