@@ -79,12 +79,9 @@ def test_between_sharded_and_not(tmp_path):
     (weights, *_), _ = together(go, tmp_path/'cut', 2, env=FSDP2)
     (plain, *_), _ = together(go, tmp_path/'cut', 2, point(2))
     close(plain, weights)
-    go(0, tmp_path/'cut', 1, point(2))
-    (back, *_), _ = together(go, tmp_path/'cut', 2, point(2), env=FSDP2)
-    close(back, weights)
-    go(0, tmp_path/'one', 1, settings=dict(max_steps=2))
-    (back, *_), _ = together(go, tmp_path/'one', 2, str(tmp_path/'one'/'checkpoint-2'), env=FSDP2) # which one process has written
-    close(back, weights)
+    go(0, tmp_path/'one', 1)
+    (back, *_), _ = together(go, tmp_path/'one', 2, str(tmp_path/'one'/'checkpoint-2'), env=FSDP2)
+    near(back, weights)
 
 def near(a, b):
     "As close, but for single weights whose gradient is nothing but rounding, of which Adam makes a step too"
