@@ -3,7 +3,9 @@ import contextlib, functools, warnings, weakref
 import pytest, torch
 from grpo_lit import GRPOConfig, GRPOTrainer
 from grpo_lit.shortages import free_memory, is_out_of_memory, retried
+from grpo_lit.run import update
 from grpo_lit.tasks import addition_task
+from two_processes import together
 
 ERRORS = [torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 20.00 GiB'),
           RuntimeError('CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`'),
@@ -390,3 +392,24 @@ def test_visiting_means_are_brought_again(monkeypatch, nth):
     made.train()
     assert len(calls) > nth or nth == 77
     alike(whole, made, exactly=True)
+
+# --- in one of two processes
+
+def in_the_second(rank, place):
+    "The second process runs out of memory once, in its second update; the others hear of it, and make it again together"
+    trainer, f, raised = new_trainer(max_steps=3), getattr(update, place), []
+    def short(*args):
+        if rank and trainer.state.step == 1 and not raised:
+            raised.append(place)
+            raise ERRORS[0]
+        return f(*args)
+    setattr(update, place, short)
+    trainer.train(live=False)
+    return raised, figures(trainer), torch.cat([p.detach().flatten() for p in trainer.model.parameters()])
+
+@pytest.mark.slow
+@pytest.mark.parametrize('place', ['update_parts', 'add_part'])
+def test_one_of_two_processes(place):
+    (none, first, a), (once, second, b) = together(in_the_second, place)
+    assert (none, once) == ([], [place]) and len(first) == 3
+    assert first == second and torch.equal(a, b)

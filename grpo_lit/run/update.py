@@ -109,7 +109,7 @@ def add_gradients(rollouts:Rollouts, # The rows of the update, of all processes
     pulling = pulling_groups(rollouts, bool(beta or args.entropy_coef), args.mask_truncated_completions)
     pulling |= observing_groups(rollouts, args)
     items = update_items(rollouts, args, world.size), observed_items(rollouts, args, world.size)
-    parts = update_parts(rollouts, groups_of(world, rollouts, pulling), state, args)
+    parts = all_or_none(world, lambda: update_parts(rollouts, groups_of(world, rollouts, pulling), state, args))
     tokens = [int(p.completion_mask.sum()) for _, p in parts]
     tally = Tally(sum(map(sum, world.gathered(tokens))), terms_of_loss(args))
     if figures:
