@@ -12,12 +12,12 @@ __all__ = ['WANTED', 'PENALTIES', 'LENGTH', 'CUT', 'FORMS', 'functions', 'weight
            'form_is_lost', 'tools_are_given_up', 'tools_fail', 'reward_collapses']
 
 # %% ../../nbs/5_run/066_paying.ipynb #76135ad1
-import math
+import math, re
 from .drifting import change, is_flat, setting, unreached
 from .trends import WINDOW, begun, best, collapsed, fell, level, now, numbers, rose
 
 # %% ../../nbs/5_run/066_paying.ipynb #91a3ba9c
-WANTED = 'accuracy', 'correct', 'exact', 'equal', 'solve', 'pass'
+WANTED = {'accuracy', 'correct', 'correctness', 'exact', 'equal', 'solve', 'solved', 'pass', 'passed'} # Words of a name
 
 def functions(rows:list) -> list: # Names, in their order
     "The reward functions of a run; one that judged nobody is missing in a row"
@@ -33,7 +33,8 @@ def weights(rows:list, args) -> dict: # Name -> weight
 def wanted(rows:list, args) -> list: # Names
     "Functions that say what is wanted"
     paid = weights(rows, args)
-    return [n for n in paid if not paid[n] or any(w in n.lower() for w in WANTED)]
+    def words(name): return {w.lower() for w in re.findall('[A-Z]?[a-z]+', name)}
+    return [n for n in paid if paid[n] >= 0 and words(n) & WANTED]
 
 # %% ../../nbs/5_run/066_paying.ipynb #bb2fb27d
 def paid_for_else(rows:list, args) -> str:
