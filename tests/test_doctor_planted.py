@@ -1,7 +1,9 @@
 """A run that is well, and the same with one thing wrong: `grpo-lit doctor` names that thing, and nothing else"""
 import logging, random
+from types import SimpleNamespace
 import pytest, torch
 from grpo_lit.doctor.diagnosing import diagnose
+from grpo_lit.doctor.rows import ROW_CHECKS
 from grpo_lit.policy import load_policy
 from grpo_lit.rewards import accuracy_reward, think_format_reward
 from grpo_lit.run.config import GRPOConfig, TINY_RUN
@@ -162,3 +164,30 @@ def test_a_defect_is_named_and_nothing_else(defect):
     found = w.diagnosis()
     assert found.found == [DEFECTS[defect]], found
     assert found[DEFECTS[defect]].cure and found.verdict != 'fine', found
+
+# Data alone: no answers are sampled ---------------------------------------------------------------------------------------
+
+def said_of_rows(check, rows, held=()):
+    "What a check of the rows says"
+    patient = SimpleNamespace(some=rows, some_held_out=[*held])
+    return next(c for c in ROW_CHECKS if c.name == check).ask(patient)
+
+@pytest.mark.parametrize('ending', [' = ?', '=', ' =?\n', ''])
+def test_a_held_out_question_with_another_ending_is_the_same(ending):
+    held = [dict(r, prompt=r['prompt'].removesuffix('=?')+ending) for r in task.train[:50]]
+    found = said_of_rows('overlap', task.train, held)
+    assert found.verdict == 'stop' and found.figures['known'] == 50, found
+
+def test_another_sign_is_another_question():
+    held = [dict(r, prompt=r['prompt'].replace('+', '-')) for r in task.train[:50]]
+    assert said_of_rows('overlap', task.train, held).verdict == 'fine'
+
+STORY = 'Tom has 3 apples and buys two more bags with {} apples in each of them. How many apples has he now?'
+
+def test_words_that_are_shared_are_no_copy():
+    other = dict(prompt='Ann says: Tom has 3 apples and buys two more bags with 5 pears. How many of all?')
+    found = said_of_rows('overlap', [dict(prompt=STORY.format(5))], [*task.test[:32], other])
+    assert found.verdict == 'fine' and found.figures['similar'] <= 1 and 'none of 33' in found.said, found
+    held = [dict(prompt=STORY.format(5).replace('How many apples has he now', 'Count his apples'))]*2
+    found = said_of_rows('overlap', [dict(prompt=STORY.format(5))], [*task.test[:8], *held])
+    assert found.verdict == 'look' and 'share most of their words' in found.said, found
