@@ -191,3 +191,14 @@ def test_words_that_are_shared_are_no_copy():
     held = [dict(prompt=STORY.format(5).replace('How many apples has he now', 'Count his apples'))]*2
     found = said_of_rows('overlap', [dict(prompt=STORY.format(5))], [*task.test[:8], *held])
     assert found.verdict == 'look' and 'share most of their words' in found.said, found
+
+def test_copies_with_numbers_of_their_own_are_copies():
+    assert said_of_rows('duplicates', [dict(r, id=i) for i, r in enumerate(task.train[:100]*5)]).figures['different'] == 100
+    puzzles = [dict(prompt='Make 24.', nums=[i, i+1]) for i in range(100)]
+    assert said_of_rows('duplicates', puzzles).verdict == 'fine' # without a gold the columns tell them apart
+
+def test_one_gold_in_two_forms_is_no_contradiction():
+    two = [dict(r, answer=r['answer']+'.0') for r in task.train[:100]]
+    assert said_of_rows('contradictions', task.train+two).verdict == 'fine'
+    other = [dict(r, answer=r['answer']+'.5') for r in task.train[:100]]
+    assert said_of_rows('contradictions', task.train+other).verdict == 'stop'

@@ -6,9 +6,9 @@ Docs: https://grpo-lit.github.io/grpo-lit/9_doctor/rows.html.md"""
 
 # %% auto #0
 __all__ = ['RENAME', 'SLOW', 'BESIDE_MARKS', 'AROUND', 'ROW_CHECKS', 'offered_to_rewards', 'dry_call', 'see_columns',
-           'see_contract', 'kind_of', 'kinds_in', 'see_prompts', 'key_of', 'gold_text', 'by_question',
-           'see_contradictions', 'see_duplicates', 'runs_of', 'known_questions', 'similar_questions', 'see_overlap',
-           'see_guessable', 'gives_away', 'see_leak']
+           'see_contract', 'kind_of', 'kinds_in', 'see_prompts', 'key_of', 'gold_text', 'by_question', 'another_gold',
+           'what_is_asked', 'see_contradictions', 'see_duplicates', 'runs_of', 'known_questions', 'similar_questions',
+           'see_overlap', 'see_guessable', 'gives_away', 'see_leak']
 
 # %% ../../nbs/9_doctor/03_rows.ipynb #48fe087a
 import re, time
@@ -17,6 +17,7 @@ from ..core import prompt_text
 from .findings import Check, Finding
 from .patient import Patient
 from ..rewards.audit import first_gold, gold_completion
+from ..rewards.comparing import math_equal
 from ..rewards.returns import RewardContractError
 from ..run.prepare import check_columns
 from ..scoring import check_rewards, whole_row
@@ -116,10 +117,19 @@ def by_question(rows:list) -> dict: # Key -> golds of its rows
     return found
 
 # %% ../../nbs/9_doctor/03_rows.ipynb #53fdccfb
+def another_gold(golds:list) -> str: # Empty: there is none
+    "One that says something else than the first"
+    return next((g for g in dict.fromkeys(golds) if g != golds[0] and not math_equal(golds[0], g)), '')
+
+def what_is_asked(row:dict) -> tuple:
+    "What makes two rows copies: question and gold, or all columns where there is no gold"
+    rest = {k: v for k, v in row.items() if k != 'prompt'}
+    return key_of(row), gold_text(row) or repr(rest)
+
 def see_contradictions(patient:Patient) -> Finding:
     "Has each question one gold?"
     golds = by_question([row for row in patient.some if gold_text(row)])
-    two = {q: sorted(set(g)) for q, g in golds.items() if len(set(g)) > 1}
+    two = {q: (g[0], other) for q, g in golds.items() if (other := another_gold(g))}
     figures = dict(questions=len(golds), contradictions=len(two))
     if not two:
         return Finding(
@@ -127,13 +137,12 @@ def see_contradictions(patient:Patient) -> Finding:
     q, answers = next(iter(two.items()))
     verdict = 'stop' if len(two) > .05*len(golds) else 'look'
     said = (f'{len(two)} of {len(golds)} questions have more than one gold, as {in_line(q[-60:], 60)!r}: '
-            f'{" and ".join(in_line(a, 20) for a in answers[:2])}')
+            f'{" and ".join(in_line(a, 20) for a in answers)}')
     return Finding('contradictions', verdict, said, 'keep one row of each question, the right one', figures)
 
 def see_duplicates(patient:Patient) -> Finding:
     "Is each question there once?"
-    seen = Counter((key_of(row), repr({k: v for k, v in row.items() if k != 'prompt'})) for row in patient.some
-                   if kind_of(row.get('prompt')) in ('text', 'chat'))
+    seen = Counter(what_is_asked(row) for row in patient.some if kind_of(row.get('prompt')) in ('text', 'chat'))
     total = sum(seen.values())
     share = 1-len(seen)/max(total, 1)
     figures = dict(rows=total, different=len(seen), share=share)
