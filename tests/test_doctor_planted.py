@@ -2,7 +2,8 @@
 import logging, random
 from types import SimpleNamespace
 import pytest, torch
-from grpo_lit.doctor.diagnosing import diagnose
+from datasets import Dataset
+from grpo_lit.doctor.diagnosing import CHECKS, diagnose
 from grpo_lit.doctor.rows import ROW_CHECKS
 from grpo_lit.policy import load_policy
 from grpo_lit.rewards import accuracy_reward, think_format_reward
@@ -21,9 +22,9 @@ class Well:
         self.rows, self.held = [dict(r) for r in task.train], [dict(r) for r in task.test]
         self.rewards, self.settings = [accuracy_reward], {}
 
-    def diagnosis(self):
+    def diagnosis(self, checks=None):
         args = GRPOConfig(**TINY_RUN | dict(reward_weights=None, max_completion_length=64, use_cpu=True) | self.settings)
-        return diagnose(self.model, self.rows, self.rewards, args, self.held, self.tokenizer, seconds=4)
+        return diagnose(self.model, self.rows, self.rewards, args, self.held, self.tokenizer, seconds=4, checks=checks)
 
     def chat(self, template=None):
         self.rows, self.held, self.tokenizer.chat_template = as_chat(self.rows), as_chat(self.held), template
@@ -202,3 +203,10 @@ def test_one_gold_in_two_forms_is_no_contradiction():
     assert said_of_rows('contradictions', task.train+two).verdict == 'fine'
     other = [dict(r, answer=r['answer']+'.5') for r in task.train[:100]]
     assert said_of_rows('contradictions', task.train+other).verdict == 'stop'
+
+@pytest.mark.parametrize('kind', [list, Dataset.from_list])
+def test_several_held_out_sets_are_looked_at_together(kind):
+    w = Well()
+    w.held = dict(a=kind(task.test[:16]), b=kind(task.train[:16]))
+    found = w.diagnosis(checks=[c for c in CHECKS if c.name == 'overlap'])['overlap']
+    assert found.verdict == 'stop' and found.figures['held_out'] == 32 and found.figures['known'] == 16, found
