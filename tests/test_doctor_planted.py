@@ -210,3 +210,25 @@ def test_several_held_out_sets_are_looked_at_together(kind):
     w.held = dict(a=kind(task.test[:16]), b=kind(task.train[:16]))
     found = w.diagnosis(checks=[c for c in CHECKS if c.name == 'overlap'])['overlap']
     assert found.verdict == 'stop' and found.figures['held_out'] == 32 and found.figures['known'] == 16, found
+
+# Prompts and tokenizer alone ------------------------------------------------------------------------------------------------
+
+def said_of_prompts(w, *names):
+    "What these checks find, without answers"
+    return w.diagnosis(checks=[c for c in CHECKS if c.name in names])
+
+def test_unknown_letters_of_a_chat():
+    w = Well()
+    w.chat(BARE)
+    assert said_of_prompts(w, 'unknown').found == []
+    w = Well()
+    unknown_letters(w)
+    w.chat(BARE)
+    assert said_of_prompts(w, 'unknown').found == ['unknown']
+
+def test_a_chat_that_is_closed_or_not_opened():
+    opens = '{% for m in messages %}{{ m.role }}:{{ m.content }}</s>\n{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}'
+    for template, found in {opens: [], opens.partition('{% if')[0]: ['prompt-end'], opens.replace('</s>', '').partition('{% if')[0]: ['prompt-end']}.items():
+        w = Well()
+        w.chat(template)
+        assert said_of_prompts(w, 'prompt-end').found == found, template

@@ -19,6 +19,7 @@ from ..policy import eos_ids
 from ..rewards.audit import gold_completion
 from ..run.prepare import has_unknown
 from ..tasks import encode_prompt
+from ..tensors import question_text
 
 # %% ../../nbs/9_doctor/05_ending.ipynb #a13d35ac
 def closing_mark(tokenizer) -> str: # Empty: no special token
@@ -127,7 +128,8 @@ def see_length(patient:Patient) -> Finding:
 # %% ../../nbs/9_doctor/05_ending.ipynb #ed0d10f0
 def see_unknown(patient:Patient) -> Finding:
     "Does the tokenizer know all characters of the prompts?"
-    texts = [r['prompt'] for r, n in zip(patient.some, patient.lengths) if n and isinstance(r.get('prompt'), str)][:512]
+    rows = [r for r, n in zip(patient.some, patient.lengths) if n and r.get('prompt')][:512]
+    texts = [text for r in rows if (text := question_text(r['prompt']))] # without what a template writes
     strange = [p for p in texts if has_unknown(p, encode_prompt(p, patient.tokenizer), patient.tokenizer)]
     share = len(strange)/max(len(texts), 1)
     if share < .01:
