@@ -3,6 +3,7 @@ import logging, random
 from types import SimpleNamespace
 import pytest, torch
 from datasets import Dataset
+from grpo_lit.doctor.answering import see_cut
 from grpo_lit.doctor.diagnosing import CHECKS, diagnose
 from grpo_lit.doctor.rows import ROW_CHECKS
 from grpo_lit.policy import load_policy
@@ -232,3 +233,25 @@ def test_a_chat_that_is_closed_or_not_opened():
         w = Well()
         w.chat(template)
         assert said_of_prompts(w, 'prompt-end').found == found, template
+
+# Answers that nobody sampled ------------------------------------------------------------------------------------------------
+
+class Answers(SimpleNamespace):
+    def __len__(self): return len(self.finished)
+
+def with_answers(finished):
+    "A patient whose answers ended or did not: (questions, answers)"
+    P, G = finished.shape
+    ro = Answers(finished=finished.flatten(), lengths=torch.full((P*G,), 64), num_generations=G)
+    args = SimpleNamespace(max_completion_length=64)
+    return SimpleNamespace(rollouts=ro, sampled=SimpleNamespace(limit=64), args=args)
+
+def test_answers_to_a_question_are_cut_together():
+    half = torch.arange(32)[:,None].expand(32, 8) < 16
+    f = see_cut(with_answers(half)).figures
+    assert f['low'] < .36 and f['high'] > .64, f
+    alike = (torch.arange(8) < 4)[None].expand(32, 8) # each question half: here answers tell more
+    f = see_cut(with_answers(alike)).figures
+    assert f['low'] > .4 and f['high'] < .6 or f['high']-f['low'] < .34, f
+    few = see_cut(with_answers(torch.arange(8)[:,None].expand(8, 8) >= 3))
+    assert few.verdict == 'fine' and few.figures['share'] == 3/8, few # three questions of eight: too few to say

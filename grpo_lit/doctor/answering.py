@@ -19,7 +19,7 @@ from .patient import Patient, asked_rows, room_of
 from .rows import gold_text, kind_of
 from ..rewards.comparing import math_equal
 from ..run.alarms import all_alike
-from ..run.intervals import wilson_interval
+from ..run.intervals import share_interval
 from ..tensors import question_text, seed_for
 
 # %% ../../nbs/9_doctor/07_answering.ipynb #6e1b27de
@@ -98,7 +98,8 @@ def see_cut(patient:Patient) -> Finding:
     "Do answers have the room that they need?"
     ro, limit, wanted = patient.rollouts, patient.sampled.limit, patient.args.max_completion_length
     cut = int((~ro.finished).sum())
-    low, high = wilson_interval(cut, len(ro))
+    by_question = (~ro.finished).float().reshape(-1, ro.num_generations).mean(1).tolist()
+    low, high = share_interval(by_question)
     long = ro.lengths.float().quantile(.9).item()
     figures = dict(answers=len(ro), cut=cut, share=cut/len(ro), low=low, high=high, limit=limit, tokens_90=long)
     said = (f'{cut} of {len(ro)} answers are cut at {limit} tokens ({low:.0%} to {high:.0%} of all); nine '
