@@ -123,6 +123,10 @@ def no_rate(w): w.settings['learning_rate'] = 0.
 
 def greedy(w): w.settings['top_k'] = 1
 
+def cold(w): w.settings['temperature'] = .05
+
+def narrow(w): w.settings['min_p'] = .9
+
 def cut_short(w): w.settings['max_completion_length'] = 10
 
 DEFECTS = { # -> the name of the check that finds it
@@ -133,7 +137,7 @@ DEFECTS = { # -> the name of the check that finds it
     template_thinks: 'thinking', template_closes_with_another_token: 'turn-end', template_ends_the_prompt: 'prompt-end',
     eos_within_answers: 'eos', eos_that_is_never_written: 'endless', ends_at_once: 'eos', weights_that_are_no_numbers: 'model',
     pays_nothing_too: 'holes', pays_everybody: 'constant', pays_for_wrong: 'gold', wants_another_form: 'gold', breaks: 'reward-errors',
-    judges_nothing: 'reward-none', returns_one_number: 'contract', no_rate: 'settings', greedy: 'variety', cut_short: 'cut'}
+    judges_nothing: 'reward-none', returns_one_number: 'contract', no_rate: 'settings', greedy: 'variety', cold: 'variety', narrow: 'variety', cut_short: 'cut'}
 
 # The ten of every run of the tests; the others are slow
 QUICK = {gold_of_the_next_row, pays_nothing_too, eos_that_is_never_written, no_template, prompts_that_do_not_fit, trained_on_the_held_out,
@@ -255,3 +259,9 @@ def test_answers_to_a_question_are_cut_together():
     assert f['low'] > .4 and f['high'] < .6 or f['high']-f['low'] < .34, f
     few = see_cut(with_answers(torch.arange(8)[:,None].expand(8, 8) >= 3))
     assert few.verdict == 'fine' and few.figures['share'] == 3/8, few # three questions of eight: too few to say
+
+@pytest.mark.parametrize('settings', [dict(temperature=.7), dict(), dict(top_p=.95, top_k=20)])
+def test_a_policy_that_is_not_held_hears_nothing_of_its_variety(settings):
+    w = Well()
+    w.settings |= settings
+    assert said_of_prompts(w, 'variety').found == []
