@@ -3,7 +3,7 @@ import logging, random
 from types import SimpleNamespace
 import pytest, torch
 from datasets import Dataset
-from grpo_lit.doctor.answering import see_cut
+from grpo_lit.doctor.answering import see_cut, see_disputed
 from grpo_lit.doctor.diagnosing import CHECKS, diagnose
 from grpo_lit.doctor.rows import ROW_CHECKS
 from grpo_lit.policy import load_policy
@@ -35,6 +35,13 @@ class Well:
 # What is wrong with the data --------------------------------------------------------------------------------------------
 
 def gold_of_the_next_row(w): w.rows = [r | dict(answer=o['answer']) for r, o in zip(w.rows, w.rows[1:]+w.rows[:1])]
+
+def gold_of_a_row_far_away(w): w.rows = [r | dict(answer=o['answer']) for r, o in zip(w.rows, w.rows[-5:]+w.rows[:-5])]
+
+def golds_shuffled(w):
+    golds = [r['answer'] for r in w.rows]
+    random.Random(3).shuffle(golds)
+    w.rows = [r | dict(answer=g) for r, g in zip(w.rows, golds)]
 
 def gold_in_words(w): w.change(answer=lambda r: 'the answer is '+r['answer'])
 
@@ -130,7 +137,8 @@ def narrow(w): w.settings['min_p'] = .9
 def cut_short(w): w.settings['max_completion_length'] = 10
 
 DEFECTS = { # -> the name of the check that finds it
-    gold_of_the_next_row: 'disputed', gold_in_words: 'gold', column_of_another_name: 'columns', an_empty_prompt: 'prompts',
+    gold_of_the_next_row: 'disputed', gold_of_a_row_far_away: 'disputed', golds_shuffled: 'disputed',
+    gold_in_words: 'gold', column_of_another_name: 'columns', an_empty_prompt: 'prompts',
     two_golds: 'contradictions', copies: 'duplicates', trained_on_the_held_out: 'overlap', one_gold_for_all: 'guessable',
     gold_in_the_prompt: 'leak', unknown_letters: 'unknown', prompts_that_do_not_fit: 'length', questions_far_too_hard: 'dead',
     no_template: 'template', template_not_applied: 'plain-prompts', template_applied_twice: 'twice',
@@ -265,3 +273,22 @@ def test_a_policy_that_is_not_held_hears_nothing_of_its_variety(settings):
     w = Well()
     w.settings |= settings
     assert said_of_prompts(w, 'variety').found == []
+
+def disputed(answers, golds):
+    "What is said where the policy is sure of these answers"
+    rows = [dict(prompt=f'question {i}', answer=g, answer_style='tag') for i, g in enumerate(golds)]
+    texts = [f'<answer>{a}</answer>' for a in answers for _ in range(4)]
+    asked = [r['prompt'] for r in rows[:len(answers)]]
+    ro = SimpleNamespace(num_generations=4, prompts=asked, prompt_ids=asked, completions=texts, columns=dict(answer_style=['tag']*len(asked)))
+    return see_disputed(SimpleNamespace(rollouts=ro, some=rows)).verdict
+
+def test_who_is_to_blame_for_a_dispute():
+    golds = [str(i*i%211+100) for i in range(200)]
+    mixed = golds[:]
+    random.Random(0).shuffle(mixed)
+    assert disputed(golds[:16], golds) == 'fine'
+    assert disputed(golds[:16], golds[37:]+golds[:37]) == 'stop' # shifted by 37
+    assert disputed(golds[:16], mixed) == 'look'
+    assert disputed([str(int(g)+1) for g in golds[:16]], golds) == 'fine' # it errs by one, and golds lie close
+    assert disputed([golds[100]]*16, golds[:16]*4+golds[:101]) == 'fine' # one answer for all
+    assert disputed(['no', 'yes']*3, ['yes', 'no']*20) == disputed(['A', 'B', 'C', 'A'], list('BCAB')+list('ABCD')*20) == 'fine'
