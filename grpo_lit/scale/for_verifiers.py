@@ -6,11 +6,13 @@ Docs: https://grpo-lit.github.io/grpo-lit/8_scale/for_verifiers.html.md"""
 
 # %% auto #0
 __all__ = ['SCORING', 'TASKSET', 'ONE_REWARD', 'ENVIRONMENT', 'DOOR', 'PROJECT', 'LEAFLET', 'Found', 'is_installed',
-           'found_reward', 'placed', 'as_name', 'as_class', 'plain_value', 'lines_of', 'parts_of', 'must_be_new',
-           'checked_rewards', 'to_verifiers']
+           'found_reward', 'placed', 'imported', 'is_elsewhere', 'check_imports', 'as_name', 'as_class', 'plain_value',
+           'lines_of', 'parts_of', 'must_be_new', 'checked_rewards', 'to_verifiers']
 
 # %% ../../nbs/8_scale/05_for_verifiers.ipynb #eef0f819
-import inspect, json, keyword, re, shutil, sysconfig
+import ast, inspect, json, keyword, re, shutil, sys, sysconfig
+from importlib.metadata import packages_distributions
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 from ..rewards.arguments import reward_name
@@ -52,6 +54,32 @@ def placed(f, place:str, attribute:str) -> Found:
                          f'and give it as FILE.py:{attribute.strip("<>") or "NAME"}')
     if not place.endswith('.py') and is_installed(file): return Found(attribute, module.__name__, attribute)
     return Found(attribute, 'rewards_'+as_name(Path(file).stem), attribute, str(file))
+
+# %% ../../nbs/8_scale/05_for_verifiers.ipynb #71c0de02
+def imported(tree) -> set: # Modules; ".x" is one of the same package
+    "What a program imports, except where it is ready to do without"
+    if isinstance(tree, ast.Import): return {a.name.partition('.')[0] for a in tree.names}
+    if isinstance(tree, ast.ImportFrom):
+        return {'.'*tree.level+(tree.module or tree.names[0].name)} if tree.level else {tree.module.partition('.')[0]}
+    parts = list(ast.iter_child_nodes(tree))
+    if isinstance(tree, ast.Try) and any('Error' not in (o := ast.unparse(h.type or tree)) or 'Import' in o or 'ModuleNotFound' in o for h in tree.handlers):
+        parts = [*tree.handlers, *tree.orelse, *tree.finalbody]
+    return set().union(*map(imported, parts))
+
+def is_elsewhere(module:str, known:dict # Of installed packages
+                ) -> bool:
+    "Do others find this module?"
+    if module in sys.stdlib_module_names or module in known: return True
+    spec = find_spec(module) if module.isidentifier() else None
+    return bool(spec and spec.origin and is_installed(spec.origin))
+
+def check_imports(file:str):
+    "Raise `ValueError` if a file of rewards needs what others have not"
+    known = packages_distributions()
+    missing = sorted(m for m in imported(ast.parse(Path(file).read_bytes())) if not is_elsewhere(m, known))
+    if missing:
+        raise ValueError(f'{Path(file).name} imports {", ".join(missing)}, which others have not: it goes along alone, '
+                         'so write what it needs into this file, or install it as a package')
 
 # %% ../../nbs/8_scale/05_for_verifiers.ipynb #0b1f814f
 def as_name(text:str) -> str:
@@ -229,6 +257,8 @@ def checked_rewards(rewards, weights) -> tuple: # Of `Found`, and of numbers
     if len(weights) != len(found): raise ValueError(f'{len(weights)} weights for {len(found)} rewards')
     names = [f.name for f in found]
     if len(set(names)) < len(names): raise ValueError(f'two rewards have one name: {", ".join(names)}')
+    for f in found:
+        if f.file: check_imports(f.file)
     copies = {(f.module, f.file) for f in found if f.file}
     if len({m for m, _ in copies}) < len(copies):
         raise ValueError(f'two files have one name: {", ".join(str(f) for _, f in copies)}')
