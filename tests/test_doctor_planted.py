@@ -3,7 +3,7 @@ import logging, random
 from types import SimpleNamespace
 import pytest, torch
 from datasets import Dataset
-from grpo_lit.doctor.answering import see_cut, see_disputed
+from grpo_lit.doctor.answering import see_cut, see_disputed, see_variety
 from grpo_lit.doctor.diagnosing import CHECKS, diagnose
 from grpo_lit.doctor.rows import ROW_CHECKS
 from grpo_lit.policy import load_policy
@@ -268,6 +268,24 @@ def test_answers_to_a_question_are_cut_together():
     few = see_cut(with_answers(torch.arange(8)[:,None].expand(8, 8) >= 3))
     assert few.verdict == 'fine' and few.figures['share'] == 3/8, few # three questions of eight: too few to say
 
+def varied(texts, open, **settings):
+    "What is said of these answers to each question, where others are written without what sharpens"
+    def answers(texts): return Answers(completions=texts*4, num_generations=len(texts), finished=texts*4)
+    args = SimpleNamespace(**dict(temperature=1., top_p=1., top_k=0, min_p=0., seed=0) | settings)
+    sample = SimpleNamespace(rollouts=answers(texts), waves=[dict(seconds=1.)], limit=8)
+    collector = SimpleNamespace(sample=lambda *a, **how: answers(open))
+    return see_variety(SimpleNamespace(rollouts=sample.rollouts, sampled=sample, args=args, sound=task.train, part=lambda share: 2.,
+                                       trainer=SimpleNamespace(collector=collector))).verdict
+
+def test_who_is_to_blame_for_few_texts():
+    few, many, half = list('aaaaaaab'), list('abcdefgh'), list('aaaaabbc')
+    assert varied(few, many) == 'fine' # the policy is sure, and no setting makes it so
+    assert varied(few, many, temperature=.05) == varied(few, many, min_p=.9) == 'look'
+    assert varied(few, half, temperature=.7) == 'fine' # it is sure without them too
+    assert varied(list('aaaabcde'), many, temperature=.7) == 'fine'
+    assert varied(list('aaaaaaaa'), many) == 'stop'
+
+@pytest.mark.slow
 @pytest.mark.parametrize('settings', [dict(temperature=.7), dict(), dict(top_p=.95, top_k=20)])
 def test_a_policy_that_is_not_held_hears_nothing_of_its_variety(settings):
     w = Well()

@@ -201,14 +201,14 @@ def see_disputed(patient:Patient) -> Finding:
     place = {question_text(r.get('prompt') or ''): i for i, r in enumerate(rows)}
     sure = [(place.get(question_text(ro.prompts[i])), answer) for i, answer in opinions(ro)]
     sure = [(at, answer) for at, answer in sure if at is not None and golds[at]]
-    if len(sure) < 4:
+    if len(sure) < 3:
         return Finding(
             'disputed', 'fine', 'the policy agrees with itself too seldom to say something about the gold')
     right = sum(agrees(golds[at], answer) for at, answer in sure)/len(sure)
     places = places_of(golds)
     k, there, chance = shift_of(sure, places, len(golds))
     shifted = chance < .01 and there > max(2*right, .25)
-    anywhere = see_shuffled(sure, golds, places) if right < .1 else 0.
+    anywhere = see_shuffled(sure, golds, places) if right < .1 and len(sure) > 3 else 0.
     figures = dict(sure=len(sure), right=right, row=k, there=there, chance=chance, anywhere=anywhere)
     if shifted:
         return Finding(
