@@ -1,7 +1,11 @@
 """A run that is well, and the same with one thing wrong: `grpo-lit doctor` names that thing, and nothing else"""
 import logging, random
+from types import SimpleNamespace
 import pytest, torch
-from grpo_lit.doctor.diagnosing import diagnose
+from datasets import Dataset
+from grpo_lit.doctor.answering import see_cut, see_disputed, see_variety
+from grpo_lit.doctor.diagnosing import CHECKS, diagnose
+from grpo_lit.doctor.rows import ROW_CHECKS
 from grpo_lit.policy import load_policy
 from grpo_lit.rewards import accuracy_reward, think_format_reward
 from grpo_lit.run.config import GRPOConfig, TINY_RUN
@@ -19,9 +23,9 @@ class Well:
         self.rows, self.held = [dict(r) for r in task.train], [dict(r) for r in task.test]
         self.rewards, self.settings = [accuracy_reward], {}
 
-    def diagnosis(self):
+    def diagnosis(self, checks=None):
         args = GRPOConfig(**TINY_RUN | dict(reward_weights=None, max_completion_length=64, use_cpu=True) | self.settings)
-        return diagnose(self.model, self.rows, self.rewards, args, self.held, self.tokenizer, seconds=4)
+        return diagnose(self.model, self.rows, self.rewards, args, self.held, self.tokenizer, seconds=4, checks=checks)
 
     def chat(self, template=None):
         self.rows, self.held, self.tokenizer.chat_template = as_chat(self.rows), as_chat(self.held), template
@@ -31,6 +35,13 @@ class Well:
 # What is wrong with the data --------------------------------------------------------------------------------------------
 
 def gold_of_the_next_row(w): w.rows = [r | dict(answer=o['answer']) for r, o in zip(w.rows, w.rows[1:]+w.rows[:1])]
+
+def gold_of_a_row_far_away(w): w.rows = [r | dict(answer=o['answer']) for r, o in zip(w.rows, w.rows[-5:]+w.rows[:-5])]
+
+def golds_shuffled(w):
+    golds = [r['answer'] for r in w.rows]
+    random.Random(3).shuffle(golds)
+    w.rows = [r | dict(answer=g) for r, g in zip(w.rows, golds)]
 
 def gold_in_words(w): w.change(answer=lambda r: 'the answer is '+r['answer'])
 
@@ -119,17 +130,22 @@ def no_rate(w): w.settings['learning_rate'] = 0.
 
 def greedy(w): w.settings['top_k'] = 1
 
+def cold(w): w.settings['temperature'] = .05
+
+def narrow(w): w.settings['min_p'] = .9
+
 def cut_short(w): w.settings['max_completion_length'] = 10
 
 DEFECTS = { # -> the name of the check that finds it
-    gold_of_the_next_row: 'disputed', gold_in_words: 'gold', column_of_another_name: 'columns', an_empty_prompt: 'prompts',
+    gold_of_the_next_row: 'disputed', gold_of_a_row_far_away: 'disputed', golds_shuffled: 'disputed',
+    gold_in_words: 'gold', column_of_another_name: 'columns', an_empty_prompt: 'prompts',
     two_golds: 'contradictions', copies: 'duplicates', trained_on_the_held_out: 'overlap', one_gold_for_all: 'guessable',
     gold_in_the_prompt: 'leak', unknown_letters: 'unknown', prompts_that_do_not_fit: 'length', questions_far_too_hard: 'dead',
     no_template: 'template', template_not_applied: 'plain-prompts', template_applied_twice: 'twice',
     template_thinks: 'thinking', template_closes_with_another_token: 'turn-end', template_ends_the_prompt: 'prompt-end',
     eos_within_answers: 'eos', eos_that_is_never_written: 'endless', ends_at_once: 'eos', weights_that_are_no_numbers: 'model',
     pays_nothing_too: 'holes', pays_everybody: 'constant', pays_for_wrong: 'gold', wants_another_form: 'gold', breaks: 'reward-errors',
-    judges_nothing: 'reward-none', returns_one_number: 'contract', no_rate: 'settings', greedy: 'variety', cut_short: 'cut'}
+    judges_nothing: 'reward-none', returns_one_number: 'contract', no_rate: 'settings', greedy: 'variety', cold: 'variety', narrow: 'variety', cut_short: 'cut'}
 
 # The ten of every run of the tests; the others are slow
 QUICK = {gold_of_the_next_row, pays_nothing_too, eos_that_is_never_written, no_template, prompts_that_do_not_fit, trained_on_the_held_out,
@@ -162,3 +178,135 @@ def test_a_defect_is_named_and_nothing_else(defect):
     found = w.diagnosis()
     assert found.found == [DEFECTS[defect]], found
     assert found[DEFECTS[defect]].cure and found.verdict != 'fine', found
+
+# Data alone: no answers are sampled ---------------------------------------------------------------------------------------
+
+def said_of_rows(check, rows, held=()):
+    "What a check of the rows says"
+    patient = SimpleNamespace(some=rows, some_held_out=[*held])
+    return next(c for c in ROW_CHECKS if c.name == check).ask(patient)
+
+@pytest.mark.parametrize('ending', [' = ?', '=', ' =?\n', ''])
+def test_a_held_out_question_with_another_ending_is_the_same(ending):
+    held = [dict(r, prompt=r['prompt'].removesuffix('=?')+ending) for r in task.train[:50]]
+    found = said_of_rows('overlap', task.train, held)
+    assert found.verdict == 'stop' and found.figures['known'] == 50, found
+
+def test_another_sign_is_another_question():
+    held = [dict(r, prompt=r['prompt'].replace('+', '-')) for r in task.train[:50]]
+    assert said_of_rows('overlap', task.train, held).verdict == 'fine'
+
+STORY = 'Tom has 3 apples and buys two more bags with {} apples in each of them. How many apples has he now?'
+
+def test_words_that_are_shared_are_no_copy():
+    other = dict(prompt='Ann says: Tom has 3 apples and buys two more bags with 5 pears. How many of all?')
+    found = said_of_rows('overlap', [dict(prompt=STORY.format(5))], [*task.test[:32], other])
+    assert found.verdict == 'fine' and found.figures['similar'] <= 1 and 'none of 33' in found.said, found
+    held = [dict(prompt=STORY.format(5).replace('How many apples has he now', 'Count his apples'))]*2
+    found = said_of_rows('overlap', [dict(prompt=STORY.format(5))], [*task.test[:8], *held])
+    assert found.verdict == 'look' and 'share most of their words' in found.said, found
+
+def test_copies_with_numbers_of_their_own_are_copies():
+    assert said_of_rows('duplicates', [dict(r, id=i) for i, r in enumerate(task.train[:100]*5)]).figures['different'] == 100
+    puzzles = [dict(prompt='Make 24.', nums=[i, i+1]) for i in range(100)]
+    assert said_of_rows('duplicates', puzzles).verdict == 'fine' # without a gold the columns tell them apart
+
+def test_one_gold_in_two_forms_is_no_contradiction():
+    two = [dict(r, answer=r['answer']+'.0') for r in task.train[:100]]
+    assert said_of_rows('contradictions', task.train+two).verdict == 'fine'
+    other = [dict(r, answer=r['answer']+'.5') for r in task.train[:100]]
+    assert said_of_rows('contradictions', task.train+other).verdict == 'stop'
+
+@pytest.mark.parametrize('kind', [list, Dataset.from_list])
+def test_several_held_out_sets_are_looked_at_together(kind):
+    w = Well()
+    w.held = dict(a=kind(task.test[:16]), b=kind(task.train[:16]))
+    found = w.diagnosis(checks=[c for c in CHECKS if c.name == 'overlap'])['overlap']
+    assert found.verdict == 'stop' and found.figures['held_out'] == 32 and found.figures['known'] == 16, found
+
+# Prompts and tokenizer alone ------------------------------------------------------------------------------------------------
+
+def said_of_prompts(w, *names):
+    "What these checks find, without answers"
+    return w.diagnosis(checks=[c for c in CHECKS if c.name in names])
+
+def test_unknown_letters_of_a_chat():
+    w = Well()
+    w.chat(BARE)
+    assert said_of_prompts(w, 'unknown').found == []
+    w = Well()
+    unknown_letters(w)
+    w.chat(BARE)
+    assert said_of_prompts(w, 'unknown').found == ['unknown']
+
+def test_a_chat_that_is_closed_or_not_opened():
+    opens = '{% for m in messages %}{{ m.role }}:{{ m.content }}</s>\n{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}'
+    for template, found in {opens: [], opens.partition('{% if')[0]: ['prompt-end'], opens.replace('</s>', '').partition('{% if')[0]: ['prompt-end']}.items():
+        w = Well()
+        w.chat(template)
+        assert said_of_prompts(w, 'prompt-end').found == found, template
+
+# Answers that nobody sampled ------------------------------------------------------------------------------------------------
+
+class Answers(SimpleNamespace):
+    def __len__(self): return len(self.finished)
+
+def with_answers(finished):
+    "A patient whose answers ended or did not: (questions, answers)"
+    P, G = finished.shape
+    ro = Answers(finished=finished.flatten(), lengths=torch.full((P*G,), 64), num_generations=G)
+    args = SimpleNamespace(max_completion_length=64)
+    return SimpleNamespace(rollouts=ro, sampled=SimpleNamespace(limit=64), args=args)
+
+def test_answers_to_a_question_are_cut_together():
+    half = torch.arange(32)[:,None].expand(32, 8) < 16
+    f = see_cut(with_answers(half)).figures
+    assert f['low'] < .36 and f['high'] > .64, f
+    alike = (torch.arange(8) < 4)[None].expand(32, 8) # each question half: here answers tell more
+    f = see_cut(with_answers(alike)).figures
+    assert f['low'] > .4 and f['high'] < .6 or f['high']-f['low'] < .34, f
+    few = see_cut(with_answers(torch.arange(8)[:,None].expand(8, 8) >= 3))
+    assert few.verdict == 'fine' and few.figures['share'] == 3/8, few # three questions of eight: too few to say
+
+def varied(texts, open, **settings):
+    "What is said of these answers to each question, where others are written without what sharpens"
+    def answers(texts): return Answers(completions=texts*4, num_generations=len(texts), finished=texts*4)
+    args = SimpleNamespace(**dict(temperature=1., top_p=1., top_k=0, min_p=0., seed=0) | settings)
+    sample = SimpleNamespace(rollouts=answers(texts), waves=[dict(seconds=1.)], limit=8)
+    collector = SimpleNamespace(sample=lambda *a, **how: answers(open))
+    return see_variety(SimpleNamespace(rollouts=sample.rollouts, sampled=sample, args=args, sound=task.train, part=lambda share: 2.,
+                                       trainer=SimpleNamespace(collector=collector))).verdict
+
+def test_who_is_to_blame_for_few_texts():
+    few, many, half = list('aaaaaaab'), list('abcdefgh'), list('aaaaabbc')
+    assert varied(few, many) == 'fine' # the policy is sure, and no setting makes it so
+    assert varied(few, many, temperature=.05) == varied(few, many, min_p=.9) == 'look'
+    assert varied(few, half, temperature=.7) == 'fine' # it is sure without them too
+    assert varied(list('aaaabcde'), many, temperature=.7) == 'fine'
+    assert varied(list('aaaaaaaa'), many) == 'stop'
+
+@pytest.mark.slow
+@pytest.mark.parametrize('settings', [dict(temperature=.7), dict(), dict(top_p=.95, top_k=20)])
+def test_a_policy_that_is_not_held_hears_nothing_of_its_variety(settings):
+    w = Well()
+    w.settings |= settings
+    assert said_of_prompts(w, 'variety').found == []
+
+def disputed(answers, golds):
+    "What is said where the policy is sure of these answers"
+    rows = [dict(prompt=f'question {i}', answer=g, answer_style='tag') for i, g in enumerate(golds)]
+    texts = [f'<answer>{a}</answer>' for a in answers for _ in range(4)]
+    asked = [r['prompt'] for r in rows[:len(answers)]]
+    ro = SimpleNamespace(num_generations=4, prompts=asked, prompt_ids=asked, completions=texts, columns=dict(answer_style=['tag']*len(asked)))
+    return see_disputed(SimpleNamespace(rollouts=ro, some=rows)).verdict
+
+def test_who_is_to_blame_for_a_dispute():
+    golds = [str(i*i%211+100) for i in range(200)]
+    mixed = golds[:]
+    random.Random(0).shuffle(mixed)
+    assert disputed(golds[:16], golds) == 'fine'
+    assert disputed(golds[:16], golds[37:]+golds[:37]) == 'stop' # shifted by 37
+    assert disputed(golds[:16], mixed) == 'look'
+    assert disputed([str(int(g)+1) for g in golds[:16]], golds) == 'fine' # it errs by one, and golds lie close
+    assert disputed([golds[100]]*16, golds[:16]*4+golds[:101]) == 'fine' # one answer for all
+    assert disputed(['no', 'yes']*3, ['yes', 'no']*20) == disputed(['A', 'B', 'C', 'A'], list('BCAB')+list('ABCD')*20) == 'fine'

@@ -174,6 +174,23 @@ def invented(seed, steps):
 def test_invented_runs_hear_nothing(seed):
     assert alarms_in(invented(seed, 250), GRPOConfig(use_cpu=True)) == {}
 
+def beside(name, mean, std=0., weight=1.):
+    "An invented run with one function more"
+    rows = [r | {f'rewards/{name}/mean': mean(i), f'rewards/{name}/std': std, f'rewards/{name}/group_std': std} for i, r in enumerate(invented(3, 60))]
+    return alarms_in(rows, GRPOConfig(use_cpu=True, reward_weights=[1., 1., weight]))
+
+def test_a_penalty_that_never_applies_is_not_one_that_never_pays():
+    assert beside('soft_overlong_punishment', lambda i: 0.) == {}
+    assert beside('too_long', lambda i: 0., weight=-1.) == {}
+    assert list(beside('exact_match', lambda i: 0.)) == ['never_paid']
+
+@pytest.mark.parametrize('name,weight', [('length_monitor', 0.), ('repetition', 0.), ('incorrect_penalty', -1.), ('incorrect_penalty', 0.)])
+def test_what_is_only_watched_may_fall(name, weight):
+    assert beside(name, lambda i: .6-.009*i, .2, weight) == {}
+
+def test_what_is_wanted_may_not_fall():
+    assert 'paid_for_else' in beside('is_correct', lambda i: .6-.009*i, .2, 0.)
+
 @pytest.mark.parametrize('seed', range(6))
 def test_rules_bear_any_history(seed):
     "Missing names, numbers without end, texts where numbers should be: a rule says nothing or something, and does not break"

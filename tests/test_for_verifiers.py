@@ -2,7 +2,7 @@
 import asyncio, functools, importlib, json, sys, types
 import pytest
 from grpo_lit.rewards.comparing import accuracy_reward
-from grpo_lit.scale.finding import as_class, as_name, found_reward
+from grpo_lit.scale.finding import as_class, as_name, check_imports, found_reward
 from grpo_lit.scale.for_verifiers import to_verifiers
 from grpo_lit.tasks import Task
 
@@ -167,3 +167,18 @@ def test_with_verifiers_itself(package):
     config = loaders.taskset_config_type('sums')(id='sums', split='test')
     task, = loaders.load_taskset(config)
     assert isinstance(task, vf.Task) and task.data.prompt == '1+1=?'
+
+@pytest.mark.parametrize('line, said', [('import helper', 'imports helper'), ('from helper import score', 'imports helper'), ('from .helper import score', 'imports .helper'),
+                                        ('def f(): import helper.parts', 'imports helper'), ('import json, re, grpo_lit, torch', '')])
+def test_a_file_goes_along_alone(line, said, tmp_path):
+    (tmp_path/'helper.py').write_text('score = 1')
+    (tmp_path/'mine.py').write_text(f'{line}\ndef worth(completions, **columns): return [0.]*len(completions)\n')
+    if not said: return check_imports(str(tmp_path/'mine.py'))
+    with pytest.raises(ValueError, match=f'mine.py {said}, which others have not'): check_imports(str(tmp_path/'mine.py'))
+
+def test_a_neighbour_is_said_before_anything_is_written(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path/'helper_of_mine.py').write_text('score = 1.')
+    (tmp_path/'mine.py').write_text('from helper_of_mine import score\ndef worth(completions, **columns): return [score]*len(completions)\n')
+    with pytest.raises(ValueError, match='imports helper_of_mine'): to_verifiers(ROWS, f'{tmp_path}/mine.py:worth', tmp_path/'out')
+    assert not (tmp_path/'out').exists()

@@ -19,7 +19,7 @@ from ..fast.speed import machine, model_sizes, sampling_floor
 from ..run.config import GRPOConfig
 from ..run.precision import computing_dtype
 from ..run.playing import Play
-from ..run.rows import Stream
+from ..run.rows import Stream, as_rows
 from ..run.trainer import GRPOTrainer
 from ..tasks import encode_prompt
 from ..tensors import clock, seed_for
@@ -81,7 +81,11 @@ class Patient:
         return some_of(self.rows)
 
     @cached_property
-    def some_held_out(self) -> list: return some_of(self.held_out)
+    def some_held_out(self) -> list:
+        "Held-out rows; of several sets some of each"
+        if not isinstance(self.held_out, dict): return some_of(self.held_out)
+        parts = [some_of(as_rows(rows, f'eval_dataset[{name!r}]')) for name, rows in self.held_out.items()]
+        return some_of([row for part in parts for row in part])
 
     @cached_property
     def lengths(self) -> list:

@@ -11,7 +11,7 @@ __all__ = ['SCORING', 'TASKSET', 'ONE_REWARD', 'ENVIRONMENT', 'DOOR', 'PROJECT',
 # %% ../../nbs/8_scale/05_for_verifiers.ipynb #eef0f819
 import json, shutil
 from pathlib import Path
-from .finding import as_class, as_name, found_reward
+from .finding import as_class, as_name, check_imports, found_reward
 
 # %% ../../nbs/8_scale/05_for_verifiers.ipynb #00df45c6
 def as_plain(value):
@@ -180,6 +180,8 @@ def checked_rewards(rewards, weights) -> tuple: # Of `Found`, and of numbers
     if len(weights) != len(found): raise ValueError(f'{len(weights)} weights for {len(found)} rewards')
     names = [f.name for f in found]
     if len(set(names)) < len(names): raise ValueError(f'two rewards have one name: {", ".join(names)}')
+    for f in found:
+        if f.file: check_imports(f.file)
     copies = {(f.module, f.file) for f in found if f.file}
     if len({m for m, _ in copies}) < len(copies):
         raise ValueError(f'two files have one name: {", ".join(str(f) for _, f in copies)}')
