@@ -6,8 +6,8 @@ Docs: https://grpo-lit.github.io/grpo-lit/9_doctor/answering.html.md"""
 
 # %% auto #0
 __all__ = ['LONGER', 'OPEN', 'FEW_TEXTS', 'ODD_PROMPTS', 'CAUSES', 'ANSWER_CHECKS', 'see_empty', 'longer_limit', 'written_longer',
-           'special_within', 'see_endless', 'see_cut', 'different_texts', 'different_if_open', 'see_variety',
-           'opinions', 'agrees', 'meaning', 'places_of', 'shift_of', 'see_shuffled', 'see_disputed']
+           'special_within', 'see_endless', 'are_paid', 'see_cut', 'different_texts', 'different_if_open',
+           'see_variety', 'opinions', 'agrees', 'meaning', 'places_of', 'shift_of', 'see_shuffled', 'see_disputed']
 
 # %% ../../nbs/9_doctor/07_answering.ipynb #ce676cf9
 import math
@@ -95,6 +95,12 @@ def see_endless(patient:Patient) -> Finding:
         f'no answer ends, not even of {figures["longer"]} tokens: {names} is never written', cure, figures)
 
 # %% ../../nbs/9_doctor/07_answering.ipynb #f41e40dc
+def are_paid(ro:Rollouts) -> bool:
+    "Do cut answers earn at least half of what others do, above the least of all?"
+    above = ro.rewards-ro.rewards.nan_to_num(nan=math.inf).min()
+    cut, ended = (above[o].nanmean().item() for o in (~ro.finished.cpu(), ro.finished.cpu()))
+    return cut > 0 and cut >= .5*ended # where none ended, it is not known
+
 def see_cut(patient:Patient) -> Finding:
     "Do answers have the room that they need?"
     ro, limit, wanted = patient.rollouts, patient.sampled.limit, patient.args.max_completion_length
@@ -108,6 +114,8 @@ def see_cut(patient:Patient) -> Finding:
     if limit < wanted:
         said += f'. There was no time for answers of {wanted} tokens (seconds=120 gives more)'
     if low < .25 or limit < wanted: return Finding('cut', 'fine', said, figures=figures)
+    if are_paid(ro) and not patient.args.mask_truncated_completions:
+        return Finding('cut', 'fine', said+'. They earn about as much as others', figures=figures)
     return Finding(
         'cut', 'stop' if low > .9 else 'look', said,
         f'raise max_completion_length={wanted}, or ask for shorter answers', figures)

@@ -75,7 +75,7 @@ def doctor(model:str, # "tiny", a hub name, a directory, or a .gguf file
            # default: what fits the data
            reward:tuple=(),
            processes:int=1, # Of the run; the doctor is one, and does the work of all
-           seconds:float=40., # For sampling answers, about; all checks together take at most two and a half times as long
+           seconds:float=40., # For sampling answers, about; all checks together take at most 2.75 times as long
            json:bool=False, # Print the diagnosis as JSON
            out:str='', # Write it into this file as well: .json, .html or .txt
            seed:int=0, # Of data and sampling

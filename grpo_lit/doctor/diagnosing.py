@@ -80,7 +80,7 @@ def sample_is_taken(patient:Patient, found:dict) -> str: # Empty: it is
     return ''
 
 # %% ../../nbs/9_doctor/13_diagnosing.ipynb #ccda5f5b
-TIMES = 2.5 # As much time as for the answers have all checks together
+TIMES = 2.75 # As much time as for the answers have all checks together
 LEAST = 60. # Seconds that they have in any case
 
 def note(f:Finding, check:Check, found:dict, skipped:dict):
@@ -132,7 +132,7 @@ def diagnose(model, # A causal LM, or what `load_policy` takes
              processing_class=None, # The tokenizer; None: loaded with the model
              tools=None, environment_factory=None, # As for `GRPOTrainer`
              peft_config=None, # The adapter that would be trained
-             seconds:float=40., # For the answers, about; all checks together take at most two and a half times as long
+             seconds:float=40., # For the answers, about; all checks together take at most 2.75 times as long, or a minute
              checks:list|None=None # Of `Check`; None: all
             ) -> Diagnosis:
     "Will this run learn anything? The model is made ready as for a run, and neither trained nor left with an adapter"
