@@ -1,7 +1,7 @@
 # made by tools/stubs.py: edit the source, then run it
 from typing import Any
 
-__all__ = ['CACHE_TRIES', 'COMING', 'TRIES', 'IN_TURN', 'Delivery', 'Deliveries', 'WrongWeights']
+__all__ = ['CACHE_TRIES', 'COMING', 'LOOKS', 'TRIES', 'IN_TURN', 'Delivery', 'Deliveries', 'WrongWeights', 'checksums_of']
 
 import asyncio, time
 
@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from pathlib import Path
 
-from .asking import NAP, Question, Server, ServerError
+from .asking import NAP, Question, Server, ServerError, plain
 
-from .delivery import digests_by_name
+from .delivery import differing
 
 from .files import log
 
@@ -26,8 +26,9 @@ class Delivery:
     stamp: str
     folder: Path | None = None
     weights: dict | None = None
-    witness: tuple | None = None
+    witness: dict | None = None
     stamped: bool = False
+    arrived: bool = False
 
     @property
     def model(self) -> str | None:
@@ -127,7 +128,13 @@ CACHE_TRIES = 50
 class WrongWeights(ServerError):
     """A server has other weights than were sent"""
 
+def checksums_of(answer: dict) -> dict:
+    """From the answer of `/weight_checker`; raises `ValueError` for others"""
+    ...
+
 COMING = '~'
+
+LOOKS = 8
 
 TRIES = 3
 

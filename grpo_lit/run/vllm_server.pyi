@@ -21,7 +21,7 @@ from .asking import Question, Server, ServerError, server_address
 
 from .deliveries import TRIES, Deliveries, Delivery
 
-from .delivery import Witness, adapter_weights, gathered, whole_weights, write_weights
+from .delivery import Compared, Witness, adapter_weights, gathered, whole_weights, write_weights
 
 from .files import log, remove_quietly
 
