@@ -2,7 +2,7 @@
 
 The server is `grpo_lit.run.fake_vllm`; `test_vllm_server.py` asks the real one.
 """
-import asyncio, contextlib, copy, ctypes, gc, json, logging, math, threading, time
+import asyncio, contextlib, copy, ctypes, gc, itertools, json, logging, math, random, threading, time
 from dataclasses import replace
 from types import SimpleNamespace
 import pytest, torch
@@ -16,11 +16,12 @@ from grpo_lit.rewards.shape import think_format_reward
 from grpo_lit.run.asking import Server, ServerError
 from grpo_lit.run import deliveries, transfer, vllm_server
 from grpo_lit.run.checkpoints import RunState
+from grpo_lit.run.cli import complaint
 from grpo_lit.run.deliveries import WrongWeights
 from grpo_lit.run.delivery import digest
 from grpo_lit.run.drifting import rounding
 from grpo_lit.run.experiment import model_to_ask
-from grpo_lit.run.fake_vllm import FakeServer
+from grpo_lit.run.fake_vllm import Engine, FakeServer
 from grpo_lit.run.lock import RunLock
 from grpo_lit.run.versions import new_sampler
 from grpo_lit.run.vllm_server import ServerSampler
@@ -29,6 +30,7 @@ from two_processes import together
 
 torch.set_num_threads(1)
 WRITE, RELOAD, CHECK, VERSION, STAMP = '/v1/completions', '/collective_rpc', '/weight_checker', '/weight_info', '/update_weight_version'
+MODELS, INFO = '/v1/models', '/server_info'
 task = addition_task(seed=0)
 rows = task.train[:2]
 
@@ -447,6 +449,96 @@ def test_nothing_of_this_is_believed(there):
         with pytest.raises(ServerError, match='does not fit'): sample.generate(rows[:1], 2, seed=0, max_completion_length=8)
     fake.faults = [(WRITE, lie)]*2
     assert is_of(model, sample.generate(rows[:1], 2, seed=0))
+
+def of_all(bend):
+    "A fault: each completion is bent"
+    def bent(answer):
+        for c in answer['choices']: bend(c)
+        return answer
+    return bent
+
+PAGE, FULL = b'<html>Please\r\nlog in \x1b[31m', b'{"object": "error", "message": "KV cache is full"}'
+no_end = of_all(lambda c: c.update(finish_reason='stop'))
+
+ODD = [ # before anything is written, and while it is
+    (MODELS, PAGE, 'no JSON: <html>Please'), (MODELS, b'{"error": "no such tenant"}', 'no such tenant'),
+    (MODELS, 401, 'VLLM_API_KEY'), (CHECK, b'{"error": "busy"}', "no 'checksums': {\"error\": \"busy\"}"), (CHECK, b'{"checksums": {"norm": {}}}', 'one text for each'),
+    (VERSION, b'{"weight_version": 5}', 'it has 5'), (VERSION, b'{"weight_version": "old:0"}', 'somebody else sends'), (STAMP, 403, 'VLLM_API_KEY'),
+    (WRITE, FULL, 'KV cache is full'), (WRITE, PAGE, 'no JSON'), (WRITE, b'', "no 'choices'"), (WRITE, b'['*10**5, 'no JSON'),
+    (WRITE, 'half', 'asked'), (WRITE, no_end, 'without an end'), (WRITE, 413, '413')]
+
+def test_what_is_odd_is_said_in_one_line():
+    base, tokenizer = policy()
+    with FakeServer(base, tokenizer) as fake:
+        for path, fault, said in ODD:
+            sample = sampler(fake, base, tokenizer, vllm_server_timeout=.5, max_completion_length=8)
+            if path == WRITE: sample.sync(0)
+            fake.faults = [(path, fault)]*99
+            with pytest.raises(ServerError) as error: sample.generate(rows[:1], 2, seed=1)
+            text = str(error.value)
+            assert said in text and len(text) < 500 and text.isprintable(), text
+            fake.faults = []
+        assert is_of(base, sample.generate(rows[:1], 2, seed=1)) # and the next time nothing is left of it
+
+def test_what_is_odd_for_once_is_got_over(there):
+    fake, sample, model = there
+    sample.sync(0)
+    step(model)
+    fake.faults = [(CHECK, b'{"error": "busy"}'), (CHECK, 'half'), (STAMP, 'half'), (VERSION, b'{"weight_version": "old:0"}')]
+    sample.sync(1)
+    for faults in ([FULL, FULL], ['half', PAGE], [no_end], [of_all(lambda c: c.update(finish_reason='abort'))]):
+        fake.faults = [(WRITE, f) for f in faults]
+        assert is_of(model, sample.generate(rows[:1], 2, seed=0)) and not fake.faults
+    fake.faults = [(VERSION, b'{"weight_version": "old:0"}')]
+    assert is_of(model, sample.generate(rows, 2, seed=0)) and not fake.faults
+
+def test_what_a_server_says_of_itself_may_be_a_text():
+    "As that of older ones"
+    base, tokenizer = policy()
+    with FakeServer(base, tokenizer) as fake:
+        for said in (b'{"vllm_config": "dtype=bfloat16"}', b'{"vllm_config": null}', b'{"vllm_config": {"model_config": [1]}}'):
+            fake.faults = [(INFO, said)]
+            assert is_of(base, sampler(fake, base, tokenizer).generate(rows[:1], 2, seed=0))
+
+def test_an_end_in_the_last_place_is_an_end(there):
+    "Also where the server calls it a cut"
+    fake, sample, model = there
+    ro = sample.generate(rows, 8, seed=1)
+    fake.faults = [(WRITE, of_all(lambda c: c.update(finish_reason='length')))]*2
+    assert ro.finished.any() and torch.equal(sample.generate(rows, 8, seed=1).finished, ro.finished)
+
+@pytest.mark.parametrize('seed', [None, 0])
+def test_two_servers_behind_one_address(seed):
+    "Weights reach one of them, the other one writes: taken in turns, or as a coin falls"
+    base, tokenizer = policy()
+    with FakeServer(base, tokenizer) as fake:
+        answer, turns, coin = fake.answer, itertools.count(), random.Random(seed)
+        both = fake.engine, Engine(base, tokenizer)
+        def one_of_them(path, body):
+            fake.engine = both[next(turns)%2 if seed is None else coin.randrange(2)]
+            return answer(path, body)
+        fake.answer = one_of_them
+        with pytest.raises(ServerError, match='give the address of one'): sampler(fake, base, tokenizer).sync(0)
+
+def test_another_model_behind_the_port(there):
+    "Of another shape, of another dtype, of another name: the run stops, and says so"
+    fake, sample, model = there
+    sample.sync(0)
+    first = fake.engine.first
+    fake.engine.first = copy.deepcopy(model).bfloat16()
+    fake.engine.restart()
+    with pytest.raises(WrongWeights, match='still in torch.float32'): sample.generate(rows[:1], 2, seed=0)
+    fake.engine.first = torch.nn.Linear(2, 2)
+    fake.engine.restart()
+    with pytest.raises(ServerError, match='has it the same model'): sample.generate(rows[:1], 2, seed=0)
+    fake.engine.first = first
+    fake.engine.restart()
+    fake.faults = [(WRITE, 404)]
+    with pytest.raises(ServerError, match='404 to /v1/completions'): sample.generate(rows[:1], 2, seed=0)
+    assert is_of(model, sample.generate(rows[:1], 2, seed=0))
+
+def test_the_command_line_says_it_in_a_line():
+    assert complaint(ServerError('the vLLM server\nis gone', 500)) == 'the vLLM server is gone'
 
 def test_an_answer_without_end(there):
     fake, sample, model = there

@@ -6,7 +6,7 @@ Docs: https://grpo-lit.github.io/grpo-lit/5_run/asking.html.md"""
 
 # %% auto #0
 __all__ = ['AGAIN', 'ODD', 'AT_ONCE', 'WIRE', 'WRITING', 'QUIET', 'NAP', 'server_address', 'Question', 'ServerError', 'Trouble',
-           'plain', 'body_of', 'read_answer', 'Patience', 'Server']
+           'plain', 'body_of', 'why_odd', 'read_answer', 'Patience', 'Server']
 
 # %% ../../nbs/5_run/047_asking.ipynb #ffdead58
 import asyncio, json, queue, time
@@ -43,7 +43,7 @@ class Question:
     json:bool=True # Is the answer JSON? Else it is not read, and its status says all
     times:int=1 # As often the timeout, it may take while the server is well
 
-class ServerError(RuntimeError):
+class ServerError(ConnectionError):
     "The generation server said no, or nothing"
     def __init__(self, said:str, status:int=0): # Of HTTP; 0: there was no answer
         super().__init__(said)
@@ -71,6 +71,13 @@ async def body_of(response, most:int) -> bytes:
         parts.append(part)
     return b''.join(parts)
 
+def why_odd(error:Exception, body:bytes) -> str:
+    "What does not fit, and how the answer begins where nobody had a word for that"
+    if type(error) is ValueError: return str(error)
+    unread = isinstance(error, (json.JSONDecodeError, UnicodeDecodeError, RecursionError))
+    what = 'it is no JSON' if unread else f'there is no {error}' if isinstance(error, KeyError) else error
+    return f'{what}: {body[:150].decode(errors="replace")}'
+
 def read_answer(question:Question, body:bytes):
     "The value of an answer; raises `Trouble` where it does not fit"
     try:
@@ -78,15 +85,15 @@ def read_answer(question:Question, body:bytes):
         if not isinstance(found, dict): raise ValueError('no JSON object')
         return question.read(found)
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError) as e:
-        raise Trouble(plain(f'its answer to {question.path} does not fit: {e}'), odd=True) from e
+        raise Trouble(plain(f'its answer to {question.path} does not fit: {why_odd(e, body)}'), odd=True) from e
 
 # %% ../../nbs/5_run/047_asking.ipynb #d699e9ff
 ODD = 3 # Odd answers after which it is given up
 
 class Patience:
     "How long a question is asked again"
-    def __init__(self, seconds:float, pace:Pace):
-        self.seconds, self.pace = seconds, pace
+    def __init__(self, seconds:float, pace:Pace, who:str='the server'):
+        self.seconds, self.pace, self.who = seconds, pace, who
         self.since, self.failures, self.odd = None, 0, 0
 
     def after(self, trouble:Trouble) -> float: # Seconds to wait; raises `ServerError` at the end of it
@@ -98,8 +105,7 @@ class Patience:
         self.failures += 1
         if self.odd >= ODD or not self.seconds or now+wait-self.since > self.seconds:
             status = getattr(trouble.response, 'status_code', 0)
-            raise ServerError(f'the generation server gives no usable answer, and was asked '
-                              f'{self.failures} times: {trouble}', status) from trouble
+            raise ServerError(f'{self.who} gives no usable answer, and was asked {self.failures} times: {trouble}', status) from trouble
         return wait
 
 # %% ../../nbs/5_run/047_asking.ipynb #f1fb6851
@@ -164,13 +170,20 @@ class Server:
         "The value of an answer, by its status"
         status = response.status_code
         if status < 300: return read_answer(question, body)
-        said = f'{status} to {question.path}: {plain(body.decode(errors="replace"))}'
+        said = f'{status} to {question.path}: {plain(body.decode(errors="replace"))}{self.hint(response)}'
         if question.patient and (status >= 500 or status in AGAIN): raise Trouble(said, response)
         raise ServerError(f'the generation server at {self.address} said {said}', status)
 
+    def hint(self, response) -> str: # Maybe empty
+        "What to do about a status"
+        if response.status_code in (401, 403): return f' (the key is read from VLLM_API_KEY, which is {"set" if self.key else "not set"})'
+        if response.has_redirect_location: return f' (it sends to {plain(response.headers["location"], 80)}: give the address itself)'
+        return ''
+
     async def answer(self, session, question:Question):
         "Ask until there is an answer; raises `ServerError` if there is none"
-        patience = Patience(0. if question.once else self.timeout, self.pace)
+        who = f'the generation server at {self.address}'
+        patience = Patience(0. if question.once else self.timeout, self.pace, who)
         while True:
             try: return await self.once(session, question)
             except Trouble as e: await self.pause(e, patience)

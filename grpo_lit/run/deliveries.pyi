@@ -1,7 +1,7 @@
 # made by tools/stubs.py: edit the source, then run it
 from typing import Any
 
-__all__ = ['CACHE_TRIES', 'COMING', 'TRIES', 'IN_TURN', 'Delivery', 'Deliveries', 'WrongWeights']
+__all__ = ['CACHE_TRIES', 'COMING', 'LOOKS', 'TRIES', 'IN_TURN', 'Delivery', 'Deliveries', 'WrongWeights', 'checksums_of']
 
 import asyncio, time
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from pathlib import Path
 
-from .asking import NAP, Question, Server, ServerError
+from .asking import NAP, Question, Server, ServerError, plain
 
 from .delivery import differing
 
@@ -132,7 +132,13 @@ CACHE_TRIES = 50
 class WrongWeights(ServerError):
     """A server has other weights than were sent"""
 
+def checksums_of(answer: dict) -> dict:
+    """From the answer of `/weight_checker`; raises `ValueError` for others"""
+    ...
+
 COMING = '~'
+
+LOOKS = 8
 
 TRIES = 3
 

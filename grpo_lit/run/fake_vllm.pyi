@@ -1,9 +1,9 @@
 # made by tools/stubs.py: edit the source, then run it
 from typing import Any
 
-__all__ = ['Refusal', 'Engine', 'Bent', 'choice', 'FakeServer', 'handler_of']
+__all__ = ['Refusal', 'Engine', 'Bent', 'choice', 'FakeServer', 'as_bytes', 'handler_of']
 
-import copy, json, threading
+import contextlib, copy, json, threading
 
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -137,6 +137,10 @@ class FakeServer:
     def answer(self, path: str, body: dict) -> tuple | None:
         """What is said"""
         ...
+
+def as_bytes(found) -> bytes:
+    """What goes over the wire"""
+    ...
 
 def handler_of(fake: FakeServer):
     """The class by which `http.server` speaks"""

@@ -61,6 +61,7 @@ class Expected:
     ends:list # Ids
     vocabulary:int # Ids of the policy
     model:str='' # Its name on the server; empty: whatever it says
+    texts:bool=False # May it stop at a text too?
 
     def __call__(self, answer:dict) -> list: # `n` times `Written`
         "Read an answer; raises `ValueError` for one that does not fit"
@@ -77,8 +78,10 @@ class Expected:
         if choice.get('prompt_token_ids') not in (None, self.prompt): raise ValueError('it read another prompt')
         if why not in ('stop', 'length'): raise ValueError(f'a completion ended by {why!r:.40}')
         check_written(ids, self.vocabulary, self.limit, self.ends)
+        ended = ids[-1] in self.ends # some servers say "length" where the end is the last token that was allowed
+        if why == 'stop' and not ended and not self.texts: raise ValueError('a completion stopped without an end')
         if len(given) != len(ids): raise ValueError(f'{len(given)} log-probs for {len(ids)} tokens')
-        return Written(ids, [log_prob(x) for x in given], why == 'stop')
+        return Written(ids, [log_prob(x) for x in given], ended or why == 'stop')
 
 def check_written(ids, vocabulary:int, limit:int, ends:list):
     "Raise `ValueError` for tokens that this policy cannot have written"

@@ -141,7 +141,7 @@ def requests(self:ServerSampler, rows:list, G:int, seed:int, how:dict) -> tuple:
     ends = [given] if isinstance(given, int) else given or eos_ids(model, self.tokenizer)
     def one(i, ids):
         body = completion_request(ids, G, limit, seed_for(seed, 'group', first+i), ends, **how)
-        return body, Expected(ids, body['n'], limit, ends, vocabulary(model))
+        return body, Expected(ids, body['n'], limit, ends, vocabulary(model), texts=bool(body['stop']))
     return encoded, [one(i, ids) for i, ids in enumerate(encoded)]
 
 @patch
