@@ -463,7 +463,7 @@ no_end = of_all(lambda c: c.update(finish_reason='stop'))
 ODD = [ # before anything is written, and while it is
     (MODELS, PAGE, 'no JSON: <html>Please'), (MODELS, b'{"error": "no such tenant"}', 'no such tenant'),
     (MODELS, 401, 'VLLM_API_KEY'), (CHECK, b'{"error": "busy"}', "no 'checksums': {\"error\": \"busy\"}"), (CHECK, b'{"checksums": {"norm": {}}}', 'one text for each'),
-    (VERSION, b'{"weight_version": 5}', 'it has 5'), (VERSION, b'{"weight_version": "old:0"}', 'several behind that address'), (STAMP, 403, 'VLLM_API_KEY'),
+    (VERSION, b'{"weight_version": 5}', 'it has 5'), (VERSION, b'{"weight_version": "old:0"}', 'somebody else sends'), (STAMP, 403, 'VLLM_API_KEY'),
     (WRITE, FULL, 'KV cache is full'), (WRITE, PAGE, 'no JSON'), (WRITE, b'', "no 'choices'"), (WRITE, b'['*10**5, 'no JSON'),
     (WRITE, 'half', 'asked'), (WRITE, no_end, 'without an end'), (WRITE, 413, '413')]
 
@@ -518,7 +518,7 @@ def test_two_servers_behind_one_address(seed):
             fake.engine = both[next(turns)%2 if seed is None else coin.randrange(2)]
             return answer(path, body)
         fake.answer = one_of_them
-        with pytest.raises(WrongWeights, match='several behind that address'): sampler(fake, base, tokenizer).sync(0)
+        with pytest.raises(ServerError, match='give the address of one'): sampler(fake, base, tokenizer).sync(0)
 
 def test_another_model_behind_the_port(there):
     "Of another shape, of another dtype, of another name: the run stops, and says so"

@@ -92,8 +92,8 @@ ODD = 3 # Odd answers after which it is given up
 
 class Patience:
     "How long a question is asked again"
-    def __init__(self, seconds:float, pace:Pace):
-        self.seconds, self.pace = seconds, pace
+    def __init__(self, seconds:float, pace:Pace, who:str='the server'):
+        self.seconds, self.pace, self.who = seconds, pace, who
         self.since, self.failures, self.odd = None, 0, 0
 
     def after(self, trouble:Trouble) -> float: # Seconds to wait; raises `ServerError` at the end of it
@@ -105,8 +105,7 @@ class Patience:
         self.failures += 1
         if self.odd >= ODD or not self.seconds or now+wait-self.since > self.seconds:
             status = getattr(trouble.response, 'status_code', 0)
-            raise ServerError(f'the generation server gives no usable answer, and was asked '
-                              f'{self.failures} times: {trouble}', status) from trouble
+            raise ServerError(f'{self.who} gives no usable answer, and was asked {self.failures} times: {trouble}', status) from trouble
         return wait
 
 # %% ../../nbs/5_run/047_asking.ipynb #f1fb6851
@@ -183,7 +182,8 @@ class Server:
 
     async def answer(self, session, question:Question):
         "Ask until there is an answer; raises `ServerError` if there is none"
-        patience = Patience(0. if question.once else self.timeout, self.pace)
+        who = f'the generation server at {self.address}'
+        patience = Patience(0. if question.once else self.timeout, self.pace, who)
         while True:
             try: return await self.once(session, question)
             except Trouble as e: await self.pause(e, patience)

@@ -134,12 +134,13 @@ async def version(self:Deliveries, session) -> str:
 async def seal(self:Deliveries, session, delivery:Delivery):
     "The mark is still there: they have come"
     if not delivery.stamped: return
-    looks = 1 if self.sent else LOOKS
+    mark, looks = delivery.stamp+COMING, 1 if self.sent else LOOKS
     said = await asyncio.gather(*(self.version(session) for _ in range(looks)))
-    found = next((v for v in said if v != delivery.stamp+COMING), None)
-    if found is not None:
-        raise WrongWeights(f'the vLLM server was restarted while it took weights, or somebody else sends it some, or there are '
-                           f'several behind that address: it says that it has {plain(repr(found), 60)}')
+    others = [v for v in said if v != mark]
+    if 0 < len(others) < looks:
+        raise ServerError(f'several vLLM servers answer at {self.server.address}, and weights reach one of them: give the address of one')
+    if others: raise WrongWeights('the vLLM server was restarted while it took weights, or somebody else sends it some: '
+                                  f'it says that it has {plain(repr(others[0]), 60)}')
     try: await self.ask(session, '/update_weight_version', dict(new_version=delivery.stamp), once=True)
     except ServerError as e: raise WrongWeights(f'the vLLM server went away while it took weights: {e}') from e
 
