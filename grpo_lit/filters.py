@@ -149,7 +149,8 @@ def check_filter(name:str, value):
     wrong = None if math.isfinite(value) else 'a finite number'
     if name in ('top_p', 'typical_p') and not 0 < value <= 1: wrong = 'above 0 and at most 1: 1 is off'
     if name == 'repetition_penalty' and not value > 0: wrong = 'above 0: 1 is off'
-    if name in ('min_p', 'epsilon_cutoff', 'eta_cutoff') and not 0 <= value <= 1: wrong = 'between 0 and 1: 0 is off'
+    if name in ('min_p', 'epsilon_cutoff', 'eta_cutoff') and not 0 <= value <= 1:
+        wrong = 'between 0 and 1: 0 is off'
     whole = math.isfinite(value) and value == int(value) and value >= 0
     if name in ('top_k', 'min_new_tokens', 'no_repeat_ngram_size') and not whole:
         wrong = 'a whole number, at least 0: 0 is off'

@@ -10,12 +10,12 @@ __all__ = ['first_nonfinite', 'nonfinite_piece', 'not_finite']
 # %% ../nbs/1_line/05_finite.ipynb #e79fb9d4
 import math
 import torch
-from .tensors import in_pieces, own_piece
+from .tensors import is_sharded, own_part
 
 # %% ../nbs/1_line/05_finite.ipynb #efab3dd7
 def first_nonfinite(model) -> str|None: # None: all are finite
     "Name of the first weight tensor that holds a NaN or an infinity"
-    if in_pieces(model): return nonfinite_piece(model)
+    if is_sharded(model): return nonfinite_piece(model)
     named = [(n, p.detach()) for n, p in model.named_parameters()
              if p.is_floating_point() and p.dtype.itemsize > 1 and p.numel() and not p.is_meta]
     if not named: return None
@@ -27,10 +27,11 @@ def first_nonfinite(model) -> str|None: # None: all are finite
 # %% ../nbs/1_line/05_finite.ipynb #869af9f0
 def nonfinite_piece(model) -> str|None: # None: all are finite, in every process
     "The same for weights in pieces; all processes must ask together"
-    named = [(n, own_piece(p.detach())) for n, p in model.named_parameters()]
+    named = [(n, own_part(p.detach())) for n, p in model.named_parameters()]
     bad = [bool(p.is_floating_point() and not p.isfinite().all()) for _, p in named]
     found = torch.tensor(bad, dtype=torch.int32, device=model.device)
-    if torch.distributed.is_initialized(): torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MAX)
+    if torch.distributed.is_initialized():
+        torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MAX)
     return next((n for (n, _), b in zip(named, found.tolist()) if b), None)
 
 # %% ../nbs/1_line/05_finite.ipynb #edb16d8f

@@ -122,7 +122,8 @@ def check_loss(loss_type:str, kl:str, importance_sampling_level:str, epsilon_hig
 def _check_given(beta, ref_logps, entropy_coef, entropy):
     "Raise `ValueError` where a price has nothing to be paid on"
     if beta and ref_logps is None: raise ValueError('beta is not 0, so ref_logps are needed')
-    if entropy_coef and entropy is None: raise ValueError('entropy_coef is not 0, so the entropy is needed')
+    if entropy_coef and entropy is None:
+        raise ValueError('entropy_coef is not 0, so the entropy is needed')
 
 def _check_shapes(logps, advantages, others):
     "Raise `ValueError` where a tensor does not fit the log-probs; advantages as (B, 1) or (B, T)"
@@ -160,7 +161,8 @@ def token_terms(logps:torch.Tensor, # (B, T), of the completion tokens, with gra
     "What each token contributes, part by part; `loss` is policy + beta*kl - entropy_coef*entropy, to be averaged over the mask"
     check_loss(loss_type, kl, importance_sampling_level, epsilon_high, **options)
     _check_given(beta, ref_logps, entropy_coef, entropy)
-    others = dict(mask=mask, old_logps=old_logps, ref_logps=ref_logps if beta else None, sampling_logps=sampling_logps)
+    others = dict(mask=mask, old_logps=old_logps,
+                  ref_logps=ref_logps if beta else None, sampling_logps=sampling_logps)
     A = _check_shapes(logps, advantages, others)
     if loss_type in FROM_THE_SAMPLER and sampling_logps is not None: old_logps = sampling_logps
     clean = lambda x: x.masked_fill(mask==0, 0.)                     # no gradient reaches a masked token

@@ -125,9 +125,11 @@ def check_request(prompts, G, limit, temperature, columns, max_rows):
     if isinstance(prompts, str): raise ValueError('prompts is a list of prompts, not one string')
     if not len(prompts): raise ValueError('there are no prompts to sample from')
     for k,v in columns.items():
-        if len(v)!=len(prompts): raise ValueError(f'column {k!r} has {len(v)} values for {len(prompts)} prompts')
+        if len(v)!=len(prompts):
+            raise ValueError(f'column {k!r} has {len(v)} values for {len(prompts)} prompts')
     if G < 1 or limit < 1: raise ValueError('num_generations and max_completion_length are at least 1')
-    if not 0 <= temperature < math.inf: raise ValueError(f'temperature is {temperature}, but must be finite, at least 0')
+    if not 0 <= temperature < math.inf:
+        raise ValueError(f'temperature is {temperature}, but must be finite, at least 0')
     if 0 < temperature < COLDEST:
         raise ValueError(f'temperature is {temperature}, too small to divide by; 0 takes the most probable token')
     if max_rows is not None and max_rows < G:
@@ -191,9 +193,11 @@ def sample_groups(model, tokenizer, # From `load_policy`, or any causal LM of `t
     def rollouts(i, j, out, logps): # Of prompts i to j
         written = _written(endings, tokenizer, slice(i*G, j*G), out, logps)
         part = {k:list(v[i:j]) for k,v in columns.items()}
-        return Rollouts(ids[i:j], mask[i:j], num_generations=G, prompts=list(prompts[i:j]), columns=part, **written)
+        return Rollouts(ids[i:j], mask[i:j], num_generations=G,
+                        prompts=list(prompts[i:j]), columns=part, **written)
     done = on_group and (lambda i, *found: on_group(i, rollouts(i, i+1, *found)))
     stopped = endings.stopped if endings.stop else None
     with evaluating(model):
-        found = decode(model, encoded, G, limit, temperature, filters, u, endings, max_rows, done, stopped=stopped)
+        found = decode(model, encoded, G, limit, temperature, filters,
+                       u, endings, max_rows, done, stopped=stopped)
     return rollouts(0, len(prompts), *found)

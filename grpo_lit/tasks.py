@@ -117,7 +117,8 @@ def plain_on_chat(prompt, # The first of the data
                   tokenizer) -> str|None: # None: nothing to say
     "What to say where a plain string goes to a model that has a chat template"
     if not isinstance(prompt, str) or not getattr(tokenizer, 'chat_template', None): return None
-    marks = [t for t in getattr(tokenizer, 'all_special_tokens', []) if t not in (tokenizer.bos_token, tokenizer.eos_token)]
+    marks = [t for t in getattr(tokenizer, 'all_special_tokens', [])
+             if t not in (tokenizer.bos_token, tokenizer.eos_token)]
     if any(mark in prompt for mark in marks): return None      # the template went over it already
     return ('the prompts are plain strings, and this model has a chat template: it will complete them as text. '
             'as_chat(rows) makes conversations of them; a base model may want them as they are')
@@ -147,7 +148,8 @@ def encode_prompt(prompt:str|list, # Plain text, or messages `{"role", "content"
     "Prompt to ids, through the chat template if it is a conversation; raises `ValueError` where that cannot be"
     if isinstance(prompt, str): ids = tokenizer(prompt).input_ids
     elif _is_chat(prompt): ids = _through_template(prompt, tokenizer)
-    else: raise ValueError(f"a prompt is a string or a list of messages with role and content, not {prompt!r:.80}")
+    else:
+        raise ValueError(f"a prompt is a string or a list of messages with role and content, not {prompt!r:.80}")
     if not ids: raise ValueError('the prompt is empty: a policy needs at least one token to start from')
     return list(ids)
 

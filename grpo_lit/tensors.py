@@ -6,8 +6,8 @@ Docs: https://grpo-lit.github.io/grpo-lit/1_line/tensors.html.md"""
 
 # %% auto #0
 __all__ = ['SHAPELESS', 'pad', 'mask_after_eos', 'masked_mean', 'positions', 'below', 'some_rows', 'piece_size', 'seed_for',
-           'visible', 'question_text', 'in_line', 'wait', 'clock', 'unsharded', 'own_piece', 'in_pieces', 'patch',
-           'delegates', 'did_you_mean', 'no_such']
+           'visible', 'question_text', 'in_line', 'wait', 'clock', 'is_part', 'is_sharded', 'unsharded', 'own_part',
+           'patch', 'delegates', 'did_you_mean', 'no_such']
 
 # %% ../nbs/1_line/01_tensors.ipynb #0f277be5
 import difflib, functools, hashlib, inspect, logging, re, time
@@ -159,15 +159,24 @@ def clock(device) -> float: # Seconds from somewhere
     return time.perf_counter()
 
 # %% ../nbs/1_line/01_tensors.ipynb #5db48150
+def is_part(x) -> bool:
+    "Is it a tensor of which each process holds a part?"
+    return isinstance(x, torch.Tensor) and hasattr(x, 'full_tensor')
+
+# %% ../nbs/1_line/01_tensors.ipynb #c779d183
+def is_sharded(model) -> bool:
+    "Does each process hold a part of its weights?"
+    return any(map(is_part, model.parameters()))
+
+# %% ../nbs/1_line/01_tensors.ipynb #8dc10063
 def unsharded(x:torch.Tensor) -> torch.Tensor:
-    "All of a tensor; where it is in pieces, every process must ask for it"
-    return x.full_tensor() if hasattr(x, 'full_tensor') else x
+    "All of a tensor; where it is in parts, every process must ask for it"
+    return x.full_tensor() if is_part(x) else x
 
-def own_piece(x:torch.Tensor) -> torch.Tensor:
+# %% ../nbs/1_line/01_tensors.ipynb #8f1488e2
+def own_part(x:torch.Tensor) -> torch.Tensor:
     "What this process has of a tensor"
-    return x.to_local() if hasattr(x, 'to_local') else x
-
-def in_pieces(model) -> bool: return any(hasattr(p, 'to_local') for p in model.parameters())
+    return x.to_local() if is_part(x) else x
 
 # %% ../nbs/1_line/01_tensors.ipynb #afcf6c05
 def patch(f=None, *,

@@ -117,7 +117,8 @@ class LiveRows:
 
     def leave(self): # Completions that have gone, rows that stay
         gone, stay = self.live[self.over], (~self.over).nonzero()[:,0]
-        self.live, self.t, self.tokens, self.over = (x[stay] for x in (self.live, self.t, self.tokens, self.over))
+        self.live, self.t, self.tokens, self.over = (x[stay]
+                                                     for x in (self.live, self.t, self.tokens, self.over))
         return gone, stay
 
     def go_on(self, logits): self.logits, self.t, self.steps = logits, self.t+1, self.steps+1

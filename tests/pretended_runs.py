@@ -8,7 +8,7 @@ from grpo_lit.fast.static import StaticDecoding
 from grpo_lit.policy import tiny_tokenizer
 from grpo_lit.run import collect as collect_module, report, trainer as trainer_module, update as update_module
 from grpo_lit.run.precision import precision
-from grpo_lit.run.prepare import new_accelerator
+from grpo_lit.run.accelerator import new_accelerator
 from grpo_lit.run.sampler import Sampler
 from grpo_lit.tasks import addition_task
 import test_parking

@@ -295,7 +295,7 @@ look_alone.timeout = 60.
 @patient(.5, 3., 9.)
 def test_an_environment_has_as_long_as_its_tools(how, limit, monkeypatch):
     monkeypatch.setattr(Slow, 'limit', limit)
-    monkeypatch.setattr(waiting, 'GRACE', 0.)
+    monkeypatch.setattr(waiting, 'TOOL_GRACE', 0.)
     name = 'look' if 'tools' not in how else 'look_alone'
     calls = ''.join(f'<tool_call>{{"name": "{name}", "arguments": {{"key": "{i}"}}}}</tool_call>' for i in range(4))
     ro = sample_episodes(*scripted([calls, 'It is so.']), [ASKED], num_generations=2, max_completion_length=700, seed=0, tool_timeout=limit, **how)

@@ -17,7 +17,7 @@ from grpo_lit.agents.environments import Environment
 from grpo_lit.agents.episodes import CallRecord, Episode, Turn, drifted, episode_metrics
 from grpo_lit.agents.turns import sample_episodes
 from grpo_lit.agents.waiting import Pending, heard
-from grpo_lit.run.transcripts import as_json, from_json
+from grpo_lit.run.transcripts import episode_json, from_json
 
 # Environments without tools ---------------------------------------------------------------------------------------------
 
@@ -299,7 +299,7 @@ def test_a_record_is_plain_whatever_an_environment_says_it_did(odd):
     found = [heard([call], SimpleNamespace(texts=['here'], results=[done], done=False)), heard([call], ValueError('no'))]
     for records in (h.calls for h in found):
         episode = Episode([Turn(0, [1], '', records, ['here'], (1, 2))], 'end')
-        assert from_json(as_json(episode)) == episode
+        assert from_json(episode_json(episode)) == episode
 
 def test_a_reader_that_raises(policy):
     class Odd(Look):

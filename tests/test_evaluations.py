@@ -8,8 +8,8 @@ from grpo_lit.rewards.programs import code_reward
 from grpo_lit.run.comparison import Evaluated, compare_evaluations, comparison_table, read_evaluation
 from grpo_lit.run.evaluate import evaluate, paired_test, result_of
 from grpo_lit.run.intervals import mean_interval, pass_at_k
-from grpo_lit.run.pairs import mcnemar, paired, sign_flips
-from grpo_lit.run.protocol import graders_for, questions_of
+from grpo_lit.run.pairs import mcnemar, pairs_of, sign_flips
+from grpo_lit.run.protocol import graders_for, questions_from
 from grpo_lit.run.scorecard import score_table
 
 DATA = Path(os.environ.get('GRPO_LIT_CASES', 'not set'))/'data'
@@ -25,16 +25,16 @@ def tiny():
 @needs_data
 @pytest.mark.parametrize('name', FILES)
 def test_benchmarks_are_told_from_their_files(name):
-    found = questions_of(str(DATA/FILES[name]), limit=20)
+    found = questions_from(str(DATA/FILES[name]), limit=20)
     assert found.name == name and len(found.rows) == 20 and all(r['prompt'] for r in found.rows)
-    again = questions_of(str(DATA/FILES[name]), limit=20)
+    again = questions_from(str(DATA/FILES[name]), limit=20)
     assert found.rows == again.rows
 
 @needs_data
 @pytest.mark.parametrize('name', ['gsm8k','math500','svamp'])
 @pytest.mark.parametrize('style', ['plain','chat'])
 def test_gold_is_right_by_both_graders(name, style):
-    rows = questions_of(str(DATA/FILES[name]), prompt_style=style, limit=40).rows
+    rows = questions_from(str(DATA/FILES[name]), prompt_style=style, limit=40).rows
     golds = [r['answer'] for r in rows]
     columns = dict(answer=golds) | ({'answer_style': [r['answer_style'] for r in rows]} if style == 'chat' else {})
     for grader, reward in graders_for(accuracy_reward).items():
@@ -46,7 +46,7 @@ def test_gold_is_right_by_both_graders(name, style):
 @needs_data
 @pytest.mark.parametrize('name', ['humaneval','mbpp'])
 def test_programs_are_judged_and_do_not_vote(name, tiny):
-    rows = sorted(questions_of(str(DATA/FILES[name])).rows, key=lambda r: len(r['prompt']))[:3] # that fit into 256 tokens
+    rows = sorted(questions_from(str(DATA/FILES[name])).rows, key=lambda r: len(r['prompt']))[:3] # that fit into 256 tokens
     assert graders_for(code_reward, chat=True)['strict'] is not code_reward
     result = evaluate(*tiny, rows, num_generations=2, max_completion_length=4, reward=code_reward)
     assert result.accuracy == 0. and result.maj_at_k != result.maj_at_k and 'maj' not in result.intervals
@@ -82,13 +82,13 @@ def test_paired_tests_agree_where_they_must():
     for _ in range(20):
         one = [[rng.random()<.5] for _ in range(25)]
         other = [[rng.random()<.6] for _ in range(25)]
-        found = paired(one, other)
+        found = pairs_of(one, other)
         assert found.test == 'exact McNemar' and found.p_value == pytest.approx(sign_flips([a[0]-b[0] for b, a in zip(one, other)]))
-        assert paired(other, one).p_value == pytest.approx(found.p_value) and paired(other, one).difference == -found.difference
+        assert pairs_of(other, one).p_value == pytest.approx(found.p_value) and pairs_of(other, one).difference == -found.difference
         assert found.p_value == mcnemar(found.better, found.worse)
 
 def test_more_questions_make_the_same_difference_surer():
-    few, many = (paired([[0,1]]*n+[[1,1]]*n, [[1,1]]*n+[[1,1]]*n) for n in (3, 12))
+    few, many = (pairs_of([[0,1]]*n+[[1,1]]*n, [[1,1]]*n+[[1,1]]*n) for n in (3, 12))
     assert few.difference == many.difference and few.p_value > .1 > 1e-3 > many.p_value
 
 def broken(prompts, completions, **columns):

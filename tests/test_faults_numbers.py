@@ -11,7 +11,7 @@ from grpo_lit.policy import add_lora, load_policy, new_tiny
 from grpo_lit.run import trainer as trainer_module
 from grpo_lit.run.cli import main
 from grpo_lit.run.config import GRPOConfig
-from grpo_lit.run.prepare import new_accelerator
+from grpo_lit.run.accelerator import new_accelerator
 from grpo_lit.run.trainer import GRPOTrainer
 from grpo_lit.sampling import sample_groups
 from grpo_lit.tasks import addition_task

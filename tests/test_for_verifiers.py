@@ -2,7 +2,8 @@
 import asyncio, functools, importlib, json, sys, types
 import pytest
 from grpo_lit.rewards.comparing import accuracy_reward
-from grpo_lit.scale.for_verifiers import as_class, as_name, found_reward, to_verifiers
+from grpo_lit.scale.finding import as_class, as_name, found_reward
+from grpo_lit.scale.for_verifiers import to_verifiers
 from grpo_lit.tasks import Task
 
 ROWS = [dict(prompt=f'{i}+{i}=?', answer=str(2*i), tags=['a', i]) for i in range(1, 4)]

@@ -4,7 +4,7 @@ import pytest, torch
 from grpo_lit import GRPOConfig, GRPOTrainer
 from grpo_lit.policy import load_policy
 from grpo_lit.run import trainer as trainer_module
-from grpo_lit.run.prepare import new_accelerator
+from grpo_lit.run.accelerator import new_accelerator
 from grpo_lit.tasks import addition_task
 
 pytestmark = pytest.mark.filterwarnings('ignore')

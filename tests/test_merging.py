@@ -244,7 +244,7 @@ BROKEN = dict(
     shape=dict(forward=lambda *a: (FLASH_CPU.forward(*a)[0], torch.zeros(1,1,1))),
 )
 
-@pytest.mark.parametrize('dtype', kernels.TOLERANCE, ids=str)
+@pytest.mark.parametrize('dtype', kernels.TOLERANCES, ids=str)
 @pytest.mark.parametrize('fault', BROKEN)
 def test_a_broken_kernel_is_found_out(fault, dtype, monkeypatch):
     broken = FLASH_CPU._replace(name='broken attention', **BROKEN[fault])

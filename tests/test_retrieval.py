@@ -3,7 +3,7 @@ import copy, gzip, importlib.util, json, os, random, re, threading
 from pathlib import Path
 import numpy as np
 import pytest
-from grpo_lit.agents.bm25 import BM25, best, terms
+from grpo_lit.agents.bm25 import BM25, best_of, terms
 from grpo_lit.agents.corpora import Passage, load_qa, qa_prompts, read_passages
 from grpo_lit.agents.retrieval import BM25Engine, FTS5Engine, holds, recall_at_k, retrieval_reward, search_tool, search_worth
 from grpo_lit.rewards import accuracy_reward, audit_reward, check_gold, qa_answer, qa_f1_reward, qa_reward, strict_accuracy_reward
@@ -87,7 +87,7 @@ def test_equals_keep_their_order(seed):
             scores = engine.scores(query)
             want = sorted(np.flatnonzero(scores > 0), key=lambda i: (-scores[i], i))[:25]
             assert [p.text for p in engine(query)] == [texts[i] for i in want]
-    assert best(np.zeros(5), 3) == [] and best(np.ones(5), 9) == [0, 1, 2, 3, 4]
+    assert best_of(np.zeros(5), 3) == [] and best_of(np.ones(5), 9) == [0, 1, 2, 3, 4]
 
 @pytest.mark.parametrize('query,text', [
     ('beyonce', 'Beyoncé sang.'), ('BEYONCE\u0301', 'beyoncé'), ('straße', 'STRASSE'), ('东京', '我住在东京。'), ('o’brien', "O'Brien"),

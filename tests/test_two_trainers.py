@@ -6,7 +6,7 @@ from accelerate.state import AcceleratorState
 from grpo_lit import GRPOConfig, GRPOTrainer
 from grpo_lit.policy import load_policy
 from grpo_lit.run import trainer as trainer_module
-from grpo_lit.run.prepare import new_accelerator
+from grpo_lit.run.accelerator import new_accelerator
 from grpo_lit.tasks import addition_task
 
 task = addition_task()

@@ -181,7 +181,8 @@ class Environments:
         "Try a row before the run; raises `ValueError` that says what is wrong"
         for kind in self.by_name.values(): kind.used = 0
         try: self.group(row, 1, 0)
-        except Unplayable as e: raise ValueError(f'row {number} of the data cannot be played: {e}') from e
+        except Unplayable as e:
+            raise ValueError(f'row {number} of the data cannot be played: {e}') from e
 
 # %% ../../nbs/4_agents/13_environments.ipynb #203ae794
 def environments_for(rows:list, # P dictionaries: `prompt` and further columns

@@ -12,7 +12,7 @@ __all__ = ['LONGEST_QUERY', 'as_passage', 'BM25Engine', 'FTS5Engine', 'search_to
 import importlib.util, sqlite3, threading
 from collections.abc import Callable
 import numpy as np
-from .bm25 import BM25, best, terms
+from .bm25 import BM25, best_of, terms
 from .corpora import Passage, passage_of
 from ..rewards.words import word_contains
 
@@ -53,7 +53,7 @@ class BM25Engine(_Engine):
         self.scores = _library_scores(texts, k1, b) if library else BM25(texts, k1, b).scores
 
     def __call__(self, query:str) -> list: # Of `Passage`; none that shares no word with the query
-        return [self.passages[i] for i in best(self.scores(query[:LONGEST_QUERY]), self.most)]
+        return [self.passages[i] for i in best_of(self.scores(query[:LONGEST_QUERY]), self.most)]
 
 def _library_scores(texts, k1, b):
     "The scores of `bm25s` as a function of the query"
@@ -171,7 +171,8 @@ def recall_at_k(engine:Callable, rows:list, k:int=5) -> float: # 0 to 1
     return search_worth(engine, rows, k)['recall']
 
 # %% ../../nbs/4_agents/20_retrieval.ipynb #5c3de7df
-def _field(thing, name): return thing.get(name) if isinstance(thing, dict) else getattr(thing, name, None)
+def _field(thing, name):
+    return thing.get(name) if isinstance(thing, dict) else getattr(thing, name, None)
 
 def observations(completion, # A string, or messages
                  episode=None # Its record, or None

@@ -140,7 +140,8 @@ def text_manner(tokenizer, names, answers, template):
     trim = str.strip if found and not found[1] else str
     for ascii in (False, True):
         as_json = lambda s, ascii=ascii: json.dumps(s, ensure_ascii=ascii)[1:-1]
-        if found and as_json(probe.strip())==f'zqleft{found[2]}zqright': return lambda s: as_json(trim(s))
+        if found and as_json(probe.strip())==f'zqleft{found[2]}zqright':
+            return lambda s: as_json(trim(s))
     return trim
 
 # %% ../../nbs/4_agents/09_templates.ipynb #b83e9684

@@ -132,7 +132,8 @@ class Running:
     def result(self): # What `work` returned; None where it took too long
         "Wait as long as is left"
         end = self.began+self.seconds
-        while not self.ended and (left := end-time.monotonic()) > 0: self.join(min(left, .2)) # somebody may want to interrupt
+        while not self.ended and (left := end-time.monotonic()) > 0:
+            self.join(min(left, .2)) # somebody may want to interrupt
         if self.ended and self.took <= self.seconds: return self.found
         if self.first.acquire(False): end_thread(self)
 

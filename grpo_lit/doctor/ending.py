@@ -92,7 +92,8 @@ def see_length(patient:Patient) -> Finding:
     "Does every prompt leave room for its answer?"
     room, known = room_of(patient.model, patient.args), [n for n in patient.lengths if n]
     if not known: return Finding('length', 'fine', 'no prompt could be read')
-    figures = dict(median=median(known), longest=max(known), room=room, answer=patient.args.max_completion_length)
+    figures = dict(median=median(known), longest=max(known), room=room,
+                   answer=patient.args.max_completion_length)
     long = [n for n in known if room is not None and n > room]
     if not long:
         behind = f'; the context leaves room for {room}' if room is not None else ''

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from ..core import Rollouts
 from .undone import in_place, read_all, rehearse, run_shaped
-from ..run.collect import prompts_of, updates_per_rollout
+from ..run.order import prompts_of, updates_per_rollout
 
 # %% ../../nbs/9_doctor/11_gain.ipynb #3b40e536
 FAR_OFF = 3. # Nats by which a whole answer may have moved; beyond, a single one would be the mean

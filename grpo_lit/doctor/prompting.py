@@ -64,7 +64,9 @@ def see_template(patient:Patient) -> Finding:
             'template', 'stop',
             f'{chats} prompts are chat messages, and this tokenizer has no chat template',
             'give plain strings as prompts (a base model wants those), or set tokenizer.chat_template')
-    try: encode_prompt(next(r['prompt'] for r in patient.some if kind_of(r.get('prompt'))=='chat'), patient.tokenizer)
+    try:
+        encode_prompt(next(r['prompt'] for r in patient.some if kind_of(r.get('prompt'))=='chat'),
+                      patient.tokenizer)
     except ValueError as e:
         cure = 'leave the system message out: put what it says before the question'
         return Finding('template', 'stop', str(e), cure)

@@ -50,7 +50,8 @@ def probed(patient:Patient) -> dict: # Name -> list of `Probe`
     "What the rewards that read a gold give; asked once"
     if 'probes' not in patient.notes:
         judges, began = [f for f in patient.reward_funcs if not is_async(f) and reads_data(f)], time.perf_counter()
-        patient.notes['probes'] = found = {f.__name__: got for f in judges if (got := probes_of(f, patient.some))}
+        patient.notes['probes'] = found = {f.__name__: got for f in judges
+                                           if (got := probes_of(f, patient.some))}
         quick = time.perf_counter()-began < .3*sum(map(len, found.values()))
         patient.notes['audited'] = 8 if quick else 2 # Rows
     return patient.notes['probes']
@@ -63,7 +64,7 @@ def is_constant(probes:list) -> bool:
     return told_apart and len(values)==1 and values!={0.}
 
 BLIND_TEXTS = ('', 'x', '<think>\n1+1\n</think>\n<answer>2</answer>', '\\boxed{2}',
-         'so it is '*200) # For rewards that read no gold
+               'so it is '*200) # For rewards that read no gold
 
 def as_probes(f, row:dict) -> list:
     "Such texts before a reward that reads no gold"
@@ -76,7 +77,8 @@ def see_constant(patient:Patient) -> Finding:
     others = [f for f in patient.reward_funcs if f.__name__ not in found and not is_async(f)]
     found |= {f.__name__: as_probes(f, patient.some[0]) for f in others}
     same = [name for name, probes in found.items() if is_constant(probes)]
-    if not same: return Finding('constant', 'fine', f'{", ".join(found)}: some texts get more than others')
+    if not same:
+        return Finding('constant', 'fine', f'{", ".join(found)}: some texts get more than others')
     value = found[same[0]][0].known[0]
     return Finding(
         'constant', 'stop',

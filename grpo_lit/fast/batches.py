@@ -94,7 +94,8 @@ def token_portions(model, # Which reads them
 def portion_size(rollouts:Rollouts, batches:list) -> tuple: # Tokens, rows
     "Of the largest portion"
     lengths, prompts = rollouts.reach.cpu(), rollouts.prompt_mask.sum(1).cpu()
-    def tokens(rows): return int(lengths[rows].sum()+prompts[(rows//rollouts.num_generations).unique()].sum())
+    def tokens(rows):
+        return int(lengths[rows].sum()+prompts[(rows//rollouts.num_generations).unique()].sum())
     return max(map(tokens, batches)), max(map(len, batches))
 
 def next_divisor(cut, # A function: divisor -> portions

@@ -104,7 +104,8 @@ def with_rotary(module): # A bound method, or None where there is nothing to rep
     theirs = forward.__globals__.get(ROTARY)
     if theirs is None or not turns_halves(theirs): return None
     names = forward.__globals__ | {ROTARY: rotary(theirs)}
-    ours = types.FunctionType(forward.__code__, names, forward.__name__, forward.__defaults__, forward.__closure__)
+    ours = types.FunctionType(forward.__code__, names, forward.__name__,
+                              forward.__defaults__, forward.__closure__)
     ours.__kwdefaults__ = forward.__kwdefaults__
     return types.MethodType(ours, module)
 

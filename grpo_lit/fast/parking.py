@@ -73,7 +73,8 @@ def tokens_kept(keep, written:list, copied:list) -> list: # Of tails
     if len(keep)!=len(written):
         raise ValueError(f'{len(written)} rows are parked, and `keep` has {len(keep)} numbers')
     for n,w,c in zip(keep, written, copied):
-        if not 0 <= n <= w-c: raise ValueError(f'keep={n}, but the row has {w-c} tokens behind its prompt')
+        if not 0 <= n <= w-c:
+            raise ValueError(f'keep={n}, but the row has {w-c} tokens behind its prompt')
     return [n+c for n,c in zip(keep, copied)]
 
 def check_return(parked:list, tokens:list, room:int|None=None): # Of a row; None: any
@@ -83,4 +84,5 @@ def check_return(parked:list, tokens:list, room:int|None=None): # Of a row; None
     if not all(map(len, tokens)):
         raise ValueError('a row comes back with a token at least: the last that it drew')
     most = max(p.kept+len(t) for p,t in zip(parked, tokens))
-    if room and most > room: raise ValueError(f'a row would have {most} tokens, but there is room for {room}')
+    if room and most > room:
+        raise ValueError(f'a row would have {most} tokens, but there is room for {room}')

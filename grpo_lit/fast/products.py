@@ -82,7 +82,8 @@ PACKED_ROWS = 16 # What the order is chosen for; it serves other numbers of rows
 
 def _pack(weight): return torch.ops.mkldnn._reorder_linear_weight(weight.detach(), PACKED_ROWS)
 
-def _packed_linear(x, packed, bias): return torch.ops.mkldnn._linear_pointwise(x, packed, bias, 'none', [], '')
+def _packed_linear(x, packed, bias):
+    return torch.ops.mkldnn._linear_pointwise(x, packed, bias, 'none', [], '')
 
 # %% ../../nbs/3_fast/14_products.ipynb #93f754b3
 @functools.cache

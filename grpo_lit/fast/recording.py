@@ -159,7 +159,8 @@ def fingerprint(model) -> tuple:
     weights = [(address(p), p.dtype, p.shape) for p in (*model.parameters(), *model.buffers())]
     modules = list(model.modules())
     adapters = [repr(vars(m)[n]) for m in modules for n in ADAPTER if n in vars(m)]
-    hooks = [(*m._forward_hooks, '|', *m._forward_pre_hooks, id(vars(m).get('forward')), m.training) for m in modules]
+    hooks = [(*m._forward_hooks, '|', *m._forward_pre_hooks, id(vars(m).get('forward')), m.training)
+             for m in modules]
     how = (getattr(model.config, '_attn_implementation', None), torch.get_float32_matmul_precision(),
            torch.is_autocast_enabled('cuda'), torch.is_autocast_enabled('cpu'), torch.is_inference_mode_enabled(),
            torch.are_deterministic_algorithms_enabled())

@@ -93,7 +93,8 @@ class Frame:
         self.owner, self.written, self.place = slots.owner[:n], slots.written[:n], slots.place[:n]
         self.row, self.lengths = slots.row[:P*self.most], slots.lengths[:P]
         self.tokens, self.logits, self.each = slots.tokens[:n], slots.logits[:n], slots.each[:n]
-        self.prefix = {} if shape.copy else {i:slots.halves(i, x[:P,:,:self.longest]) for i,x in slots.prefix.items()}
+        self.prefix = {} if shape.copy else {i:slots.halves(i, x[:P,:,:self.longest])
+                                             for i,x in slots.prefix.items()}
 
     def write(self, layer, new, wide, written): # (b, Hkv, 1, D) each, at `written` -> (b, Hkv, wide, D) each
         table = self.slots.tails[layer]

@@ -69,7 +69,8 @@ class Books:
         return found
 
     @property
-    def oldest(self): return self.steps-min(self.begun, default=self.steps) # Tokens that have been written
+    def oldest(self):
+        return self.steps-min(self.begun, default=self.steps) # Tokens that have been written
 
     def numbers(self, size): # What `Slots` keeps of them
         filled = lambda values, n: [*values, *[0]*(n-len(values))]

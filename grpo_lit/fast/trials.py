@@ -36,7 +36,8 @@ class Trials:
 
     @staticmethod
     def difference(theirs, ours, most:float) -> str: # '': there is none to speak of
-        gaps = [((a.double()-b.double()).abs().max()/b.double().abs().max()).item() for a, b in zip(theirs, ours, strict=True)]
+        gaps = [((a.double()-b.double()).abs().max()/b.double().abs().max()).item()
+                for a, b in zip(theirs, ours, strict=True)]
         bad = [gap for gap in gaps if not gap <= most]
         return f'it differs by {bad[0]:.2g} of the largest number' if bad else ''
 

@@ -17,7 +17,7 @@ from .fused import fuse
 from .sharing import share_alike, share_prefix
 from .world import World
 from ..frozen import frozen_copy
-from ..tensors import in_pieces
+from ..tensors import is_sharded
 from ..logprobs import token_logps
 
 # %% ../../nbs/3_fast/22_wrapped.ipynb #b74e8efe
@@ -58,7 +58,7 @@ def wrapped(model, optimizer, accelerator): # The module that is trained; None: 
     "The policy in the hands of `accelerate`; changed in place where its weights are sharded"
     if accelerator.num_processes == 1: return None
     module, _ = accelerator.prepare(LogProbs(model), optimizer)
-    if not in_pieces(model): rehearse(module, optimizer)
+    if not is_sharded(model): rehearse(module, optimizer)
     return module
 
 def rehearse(module, optimizer):

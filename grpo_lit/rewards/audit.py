@@ -73,7 +73,8 @@ def _shortfall(f, row, gold, golds):
     ours, empty, rest = values[:len(forms)], values[len(forms)], values[len(forms)+1:]
     mine = max((v for v in ours if v==v), default=None)
     if mine is None: return 'it cannot be judged'
-    if mine <= empty or any(o > mine for o in rest): return f'it earns {mine:g}, and an empty text {empty:g}'
+    if mine <= empty or any(o > mine for o in rest):
+        return f'it earns {mine:g}, and an empty text {empty:g}'
 
 # %% ../../nbs/2_rewards/40_audit.ipynb #76752bd5
 def reads_data(f):
@@ -223,7 +224,8 @@ def audit_reward(f, # A reward function that reads a gold from the data
                 ) -> Audit:
     "Throw degenerate completions at a reward and report which of them earn"
     data = [r for r in spread_rows(dataset, rows) if gold_completion(r)]
-    if not data: raise ValueError('no row has a gold answer: an audit needs the column "answer" or "solution"')
+    if not data:
+        raise ValueError('no row has a gold answer: an audit needs the column "answer" or "solution"')
     answers = [_answer_text(r, gold_completion(r)) for r in data]
     golds, hits, fails = [], defaultdict(list), Counter()
     for i, row in enumerate(data):

@@ -17,7 +17,7 @@ from .apart import own_arguments, own_random
 from .arguments import OFFERED, not_taken, reward_arguments, reward_name, reward_parameters, taken_arguments
 from .beside import Awaited, Child, event_loop, is_async
 from .limits import RewardStuck, RewardTimeout, in_main, in_thread, interrupts
-from .process import kept, leave
+from .process import kept_as_it_is, leave
 from .returns import RewardContractError, reward_values, strictly
 
 # %% ../../nbs/2_rewards/38_calls.ipynb #4f4a9870
@@ -47,7 +47,8 @@ def outcome(answer) -> list|BaseException: # B values, or the error that `answer
     with interrupts(noted):
         try: found = answer()
         except BaseException as e: found = e
-        if os.getpid()!=pid: leave(1) # a child that the reward forked, and that was about to go on as the run
+        if os.getpid()!=pid:
+            leave(1) # a child that the reward forked, and that was about to go on as the run
     if noted: raise noted[0]
     return found
 
@@ -96,7 +97,9 @@ def child_outcomes(f, args, timeout) -> list: # A list of one value, or an error
     "Ask for each row in a process that can be killed"
     rows, late, seconds = _rows(args), set(), max((timeout or 600.)/10, .05)
     ask = _InChild(f, rows)
-    try: return [outcome(partial(_unless_late, partial(ask, b, seconds), row, late)) for b, row in enumerate(rows)]
+    try:
+        return [outcome(partial(_unless_late, partial(ask, b, seconds), row, late))
+                for b, row in enumerate(rows)]
     finally: ask.end()
 
 # %% ../../nbs/2_rewards/38_calls.ipynb #77c732f1
@@ -133,7 +136,7 @@ class RewardCaller:
         "A block after which the process is as it was; random numbers are drawn from the rewards' own stream"
         outermost, self.inside = not self.inside, True
         try:
-            with own_random(self.random) if outermost else contextlib.nullcontext(), kept(changed): yield
+            with own_random(self.random) if outermost else contextlib.nullcontext(), kept_as_it_is(changed): yield
         finally:
             if outermost: self.inside = False
 
@@ -143,7 +146,8 @@ class RewardCaller:
         with self.apart(changed):
             found = outcome(answer or begin_call(f, args, timeout, partial(self.give_up, f)))
         if self.quiet and isinstance(found, BaseException): forget_frames(found)
-        self.tell(f, 'changed', 'reward %s changed %s; it was put back (said once)', ', '.join(changed), changed)
+        self.tell(f, 'changed', 'reward %s changed %s; it was put back (said once)',
+                  ', '.join(changed), changed)
         return found
 
     def isolated(self, f, args, timeout=None, answer=None) -> tuple: # B floats, and how many rows failed
@@ -186,7 +190,8 @@ class RewardCaller:
         "Warn with the traceback, once for each function and kind of error"
         kind = type(error).__name__
         if self.quiet or (reward_name(f), kind) in self.shown: return
-        self.tell(f, kind, 'reward %s failed; the row counts as "cannot be judged" (shown once):\n%s', _traceback(error))
+        self.tell(f, kind, 'reward %s failed; the row counts as "cannot be judged" (shown once):\n%s',
+                  _traceback(error))
 
     def give_up(self, f):
         "In the thread of an alarm that nothing hears: say so; in a run, save what there is and end"
@@ -208,7 +213,7 @@ def call_rewards(funcs:list, # Reward functions with different names
     names = [reward_name(f) for f in funcs]
     waiting = {n for n, f in zip(names, funcs) if is_async(f) and n not in caller.hung}
     columns, errors = [], {}
-    with caller.apart() if isolate else kept():
+    with caller.apart() if isolate else kept_as_it_is():
         begun = {n: begin_call(f, args, timeout) for n, f in zip(names, funcs) if n in waiting}
         for name, f in zip(names, funcs):
             if isolate: values, failed = caller.isolated(f, args, timeout, begun.get(name))
@@ -219,5 +224,5 @@ def call_rewards(funcs:list, # Reward functions with different names
 
 def by_hand(f, args, timeout=None, answer=None) -> list: # B floats
     "The values of `f`; raises what it raises, and `RewardContractError`"
-    with kept():
+    with kept_as_it_is():
         return strictly((answer or begin_call(f, args, timeout))())

@@ -25,7 +25,8 @@ def _tests_of(node) -> list: # (name, Python that runs it after `node`) of each
     "The tests that a top-level statement holds; raises `ValueError` for those that cannot be run as they are meant"
     if isinstance(node, ast.Assert): return [(f'line {node.lineno}', '')]
     if isinstance(node, ast.FunctionDef) and node.name.startswith('test'):
-        if len(node.args.args) > len(node.args.defaults): raise ValueError(f'{node.name} wants arguments (fixtures)')
+        if len(node.args.args) > len(node.args.defaults):
+            raise ValueError(f'{node.name} wants arguments (fixtures)')
         return [(node.name, f'{node.name}()')]
     if not isinstance(node, ast.ClassDef): return []
     methods = [m.name for m in node.body if isinstance(m, ast.FunctionDef) and m.name.startswith('test')]
@@ -131,7 +132,8 @@ def names_of_program(sources, entry_point=None) -> set: # Raises `Unjudged`
 def _library(name):
     "The module that everybody means by a name; raises `Unjudged` where it is not installed"
     try: return importlib.import_module(LIBRARIES[name])
-    except ImportError: raise Unjudged(f'the tests need {LIBRARIES[name]}, which is not installed here') from None
+    except ImportError:
+        raise Unjudged(f'the tests need {LIBRARIES[name]}, which is not installed here') from None
 
 def _check_imports(sources):
     "Raise `Unjudged` where the tests import what is not here"
@@ -159,7 +161,8 @@ def namespace(sources, peer, entry_point=None, only=None) -> dict: # Raises `Unj
     for n in free - asked:
         if n in HELPERS: ns[n] = HELPERS[n]
         elif n in LIBRARIES: ns[n] = _library(n)
-        elif n in sys.stdlib_module_names and not hasattr(builtins, n): ns[n] = importlib.import_module(n)
+        elif n in sys.stdlib_module_names and not hasattr(builtins, n):
+            ns[n] = importlib.import_module(n)
     return ns
 
 # %% ../../nbs/2_rewards/13_checker.ipynb #bd14148d
@@ -177,7 +180,8 @@ def _try(name, body, ns, doubts=()) -> dict:
     before = len(doubts)
     try: exec(compile(ast.Module(body, []), '<tests>', 'exec'), ns)
     except BaseException as e:
-        if len(doubts)>before: return dict(ok=None, why=printable(f'{name}: {doubts[before]}')[:500], how='unjudged')
+        if len(doubts)>before:
+            return dict(ok=None, why=printable(f'{name}: {doubts[before]}')[:500], how='unjudged')
         left = isinstance(e, (SystemExit, KeyboardInterrupt, GeneratorExit)) and not isinstance(e, Exited)
         return dict(ok=False, why=_why(name, e), how='left' if left else 'failed')
     return dict(ok=True, why='', how='passed')
@@ -216,6 +220,7 @@ def run_checker(boot, channel):
             oks.append(report['ok'])
             say(i=i, **report)
             if peer.broken: say(broken=peer.broken)
-        if all(oks) and not peer.asked: say(unjudged='the tests pass and have not asked the program anything')
+        if all(oks) and not peer.asked:
+            say(unjudged='the tests pass and have not asked the program anything')
         say(end=True)
     os._exit(0)

@@ -30,7 +30,8 @@ def read_key(api_key:str|None, # None: what the environment variable holds, if a
             ) -> str: # Empty where there is none
     "The API key; raises `ValueError` for what would break a header"
     key = (os.environ.get(variable, '') if api_key is None else api_key).strip()
-    if not (key.isascii() and key.isprintable()): raise ValueError('the API key holds characters that no key has')
+    if not (key.isascii() and key.isprintable()):
+        raise ValueError('the API key holds characters that no key has')
     return key
 
 # %% ../../nbs/2_rewards/28_client.ipynb #0f8f63f6
@@ -96,7 +97,8 @@ def _json(response):
 
 def tokens_used(response, body):
     "prompt_tokens and completion_tokens of a response to the request `body`: as it says, or guessed"
-    tokens = dict(prompt_tokens=len(json.dumps(body['messages']))//3, completion_tokens=len(response.content)//3)
+    tokens = dict(prompt_tokens=len(json.dumps(body['messages']))//3,
+                  completion_tokens=len(response.content)//3)
     usage = _json(response).get('usage')
     for name in tokens if isinstance(usage, dict) else ():
         n = usage.get(name)

@@ -43,7 +43,8 @@ def drop_capabilities():
     libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     libc.prctl(PR_CAP_AMBIENT, CLEAR_ALL, 0, 0, 0)
     header = ctypes.create_string_buffer(struct.pack('Ii', CAPABILITIES_3, 0))
-    if libc.capset(header, ctypes.create_string_buffer(24)): raise OSError(ctypes.get_errno(), 'capset refused')
+    if libc.capset(header, ctypes.create_string_buffer(24)):
+        raise OSError(ctypes.get_errno(), 'capset refused')
 
 # %% ../../nbs/2_rewards/09_confine.ipynb #4002f1fe
 SCRATCH_MB = 64                            # megabytes that a directory may hold
@@ -103,7 +104,8 @@ def _seccomp_holds():
     return _refused(os.kill, os.getppid(), 0) and _refused(os.chmod, '/', 0o755)
 
 # %% ../../nbs/2_rewards/09_confine.ipynb #c653aefb
-HOLDS = dict(nobody=_nobody_holds, capabilities=_capabilities_hold, landlock=_landlock_holds, seccomp=_seccomp_holds)
+HOLDS = dict(nobody=_nobody_holds, capabilities=_capabilities_hold,
+             landlock=_landlock_holds, seccomp=_seccomp_holds)
 WITHOUT = os.environ.get('GRPO_LIT_WITHOUT', '').split()
 
 def probe() -> list: # Names of those that hold

@@ -46,12 +46,14 @@ class Memory:
         "Remember a verdict"
         self.verdicts[key] = verdict
         if self.path is None: return
-        with open(self.path, 'ab') as f: f.write(json.dumps(dict(key=key, **more, verdict=verdict)).encode()+b'\n')
+        with open(self.path, 'ab') as f:
+            f.write(json.dumps(dict(key=key, **more, verdict=verdict)).encode()+b'\n')
 
 # %% ../../nbs/2_rewards/29_endpoint.ipynb #53a5afbc
 def _check_settings(model, prices, max_spend, positive, not_negative):
     "Raise `ValueError` for a setting that cannot be meant; the last two are dicts of numbers or None"
-    if not (isinstance(model, str) and model): raise ValueError(f'model must be the name of a model, not {model!r}')
+    if not (isinstance(model, str) and model):
+        raise ValueError(f'model must be the name of a model, not {model!r}')
     for name, v in positive.items():
         if v is not None and not v>0: raise ValueError(f'{name} must be above 0, not {v}')
     for name, v in not_negative.items():
@@ -181,7 +183,8 @@ async def ask(self:Endpoint,
         if verdict is not None: self.memory.put(key, verdict, model=self.model)
 
     if new:
-        async with self.client.session() as session: await _all_or_cancel(job(session, k, q) for k, q in new.items())
+        async with self.client.session() as session:
+            await _all_or_cancel(job(session, k, q) for k, q in new.items())
     return [None if q is None else self.memory.get(k, q) for k, q in zip(keys, questions)]
 
 # %% ../../nbs/2_rewards/29_endpoint.ipynb #f800705e

@@ -81,7 +81,8 @@ def same_relation(a:Relational, b:Relational) -> bool:
 def _ends(s):
     "Numbers at which membership may change"
     if isinstance(s, (Set, And)): return {e for p in s.args for e in _ends(p)}
-    if isinstance(s, Relational): return {p for p in (s.lhs, s.rhs) if isinstance(p, Expr) and p.is_number}
+    if isinstance(s, Relational):
+        return {p for p in (s.lhs, s.rhs) if isinstance(p, Expr) and p.is_number}
     return {s} if isinstance(s, Expr) else set()
 
 # %% ../../nbs/2_rewards/02_formulas.ipynb #50e7fb32

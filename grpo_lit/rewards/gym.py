@@ -25,7 +25,8 @@ def _defined(name, module):
     "The function or method of that name in a module; None where there is none"
     if found := getattr(module, name, None): return found
     for c in vars(module or object).values():
-        if inspect.isclass(c) and name in vars(c) and c.__module__==module.__name__: return getattr(c, name)
+        if inspect.isclass(c) and name in vars(c) and c.__module__==module.__name__:
+            return getattr(c, name)
 
 # %% ../../nbs/2_rewards/26_gym.ipynb #ecb0149e
 def _calls(f, depth=2, seen=None):
@@ -110,7 +111,8 @@ def gym_rows(name:str, # Of a reasoning-gym task, as "chain_sum"
         raise ValueError("gym_rows needs reasoning-gym: pip install 'grpo_lit[gym]'")
     import reasoning_gym
     try: dataset = reasoning_gym.create_dataset(name, size=n, seed=seed, **options)
-    except ValueError as e: raise ValueError(f'reasoning-gym makes no {name!r} of these options: {e}') from None
+    except ValueError as e:
+        raise ValueError(f'reasoning-gym makes no {name!r} of these options: {e}') from None
     return rows_of(dataset, name)
 
 # %% ../../nbs/2_rewards/26_gym.ipynb #8fea0fce

@@ -87,7 +87,8 @@ RUBRIC = [dict(name='right', description='Does it do what was asked, without err
 def _criterion(c):
     "(name, description, weight) of a dict; raises `ValueError` with what is wrong"
     parts = ['name','description','weight']
-    if odd := set(c)-set(parts): raise ValueError(no_such('part of a criterion', min(odd, key=str), parts))
+    if odd := set(c)-set(parts):
+        raise ValueError(no_such('part of a criterion', min(odd, key=str), parts))
     if not all(isinstance(c.get(n), str) and c[n].strip() for n in parts[:2]):
         raise ValueError(f'a criterion needs a name and a description, not {c!r:.80}')
     weight = 1. if c.get('weight') is None else c['weight']
@@ -199,7 +200,8 @@ def _duels(prompts, mates):
     "Pairs of rows that meet: neighbours within each run of equal prompts"
     B = len(prompts)
     starts = [b for b in range(B) if b==0 or prompts[b]!=prompts[b-1]]
-    return [(start+i, start+j) for start, end in zip(starts, starts[1:]+[B]) for i, j in _pairs(end-start, mates)]
+    return [(start+i, start+j) for start, end in zip(starts, starts[1:]+[B])
+            for i, j in _pairs(end-start, mates)]
 
 # %% ../../nbs/2_rewards/30_judges.ipynb #eef05191
 def _duel_questions(prompt, a, b, asks, max_chars):
@@ -207,7 +209,8 @@ def _duel_questions(prompt, a, b, asks, max_chars):
     if a==b: return [None, None]
     task = (f'Compare ANSWER 1 and ANSWER 2 to the TASK. {asks}'
             ' The order means nothing. winner is 1, 2, or 0 if they are equal.')
-    def shown(first, second): return [('TASK', prompt_text(prompt)), ('ANSWER 1', first), ('ANSWER 2', second)]
+    def shown(first, second):
+        return [('TASK', prompt_text(prompt)), ('ANSWER 1', first), ('ANSWER 2', second)]
     return [_question(task, shown(*pair), ('winner',), 2, max_chars) for pair in ((a, b), (b, a))]
 
 # %% ../../nbs/2_rewards/30_judges.ipynb #ea60b81e

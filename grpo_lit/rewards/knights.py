@@ -47,7 +47,8 @@ def _draw_puzzle(rng, people):
     for me in range(m):
         a, b = rng.sample(range(m), 2)
         kind = rng.choice(KINDS)
-        if kind.startswith('is') and a==me: a = b # "I am a knight" says nothing, and nobody can say "I am a knave"
+        if kind.startswith('is') and a==me:
+            a = b # "I am a knight" says nothing, and nobody can say "I am a knave"
         said.append(_say(kind, a, b, me))
     fits = [knights for knights in itertools.product([True,False], repeat=m)
             if all(truth(knights)==knights[i] for i,(_,truth) in enumerate(said))]

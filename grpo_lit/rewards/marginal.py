@@ -53,7 +53,8 @@ def rarity(verdicts:list, # Of `SuiteVerdict`, a group
     "One, divided by the number of suites that find a fault"
     finders = {}
     for v in verdicts:
-        for fault in set().union(*v.found) if not v.flaw else (): finders[fault] = finders.get(fault, 0)+1
+        for fault in set().union(*v.found) if not v.flaw else ():
+            finders[fault] = finders.get(fault, 0)+1
     return {fault: 1/n for fault, n in finders.items()}
 
 # %% ../../nbs/2_rewards/23_marginal.ipynb #38e42f24
@@ -65,7 +66,8 @@ def _fined(verdict:SuiteVerdict, penalty:float) -> float:
 def _suite_verdict(text, program, gold, n_mutants, reference_runs, timeout) -> SuiteVerdict|None:
     "What became of a completion that should be a suite for `program`; None where that cannot be used"
     program = extract_code(program) or program
-    try: faulty = telling_mutants(program, gold if isinstance(gold, str) else tuple(gold), n_mutants, timeout)
+    try:
+        faulty = telling_mutants(program, gold if isinstance(gold, str) else tuple(gold), n_mutants, timeout)
     except (ValueError, SyntaxError, TypeError): return None
     if not faulty: return None
     suite = extract_code(text)
@@ -78,13 +80,15 @@ def marginal_tests(price:float=.01, # Of a test that finds nothing new: so much 
                    n_mutants:int=12, reference_runs:int=3, penalty:float=.5, timeout:float=2. # As of `unit_tests`
                   ): # A reward function `marginal_tests_reward`: between -penalty and 1, None where a reference is unusable
     "Make a reward for tests that each find something new; it reads the columns `solution` and `tests`, as `unit_tests` does"
-    if not 0<=price<float('inf'): raise ValueError(f'price is {price}, but must be finite, at least 0: what adds nothing is not to be paid for')
+    if not 0<=price<float('inf'):
+        raise ValueError(f'price is {price}, but must be finite, at least 0: what adds nothing is not to be paid for')
     if n_mutants<1 or reference_runs<1: raise ValueError('n_mutants and reference_runs are 1 or more')
     def marginal_tests_reward(prompts, completions, completion_ids, solution, tests, **columns) -> list:
         memo, groups = {}, {}
         def judged(completion, program, gold):
             key = completion_text(completion), program, str(gold)
-            if key not in memo: memo[key] = _suite_verdict(key[0], program, gold, n_mutants, reference_runs, timeout)
+            if key not in memo:
+                memo[key] = _suite_verdict(key[0], program, gold, n_mutants, reference_runs, timeout)
             return memo[key]
         verdicts = list(map(judged, completions, solution, tests))
         asked = [prompt_text(p) for p in prompts] or ['']*len(verdicts)

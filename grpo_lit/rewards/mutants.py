@@ -220,7 +220,8 @@ def judge_tests(suite:str, # Tests, as Python
 def _suite_worth(text, program, gold, n_mutants, reference_runs, penalty, timeout) -> float|None:
     "What a completion earns that should be a suite of tests for `program`; None where that cannot be used"
     program = extract_code(program) or program
-    try: faulty = telling_mutants(program, gold if isinstance(gold, str) else tuple(gold), n_mutants, timeout)
+    try:
+        faulty = telling_mutants(program, gold if isinstance(gold, str) else tuple(gold), n_mutants, timeout)
     except (ValueError, SyntaxError, TypeError): return None
     if not faulty: return None
     suite = extract_code(text)

@@ -6,7 +6,7 @@ Docs: https://grpo-lit.github.io/grpo-lit/2_rewards/namespaces.html.md"""
 
 # %% auto #0
 __all__ = ['MOUNTS', 'HOST_NAMES', 'QUEUES', 'USER', 'NETWORK', 'READ_ONLY', 'NO_SETUID', 'REMOUNT', 'BIND', 'RECURSIVE',
-           'PRIVATE_MOUNT', 'KEPT', 'DETACH', 'PIVOT_ROOT', 'unshare', 'mount', 'enter', 'own_scratch']
+           'PRIVATE_MOUNT', 'KEPT_FLAGS', 'DETACH', 'PIVOT_ROOT', 'unshare', 'mount', 'enter', 'own_scratch']
 
 # %% ../../nbs/2_rewards/08_namespaces.ipynb #210b2b9c
 import ctypes, os, platform
@@ -30,7 +30,7 @@ def unshare():
 
 # %% ../../nbs/2_rewards/08_namespaces.ipynb #ce0dacc1
 READ_ONLY, NO_SETUID, REMOUNT, BIND, RECURSIVE, PRIVATE_MOUNT = 1, 2, 32, 4096, 16384, 1<<18    # MS_...
-KEPT = 4 | 8                                # MS_NODEV, MS_NOEXEC: stay as they are
+KEPT_FLAGS = 4 | 8                                # MS_NODEV, MS_NOEXEC: stay as they are
 DETACH = 2                                  # MNT_DETACH
 PIVOT_ROOT = dict(x86_64=155, aarch64=41).get(platform.machine(), -1)
 
@@ -52,7 +52,7 @@ def _bind(source, target):
         os.makedirs(os.path.dirname(target), exist_ok=True)
         open(target, 'x').close()
     mount(source, target, flags=BIND | RECURSIVE)
-    kept = os.statvfs(target).f_flag & KEPT
+    kept = os.statvfs(target).f_flag & KEPT_FLAGS
     mount(None, target, flags=REMOUNT | BIND | READ_ONLY | NO_SETUID | kept)
 
 def _show(path, root):
@@ -88,5 +88,6 @@ def own_scratch(scratch:str, # Below the directory that `enter` was given
     _check(libc.unshare(MOUNTS))
     most = f'mode=755,size={mb}m'
     try: mount('none', os.path.dirname(scratch), 'tmpfs', NO_SETUID, f'{most},nr_inodes={files}')
-    except OSError: mount('none', os.path.dirname(scratch), 'tmpfs', NO_SETUID, most)    # not all kernels count files
+    except OSError:
+        mount('none', os.path.dirname(scratch), 'tmpfs', NO_SETUID, most) # not all kernels count files
     os.mkdir(scratch, 0o700)

@@ -26,10 +26,12 @@ class Remote:
     "Something that lives at the other end: callable, iterable, with attributes; not to be compared or calculated with"
     __slots__ = '_peer', '_id', '_type'
     def __init__(self, peer, id, type):
-        for name, value in dict(_peer=peer, _id=id, _type=type).items(): object.__setattr__(self, name, value)
+        for name, value in dict(_peer=peer, _id=id, _type=type).items():
+            object.__setattr__(self, name, value)
 
     def __getattribute__(self, name):
-        if name=='__mro_entries__': raise inner(self, '_peer').doubt('the tests inherit from a class of the program')
+        if name=='__mro_entries__':
+            raise inner(self, '_peer').doubt('the tests inherit from a class of the program')
         if name.startswith('__'): raise AttributeError(name)
         return _ask(self, 'attr', name)
 
@@ -100,7 +102,8 @@ def class_rule(o, name):
     "Public attributes of objects and classes"
     open_rule(o, name)
     if name.startswith('_'): raise AttributeError(f'{name} is not for those outside')
-    if callable(o) and not isinstance(o, type): raise AttributeError('a function can be called, and nothing else')
+    if callable(o) and not isinstance(o, type):
+        raise AttributeError('a function can be called, and nothing else')
 
 # %% ../../nbs/2_rewards/11_objects.ipynb #e7b6fa0f
 def closed_rule(o, name):

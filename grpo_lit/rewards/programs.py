@@ -67,9 +67,11 @@ def _from_json(tests):
     "Tests as they were before somebody wrote them down as JSON"
     if not isinstance(tests, str) or tests.lstrip()[:1] not in ('{','['): return tests
     try: return json.loads(tests)
-    except ValueError: return tests                                 # a test file may begin with a bracket
+    except ValueError:
+        return tests # a test file may begin with a bracket
 
-def _all_are(tests, kind): return isinstance(tests, list) and tests and all(isinstance(t, kind) for t in tests)
+def _all_are(tests, kind):
+    return isinstance(tests, list) and tests and all(isinstance(t, kind) for t in tests)
 
 # %% ../../nbs/2_rewards/20_programs.ipynb #4bf87759
 def as_tests(tests # Asserts, test file, {"fn_name", "inputs", "outputs"}, {"asserts"}, [{"input", "output"}]; or JSON

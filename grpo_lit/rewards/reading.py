@@ -47,7 +47,8 @@ _AND_IN_TEXT = re.compile(r'\\(?:text|textnormal|mathrm|textrm|mbox)\s*\{\s*,?\s
 def words(s:str) -> tuple|None:
     "The words of an answer in words; None where it is none"
     bare = unwrapped(s, r' \1 ')
-    if not re.fullmatch(r"[\s(]*[A-Za-z][A-Za-z' -]*[\s).]*", bare) or _AND_IN_TEXT.search(s): return None
+    if not re.fullmatch(r"[\s(]*[A-Za-z][A-Za-z' -]*[\s).]*", bare) or _AND_IN_TEXT.search(s):
+        return None
     found = bare.strip(' ().').split()
     wrapped = bare!=s or s.startswith('(') and len(found)==1
     naked = len(found)==1 and len(found[0])>2 and found[0] not in FUNCTIONS

@@ -22,7 +22,8 @@ def _load_classifier(name, **kwargs):
     try:
         model, info = AutoModelForSequenceClassification.from_pretrained(name, output_loading_info=True, **kwargs)
         tokenizer = AutoTokenizer.from_pretrained(name)
-    except OSError as e: raise ValueError(f'no reward model {str(name)!r}: {str(e).splitlines()[0]}') from e
+    except OSError as e:
+        raise ValueError(f'no reward model {str(name)!r}: {str(e).splitlines()[0]}') from e
     if missing := ', '.join(sorted(info['missing_keys'])):
         raise ValueError(f'{str(name)!r} is no reward model: its weights lack {missing[:200]}, which would be random')
     return model, tokenizer

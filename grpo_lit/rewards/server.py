@@ -19,7 +19,8 @@ from .walls import libc
 # %% ../../nbs/2_rewards/16_server.ipynb #fd3f5fd6
 def _forget_signals():
     signal.set_wakeup_fd(-1)
-    for s in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGPIPE): signal.signal(s, signal.SIG_DFL)
+    for s in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGPIPE):
+        signal.signal(s, signal.SIG_DFL)
     os.setsid()
 
 def _take_files(channels, out, err, inp) -> list: # The channels, as this process knows them
@@ -108,7 +109,8 @@ def _look_after(pid, children, let_go):
     got, status, use = os.wait4(pid, 0 if let_go or child.why else os.WNOHANG)
     if not got: return
     with contextlib.suppress(ProcessLookupError, PermissionError): os.killpg(pid, signal.SIGKILL)
-    _say(child.life.fileno(), exit=os.waitstatus_to_exitcode(status), cpu=use.ru_utime+use.ru_stime, why=child.why)
+    _say(child.life.fileno(), exit=os.waitstatus_to_exitcode(status),
+         cpu=use.ru_utime+use.ru_stime, why=child.why)
     children.pop(pid).life.close()
 
 # %% ../../nbs/2_rewards/16_server.ipynb #37199c1a
@@ -124,7 +126,8 @@ def _audit(server):
         child = server.children[pid]
         child.look = now+TICK
         if now>child.until: child.why = 'time'
-        child.why = child.why or too_much(server.proc, pid, child.memory_mb, SCRATCH_MB, server.shared, held, alone)
+        child.why = child.why or too_much(server.proc, pid, child.memory_mb,
+                                          SCRATCH_MB, server.shared, held, alone)
 
 def _end_strays(server):
     "End processes that our children started and left to us"
@@ -153,9 +156,11 @@ def _ready(fds, seconds) -> set:
 def _prepare(scratch, preload) -> SimpleNamespace:
     "What the server knows: its walls, its books, its children"
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    with contextlib.suppress(ValueError, OSError): resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, 4096), most))
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, 4096), most))
     proc, lock = open_proc(), os.open(scratch, os.O_RDONLY)
-    with contextlib.suppress(OSError): fcntl.flock(lock, fcntl.LOCK_EX)       # not all file systems have locks
+    with contextlib.suppress(OSError):
+        fcntl.flock(lock, fcntl.LOCK_EX) # not all file systems have locks
     layers = build_around(scratch)
     for m in preload: importlib.import_module(m)
     if layers and 'seccomp' not in layers: libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)

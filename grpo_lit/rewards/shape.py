@@ -64,7 +64,8 @@ def soft_overlong(max_completion_length:int, # L: the answer may have so many to
                  ): # A reward function `soft_overlong_reward`
     "Make DAPO's soft overlong punishment (arXiv 2503.14476, equation 13): 0, then down to -1 in the last tokens"
     L, C = max_completion_length, overlong_buffer
-    if not 0<C<=L: raise ValueError(f'overlong_buffer is between 1 and max_completion_length={L}, not {C}')
+    if not 0<C<=L:
+        raise ValueError(f'overlong_buffer is between 1 and max_completion_length={L}, not {C}')
     def soft_overlong_reward(prompts=None, completions=None, completion_ids=(), **columns) -> list:
         return [-min(max((len(ids)-(L-C))/C, 0.), 1.) for ids in completion_ids]
     return soft_overlong_reward
@@ -132,7 +133,8 @@ def repetition(ngram_size:int=3, # Length of the pieces
                by:str='tokens' # "tokens", or "words" between spaces, without case
               ): # A reward function `repetition_reward`, between `max_penalty` and 0
     "Make the n-gram repetition penalty (arXiv 2502.03373, appendix C.2)"
-    if max_penalty>0: raise ValueError(f'max_penalty is negative or 0, not {max_penalty}: it is added to the reward')
+    if max_penalty>0:
+        raise ValueError(f'max_penalty is negative or 0, not {max_penalty}: it is added to the reward')
     if ngram_size<1: raise ValueError(f'ngram_size is 1 or more, not {ngram_size}')
     if by not in ('tokens','words'): raise ValueError(f'by is "tokens" or "words", not {by!r}')
     def repetition_reward(prompts=None, completions=(), completion_ids=None, **columns) -> list:

@@ -13,7 +13,8 @@ import ast, re
 # %% ../../nbs/2_rewards/21_suites.ipynb #31240760
 def _bound(statement) -> list: # Names
     "What a top-level statement defines, imports aside"
-    if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)): return [statement.name]
+    if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+        return [statement.name]
     inside = [s for field in ('body','orelse','finalbody') for s in getattr(statement, field, [])]
     if inside: return [n for s in inside for n in _bound(s)]
     return [n.id for n in ast.walk(statement) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]
@@ -46,7 +47,8 @@ def _roots(node) -> list:
     if isinstance(node, ast.Import): return [a.name.split('.')[0] for a in node.names]
     return [(node.module or '').split('.')[0]]
 
-def _hidden(name) -> bool: return name.startswith('_') and name not in HARMLESS_NAMES and name.strip('_')!=''
+def _hidden(name) -> bool:
+    return name.startswith('_') and name not in HARMLESS_NAMES and name.strip('_')!=''
 
 # %% ../../nbs/2_rewards/21_suites.ipynb #b04a73aa
 def _of_its_own(node) -> bool:
@@ -60,7 +62,8 @@ def _suspicious(node) -> bool:
         return node.id in REFUSED_NAMES or node.id.startswith('__') and node.id not in HARMLESS_NAMES
     if isinstance(node, ast.Attribute):
         return node.attr in AS_ATTRIBUTE or _hidden(node.attr) and not _of_its_own(node)
-    if isinstance(node, ast.alias): return bool(set(node.name.split('.')) & AS_ATTRIBUTE) or _hidden(node.name)
+    if isinstance(node, ast.alias):
+        return bool(set(node.name.split('.')) & AS_ATTRIBUTE) or _hidden(node.name)
     if isinstance(node, (ast.Import, ast.ImportFrom)): return not set(_roots(node)) <= USEFUL_MODULES
     text = isinstance(node, ast.Constant) and isinstance(node.value, str)
     return text and '__' in node.value and node.value not in HARMLESS_NAMES
@@ -89,5 +92,6 @@ def inspects(tree:ast.Module) -> bool:
 # %% ../../nbs/2_rewards/21_suites.ipynb #fddd6ed6
 def asserts(tree:ast.Module) -> bool:
     "Does a suite test anything at all?"
-    def tests(n): return isinstance(n, ast.Assert) or getattr(n, 'attr', '').startswith(('assert','fail'))
+    def tests(n):
+        return isinstance(n, ast.Assert) or getattr(n, 'attr', '').startswith(('assert','fail'))
     return any(tests(n) for n in ast.walk(tree))

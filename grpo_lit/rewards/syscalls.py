@@ -68,7 +68,8 @@ ALLOWED = dict(                    # name: (number on x86_64, on aarch64); None:
 LOAD, EQUAL, AT_LEAST, ANY_BIT, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 ALLOW, KILL = (RETURN, 0, 0, 0x7fff0000), (RETURN, 0, 0, 0x80000000)
 LOAD_NUMBER, LOAD_ARCH = (LOAD, 0, 0, 0), (LOAD, 0, 0, 4)               # of the call, of the machine
-def _load_argument(i, high=0): return LOAD, 0, 0, 16+8*i+4*high         # half of an argument: 32 bits at a time
+def _load_argument(i, high=0):
+    return LOAD, 0, 0, 16+8*i+4*high # half of an argument: 32 bits at a time
 def _refuse(code=errno.EPERM): return RETURN, 0, 0, 0x50000 | code
 
 def _when(number, *then) -> list:
@@ -96,7 +97,8 @@ FCNTL = [0, 1, 2, 3, 5, 6, 7, 1030, 1032, 1034]   # dup, flags, locks; the size 
 
 def _thread():
     "Flags of a thread, no others"
-    return [_load_argument(0), (ANY_BIT, 2, 0, ~OF_THREADS & 0xffffffff), (ANY_BIT, 0, 1, THREAD), ALLOW, _refuse()]
+    return [_load_argument(0), (ANY_BIT, 2, 0, ~OF_THREADS & 0xffffffff),
+            (ANY_BIT, 0, 1, THREAD), ALLOW, _refuse()]
 def _no_address():
     "Its fifth argument is null, in both halves"
     low, high = _load_argument(4), _load_argument(4, high=1)

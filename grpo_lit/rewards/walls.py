@@ -6,9 +6,9 @@ Docs: https://grpo-lit.github.io/grpo-lit/2_rewards/walls.html.md"""
 
 # %% auto #0
 __all__ = ['libc', 'PR_SET_PDEATHSIG', 'PR_SET_DUMPABLE', 'PR_SET_SECCOMP', 'PR_SET_NO_NEW_PRIVS', 'CREATE_RULESET', 'ADD_RULE',
-           'RESTRICT_SELF', 'NEWEST', 'SYSTEM_FILES', 'EXECUTE', 'WRITE_FILE', 'READ_FILE', 'READ_DIR', 'MAKE_CHAR',
-           'MAKE_SOCK', 'MAKE_BLOCK', 'TRUNCATE', 'IOCTL_DEV', 'READ', 'FILE_BITS', 'ALL_BITS', 'set_limits',
-           'in_child', 'landlock_abi', 'libraries', 'landlock']
+           'RESTRICT_SELF', 'NEWEST_LANDLOCK', 'SYSTEM_FILES', 'EXECUTE', 'WRITE_FILE', 'READ_FILE', 'READ_DIR',
+           'MAKE_CHAR', 'MAKE_SOCK', 'MAKE_BLOCK', 'TRUNCATE', 'IOCTL_DEV', 'READ', 'FILE_BITS', 'ALL_BITS',
+           'set_limits', 'in_child', 'landlock_abi', 'libraries', 'landlock']
 
 # %% ../../nbs/2_rewards/06_walls.ipynb #b95621f1
 import ctypes, errno, os, resource, struct, sys
@@ -64,12 +64,12 @@ def _call(number, *args) -> int:
     if got<0: raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     return got
 
-NEWEST = int(os.environ.get('GRPO_LIT_LANDLOCK', 99))   # use no later version: what would an older kernel hold?
+NEWEST_LANDLOCK = int(os.environ.get('GRPO_LIT_LANDLOCK', 99))   # use no later version: what would an older kernel hold?
 
 def landlock_abi() -> int: # 0 where there is none
     "The version of Landlock that this kernel has"
     if not sys.platform.startswith('linux'): return 0
-    try: return min(_call(CREATE_RULESET, None, ctypes.c_size_t(0), 1), NEWEST)
+    try: return min(_call(CREATE_RULESET, None, ctypes.c_size_t(0), 1), NEWEST_LANDLOCK)
     except OSError: return 0
 
 # %% ../../nbs/2_rewards/06_walls.ipynb #52ab17c6
@@ -94,7 +94,8 @@ def _ruleset(abi, files) -> int: # A file descriptor
     "Rules that forbid `files`, and what else this version can forbid"
     fields = [files]
     if abi>=4: fields.append(3)                                          # TCP: to bind, to connect
-    if abi>=6: fields.append(3)                                          # signals and abstract sockets to those outside
+    if abi>=6:
+        fields.append(3) # signals and abstract sockets to those outside
     attr = struct.pack(f'{len(fields)}Q', *fields)
     return _call(CREATE_RULESET, attr, ctypes.c_size_t(len(attr)), 0)
 

@@ -99,13 +99,15 @@ def exception_class(name, base='RuntimeError') -> type:
 # %% ../../nbs/2_rewards/10_wire.ipynb #1fc78c26
 DEEPEST = 120                              # values in values in values
 
-def _pairs(v, keep, depth): return [[to_wire(k, keep, depth), to_wire(x, keep, depth)] for k, x in dict.items(v)]
+def _pairs(v, keep, depth):
+    return [[to_wire(k, keep, depth), to_wire(x, keep, depth)] for k, x in dict.items(v)]
 
 def _holder(t, v, keep, depth) -> dict|list|None:
     "A list, tuple, dict, set or deque as JSON; None: it is none of these"
     def each(kind): return [to_wire(x, keep, depth) for x in kind.__iter__(v)]
     if issubclass(t, list): return each(list)
-    if issubclass(t, dict): return {t.__name__ if t in (Counter, OrderedDict) else 'dict': _pairs(v, keep, depth)}
+    if issubclass(t, dict):
+        return {t.__name__ if t in (Counter, OrderedDict) else 'dict': _pairs(v, keep, depth)}
     for kind in (tuple, set, frozenset, deque):
         if issubclass(t, kind): return {kind.__name__: each(kind)}
 
@@ -167,7 +169,8 @@ class BadMessage(ValueError):
 def parse_message(body:bytes) -> dict:
     "The message in a frame; raises `BadMessage`, and nothing else"
     try: message = json.loads(body)
-    except (ValueError, RecursionError, MemoryError) as e: raise BadMessage(f'no JSON: {type(e).__name__}') from None
+    except (ValueError, RecursionError, MemoryError) as e:
+        raise BadMessage(f'no JSON: {type(e).__name__}') from None
     if type(message) is not dict: raise BadMessage(f'a {type(message).__name__} is no message')
     return message
 

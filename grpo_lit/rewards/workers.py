@@ -96,7 +96,8 @@ class _Child:
         args = [to_wire(a, None) for a in args]
         found = self.ask(name, timeout, op='names', id=None, a=[name], k={})
         try: number = found['dict'][0][1]['object'][0]
-        except (TypeError, LookupError): raise RuntimeError(f'{name} is no function of the program') from None
+        except (TypeError, LookupError):
+            raise RuntimeError(f'{name} is no function of the program') from None
         return self.ask(name, timeout, op='call', id=number, a=args, k={})
 
     def end(self):
@@ -122,7 +123,8 @@ class Worker:
         with SLOTS:
             child = self.idle.pop() if self.idle else self._fresh()
             try: return self._once(child, name, args, timeout)
-            except RuntimeError: child = self._fresh()                          # an old one may have reached its limits
+            except RuntimeError:
+                child = self._fresh() # an old one may have reached its limits
             return self._once(child, name, args, timeout)
 
     def _fresh(self):

@@ -19,7 +19,8 @@ from .files import log
 # %% ../../nbs/5_run/062_alarms.ipynb #eca8d89c
 RARE = 1e-4 # A series that chance makes less often is no chance
 
-def new_series() -> dict: return dict(events=0, units=0, steps=0, row=0) # `row`: units in a row, in so many `steps`
+def new_series() -> dict:
+    return dict(events=0, units=0, steps=0, row=0) # `row`: units in a row, in so many `steps`
 
 # %% ../../nbs/5_run/062_alarms.ipynb #f1b153eb
 def prolong(series:dict, events:int, # Of the units of a rollout, in so many it happened

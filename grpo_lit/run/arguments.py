@@ -48,7 +48,8 @@ class Arguments:
 
     def __repr__(self):
         default = {name: f.default for name, f in AllSettings.__dataclass_fields__.items()}
-        shown = [f'{n}={v!r}' for n, v in self.to_dict().items() if n not in default or v not in (default[n], [])]
+        shown = [f'{n}={v!r}' for n, v in self.to_dict().items()
+                 if n not in default or v not in (default[n], [])]
         return f'{type(self).__name__}({", ".join(shown)})'
 
     @property

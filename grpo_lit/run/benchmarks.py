@@ -33,7 +33,8 @@ def last_boxed(solution:str) -> str|None: # None where there is no box
 def _math(r):
     answer = r.get('answer') or last_boxed(r['solution']) or ''
     subject = r.get('subject') or r.get('type') or ''
-    return dict(prompt=r['problem'], answer=answer, solution=r['solution'], level=str(r.get('level', '')), subject=subject)
+    return dict(prompt=r['problem'], answer=answer, solution=r['solution'],
+                level=str(r.get('level', '')), subject=subject)
 
 # %% ../../nbs/5_run/001_benchmarks.ipynb #4b061d09
 def _number(x):
@@ -122,7 +123,8 @@ def recognize(source:str, # A name of ours or of the hub, or a path
     if {'Body','Question','Answer'} <= have: return BENCHMARKS['svamp']
     for name in ('humaneval','mbpp','math500','aime24','math','svamp'):
         if BENCHMARKS[name].columns <= have: return BENCHMARKS[name]
-    if first and have=={'question','answer'} and '####' in str(first['answer']): return BENCHMARKS['gsm8k']
+    if first and have=={'question','answer'} and '####' in str(first['answer']):
+        return BENCHMARKS['gsm8k']
 
 # %% ../../nbs/5_run/001_benchmarks.ipynb #ff4e711a
 INSTRUCTIONS = dict( # What a chat prompt adds to the question

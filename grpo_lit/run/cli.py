@@ -17,8 +17,8 @@ from .configfile import all_options, with_hyphens
 from .files import NotSaved
 from .launching import as_one_of_several, in_processes, launched_as, processes_of
 from .peers import GRACE, LOST, Missed, is_of_others
-from .options import CHOICES, COMMANDS, EXAMPLES, GROUPS, POSITIONAL, REQUIRED
-from .options import commands, kinds_of, nearest, options_of, own_options, settings_of, single, takes_several
+from .options import COMMANDS, EXAMPLES, GROUPS, POSITIONAL, REQUIRED, VALUES_OF
+from .options import commands, kinds_of, nearest, options_of, own_options, settings_by_title, single, takes_several
 from .signals import Stop, Unbroken, exit_code, say, stoppable
 
 # %% ../../nbs/5_run/108_cli.ipynb #01aa778b
@@ -43,9 +43,9 @@ TRAIN_DEFAULTS = dict( # Where `train` has another default than `GRPOConfig`
 def help_of(option, command:str) -> str:
     "Its comment, the names that it may have, and its default"
     text = ' '.join(option.text.split())
-    if option.name in CHOICES: text += f'; one of {", ".join(CHOICES[option.name].split())}'
+    if option.name in VALUES_OF: text += f'; one of {", ".join(VALUES_OF[option.name].split())}'
     default = option.default
-    if settings_of(command) and option.name not in own_options(command): default = TRAIN_DEFAULTS.get(option.name, default)
+    if settings_by_title(command) and option.name not in own_options(command): default = TRAIN_DEFAULTS.get(option.name, default)
     shown = '' if default in (None, '', (), False, REQUIRED) or len(str(default)) > 40 else f' [{default}]'
     return (text+shown).replace('%', '%%')
 
@@ -103,7 +103,7 @@ def parser_of(command:str) -> Parser:
     for name, option in own.items():
         if name not in placed: add_option(rest, option, command)
     add_files(parser, command)
-    for title, options in settings_of(command).items():
+    for title, options in settings_by_title(command).items():
         group = parser.add_argument_group(f'settings: {title[0].lower()}{title[1:]}')
         for option in options:
             if option.name not in own: add_option(group, option, command)
@@ -255,7 +255,7 @@ def main(argv:list|None=None # Default: the command line
         command = function_of(name)
         quiet()
         stop.at_once = None
-        return obeyed(command, with_config(options, name) if settings_of(name) else options, stop)
+        return obeyed(command, with_config(options, name) if settings_by_title(name) else options, stop)
 
 def quiet():
     "Silence the progress bars and notices of the libraries below; ours say what matters"

@@ -121,7 +121,8 @@ def train(model:str='', # "tiny", a hub name, a directory, or a .gguf file
     options = {k:v for k, v in locals().items() if k!='resume'}
     if resume and not out: raise ValueError('--resume needs the directory of a run: --resume RUN')
     check_launched(processes)
-    if not model or not data: raise ValueError('say what to train: --model and --data (or --resume RUN to go on with a run)')
+    if not model or not data:
+        raise ValueError('say what to train: --model and --data (or --resume RUN to go on with a run)')
     if Path(out).is_file(): raise ValueError(f'--out {out} is a file: a run needs a directory')
     at_least_zero(limit=limit, eval_questions=eval_questions, lora_r=lora_r)
     names, task = list(reward), None
@@ -136,7 +137,8 @@ def train(model:str='', # "tiny", a hub name, a directory, or a .gguf file
     policy, tokenizer = policy_and_tokenizer(model, None, args, bool(lora_r))
     task, chat = asked(task, tokenizer, chat, system)
     if 'max_completion_length' not in (config or {}):
-        args.max_completion_length = answer_room([*task.train, *task.test], tokenizer, policy, args.max_completion_length)
+        args.max_completion_length = answer_room([*task.train, *task.test], tokenizer,
+                                                 policy, args.max_completion_length)
     task = that_fit(task, tokenizer, policy, args.max_completion_length, drop_long)
     say(f'{model}: {_millions(policy):.1f} million parameters on {policy.device}; {task}')
     with in_the_file(task.places):
@@ -146,7 +148,8 @@ def train(model:str='', # "tiny", a hub name, a directory, or a .gguf file
         say(plan_of(trainer, task, eval_questions))
         return {}
     stored = {k:v for k, v in options.items() if k not in ('out', 'overwrite', 'dry_run')}
-    trainer.origin = dict(command='train', options=stored, model=model, data=data, chat=chat, system=system, reward=names)
+    trainer.origin = dict(command='train', options=stored, model=model,
+                          data=data, chat=chat, system=system, reward=names)
     return whole_run(trainer, task, eval_questions, resume)
 
 def settings_of(task, options:dict, # The parameters of `train`
@@ -156,5 +159,6 @@ def settings_of(task, options:dict, # The parameters of `train`
     config = suited(options['config'], task, weights) | on_device(options['device'])
     if options['dtype']: config['model_dtype'] = options['dtype']
     if options['overwrite']: config['overwrite_output_dir'] = True
-    args = GRPOConfig(output_dir=options['out'] or new_directory(f'runs/{task.name}'), seed=options['seed'], **config)
+    args = GRPOConfig(output_dir=options['out'] or new_directory(f'runs/{task.name}'),
+                      seed=options['seed'], **config)
     return dataclasses.replace(args, output_dir=None, save_steps=0) if options['dry_run'] else args

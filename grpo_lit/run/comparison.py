@@ -17,7 +17,7 @@ from .evaluate import EvalResult, attempts_of, result_of
 from .experiment import json_writer, keep_all
 from .kept import read_answers
 from .logs import plain
-from .pairs import Paired, holm, paired
+from .pairs import Paired, holm, pairs_of
 from .pictures import BLUE, GREY, literal, panels, save_figure
 from .runs import Run, new_directory
 from .signals import say
@@ -104,7 +104,7 @@ def _compared(name, share, graders, before, after, attempts):
         if not any(x and y for x, y in zip(b, a)): continue
         both = [(x, y) for x, y in zip(b, a) if x and y]
         b, a = map(list, zip(*both))
-        found.append(Comparison(name, grader or 'right', share, _share(b), _share(a), paired(b, a)))
+        found.append(Comparison(name, grader or 'right', share, _share(b), _share(a), pairs_of(b, a)))
     return found
 
 # %% ../../nbs/5_run/098_comparison.ipynb #c8de0997

@@ -68,6 +68,7 @@ def adapted_layers(model) -> dict: # Name in the base model -> a layer of `peft`
     modules = model.get_base_model().named_modules()
     return {name: m for name, m in modules if hasattr(m, 'base_layer')}
 
+# %% ../../nbs/5_run/045_copies.ipynb #baa760e2
 def is_a_sum(layer) -> bool:
     "Is this layer its base weight plus a low-rank matrix, and nothing more?"
     base, added = layer.base_layer, getattr(layer, 'lora_B', {})
@@ -77,16 +78,19 @@ def is_a_sum(layer) -> bool:
     biases = [getattr(b, 'bias', None) for b in added.values()] # AdaLoRA has matrices in place of layers
     return len(added) > 0 and not any(b is not None for b in biases) and not getattr(layer, 'lora_variant', None)
 
+# %% ../../nbs/5_run/045_copies.ipynb #c020c708
 def is_at_work(layer) -> bool:
     "Is its adapter added in `forward`, and by nothing but that? Not where it is switched off, merged already, or changed by a hook"
     hooked = any(m._forward_hooks or m._forward_pre_hooks for m in layer.modules())
     return not (layer.merged or layer.disable_adapters or hooked)
 
+# %% ../../nbs/5_run/045_copies.ipynb #98ddaa96
 def is_alone(layer, model) -> bool:
     "Is its base weight its own? A head that is tied to the embedding must not change that as well"
     owners = [m for m in model.modules() if getattr(m, 'weight', None) is layer.base_layer.weight]
     return all(m in (layer, layer.base_layer) for m in owners)
 
+# %% ../../nbs/5_run/045_copies.ipynb #4a7b7a9e
 def can_be_merged(model) -> bool:
     "May a copy of this policy hold its adapter within its weights?"
     if not has_adapter(model) or not hasattr(model, 'get_base_model'):

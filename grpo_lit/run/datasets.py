@@ -34,7 +34,8 @@ TASKS = dict( # Made here, by name
 def _hub_rows(name, split, config):
     from datasets import load_dataset
     ours = [b.hub for b in BENCHMARKS.values()]
-    if name not in ours: find_on_hub(name, 'dataset', [*TASKS, *BENCHMARKS], ', or any file or dataset of the Hugging Face hub')
+    if name not in ours:
+        find_on_hub(name, 'dataset', [*TASKS, *BENCHMARKS], ', or any file or dataset of the Hugging Face hub')
     elif not in_cache(name, 'dataset') and (why := ask_hub(name, 'dataset')):
         raise ValueError(f'{name!r} has to be fetched from the Hugging Face hub: {why}. A copy in a file is known by its columns')
     try: data = load_dataset(name, config, split=split)
@@ -50,8 +51,10 @@ def refuse_address(source:str):
         what = f'give the name on the hub, {hub[1]}' if hub else 'download the file, and give its name'
         raise ValueError(f'{source!r} is an address, and data is read from files and from the hub by name: {what}')
     if Path(source).exists(): return
-    if re.search(r'[*?\[\]]', source): raise ValueError(f'no file {source!r}: names are not expanded here; give one file')
-    if source.startswith('~'): raise ValueError(f'no file {source!r}: the shell did not expand ~; write {str(Path(source).expanduser())!r}')
+    if re.search(r'[*?\[\]]', source):
+        raise ValueError(f'no file {source!r}: names are not expanded here; give one file')
+    if source.startswith('~'):
+        raise ValueError(f'no file {source!r}: the shell did not expand ~; write {str(Path(source).expanduser())!r}')
 
 def rows_from(source:str, # A file, or a dataset name on the hub
               split:str|None=None, # Hub datasets: which split; None: "train"
@@ -140,7 +143,8 @@ def _warn_of_overlap(train, held, source):
 # %% ../../nbs/5_run/006_datasets.ipynb #af7cc1db
 def _made_here(source, chosen, seed, limit, max_completion_length):
     "One of `TASKS`"
-    if chosen: raise ValueError(f'{source!r} is made here: it has no columns, splits, styles or files to choose')
+    if chosen:
+        raise ValueError(f'{source!r} is made here: it has no columns, splits, styles or files to choose')
     task = TASKS[source](seed=seed)
     tokens = max_completion_length or task.max_completion_length
     return replace(task, train=task.train[:limit], max_completion_length=tokens)
@@ -169,7 +173,8 @@ def _both_sources(source, columns, split, config, test, encoding):
         raise ValueError(f'a file has no splits: give --test another file, not {test!r}')
     train = rows_from(hub, split, config, encoding)
     if not test: return train, None, known
-    if Path(test).exists() or format_of(Path(test)): return train, rows_from(test, encoding=encoding), known
+    if Path(test).exists() or format_of(Path(test)):
+        return train, rows_from(test, encoding=encoding), known
     return train, rows_from(hub, test, config, encoding), known
 
 def _read_both(source, columns, split, config, test, n_test, seed, encoding=None, answers=True):

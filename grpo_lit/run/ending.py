@@ -6,32 +6,27 @@ Docs: https://grpo-lit.github.io/grpo-lit/5_run/ending.html.md"""
 
 # %% auto #0
 __all__ = ['save_stopped', 'checkpoint_writer', 'save_alone', 'newest_saved', 'save_broken', 'check_finite', 'keep_diverged',
-           'diverged_is_kept', 'save_stuck', 'settle', 'is_owed', 'evaluation_is_due', 'is_turn', 'epoch_ended',
-           'checkpoint_is_due', 'checkpoint_is_overdue', 'keep_if_due', 'log_evaluation', 'evaluation_is_owed', 'go_on',
-           'give_hope', 'check_not_shorter', 'say_from', 'start_run', 'started', 'train_to_the_end', 'sum_up']
+           'diverged_is_kept', 'save_stuck', 'settle', 'is_owed', 'go_on', 'give_hope', 'check_not_shorter', 'say_from',
+           'start_run', 'started', 'train_to_the_end', 'sum_up']
 
 # %% ../../nbs/5_run/076_ending.ipynb #0e695f4c
-import contextlib, math, signal, sys, time
+import contextlib, signal, sys
 from functools import partial
 from pathlib import Path
 from ..policy import first_nonfinite
 from .again import check_new, clear_run, with_changes
 from .alarms import troubles
 from .checkpoints import whole_state, write_checkpoint
-from .collect import prompts_of
 from .display import Showing
 from .files import NotSaved, log
-from .hopeless import watch_evaluation
 from .knobs import events_are_owed, write_events
 from .peers import peers_of_run, spared
-from .phases import in_notebook, phase, phases_are_shown
-from ..fast.sharded import is_sharded
 from .resume import checkpoint_to_resume, keep_checkpoint
 from .runs import Run, step_of, writes
 from .signals import Stop, say, stoppable, uninterrupted
 from .together import watched_run, world_of
-from .watching import remember_evaluation, write_alarms
 from ..fast.world import World
+from ..tensors import is_sharded
 
 # %% ../../nbs/5_run/076_ending.ipynb #53cb0185
 def save_stopped(trainer, stop:Stop):
@@ -57,7 +52,8 @@ def save_alone(trainer) -> Path:
     if is_sharded(state.model): raise ValueError('each process holds a part of the weights')
     def write(part): write_checkpoint(part, state, trainer.tokenizer, trainer.fixed)
     check_finite(trainer.model)
-    with spared(peers_of_run()), trainer.whole: return keep_checkpoint(trainer.run, state.step, write, trainer.args.save_total_limit)
+    with spared(peers_of_run()), trainer.whole:
+        return keep_checkpoint(trainer.run, state.step, write, trainer.args.save_total_limit)
 
 def newest_saved(run:Run) -> int: # -1: there is none
     "The step of the newest checkpoint of a run, wherever it is"
@@ -127,75 +123,6 @@ def is_owed(trainer) -> bool:
     step = trainer.state.step
     wanted = trainer.args.save_strategy != 'no' and not trainer.state.nonfinite_in_a_row
     return bool(wanted and trainer.started and step and newest_saved(trainer.run) < step)
-
-# %% ../../nbs/5_run/076_ending.ipynb #093125bf
-def evaluation_is_due(trainer) -> bool:
-    "Is the step that was done last one to be evaluated?"
-    args, state = trainer.args, trainer.state
-    passed = state.rollout*prompts_of(args)/len(trainer.train_dataset) if args.eval_strategy == 'epoch' else state.step
-    turn = is_turn(trainer, args.eval_strategy, args.eval_steps)
-    return trainer.eval_dataset is not None and turn and passed >= args.eval_delay
-
-# %% ../../nbs/5_run/076_ending.ipynb #e5d995f3
-def is_turn(trainer, strategy:str|None, # "steps", "epoch" or "no"; None: by `steps`
-            steps:float|None # Every so many; below 1: such a share of the run; 0: never
-           ) -> bool:
-    "Is it the turn of something after this step?"
-    state = trainer.state
-    if strategy == 'epoch': return epoch_ended(trainer)
-    if strategy == 'no' or not steps: return False
-    every = math.ceil(steps*state.total_steps) if steps < 1 else int(steps)
-    return state.step%every == 0
-
-def epoch_ended(trainer) -> bool:
-    "Were the last prompts of an epoch those of this step? The last step counts as well"
-    state, args = trainer.state, trainer.args
-    prompts, rows = prompts_of(args), len(trainer.train_dataset)
-    before, now = (state.rollout-1)*prompts//rows, state.rollout*prompts//rows
-    return state.step == state.total_steps or (state.update == 0 and now > before)
-
-# %% ../../nbs/5_run/076_ending.ipynb #f9b98d9e
-def checkpoint_is_due(trainer) -> bool:
-    "Was a checkpoint asked for after this step?"
-    args, well = trainer.args, not trainer.state.nonfinite_in_a_row
-    return bool(trainer.run and well and is_turn(trainer, args.save_strategy, args.save_steps))
-
-def checkpoint_is_overdue(trainer) -> bool:
-    "Is it so many minutes since the last one that a passing one is to be made?"
-    args, run = trainer.args, trainer.run
-    if not run or not args.save_minutes or args.save_strategy == 'no' or trainer.state.nonfinite_in_a_row: return False
-    return world_of(trainer).by_first(lambda: time.monotonic()-run.saved_at >= 60*args.save_minutes)
-
-# %% ../../nbs/5_run/076_ending.ipynb #d4218f67
-def keep_if_due(trainer, asked:bool|None=None # Is one asked for? None: by the settings
-               ) -> bool: # Was one written?
-    "Save a checkpoint after a step, if it is time for one"
-    due = checkpoint_is_due(trainer) if asked is None else asked and trainer.run is not None
-    if not due and not checkpoint_is_overdue(trainer): return False
-    how, saved = {} if due else dict(passing=True), []
-    trainer.collector.ahead.settle() # here, where a single process can be interrupted
-    with uninterrupted(), trainer.run.tried('the checkpoint', NotSaved):
-        saved.append(trainer.save_checkpoint(**how))
-    return bool(saved)
-
-# %% ../../nbs/5_run/076_ending.ipynb #b616ff8a
-def log_evaluation(trainer, metrics:dict): # Of the step, added to
-    "Evaluate, and record it with the step"
-    alone = in_notebook() and not phases_are_shown() # an output of its own would be left in the cell
-    with phase('evaluating', trainer.args.disable_tqdm or alone):
-        found = trainer.evaluate()
-    with uninterrupted():
-        metrics |= found
-        watch_evaluation(found, trainer.state)
-        remember_evaluation(found, trainer.state)
-        write_alarms(trainer.run, trainer.state)
-        if trainer.run: trainer.run.log(dict(step=trainer.state.step) | found)
-
-def evaluation_is_owed(trainer) -> bool:
-    "Was the last step to be evaluated, and was it not?"
-    step, rows = trainer.state.step, trainer.run.rows if trainer.run else trainer.history
-    last = {name for m in rows if m.get('step') == step for name in m}
-    return bool(step and evaluation_is_due(trainer) and last and 'eval_reward' not in last)
 
 # %% ../../nbs/5_run/076_ending.ipynb #16b2083d
 def go_on(trainer, resume:bool|str # A path, or True for the newest checkpoint

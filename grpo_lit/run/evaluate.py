@@ -23,7 +23,7 @@ from .intervals import mean_interval, pass_at_k, seed_interval, wilson_interval
 from .kept import Answers, weights_mark
 from .config import GRPOConfig
 from .logs import plain
-from .pairs import Paired, paired
+from .pairs import Paired, pairs_of
 from .playing import new_play
 from .room import Room
 from ..fast.world import World
@@ -253,4 +253,4 @@ def paired_test(before:EvalResult,
     def right(result): return [attempts_of(row, grader) for row in result.rows]
     def asked(result): return [plain(r['prompt']) for r in result.rows]
     if asked(before) != asked(after): raise ValueError('the two results are about different questions')
-    return paired(right(before), right(after))
+    return pairs_of(right(before), right(after))

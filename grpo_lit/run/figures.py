@@ -169,12 +169,14 @@ def shown_group(step:int, # Of the rollout
                 prompt, gold, names:list # Of the reward functions
                ) -> ShownGroup:
     "One group, cut to what fits"
-    rows, keys = groups[number_of], ('completion', 'tokens', 'finished', *own_names(names), 'reward', 'advantage')
+    rows, keys = groups[number_of], ('completion', 'tokens', 'finished',
+                                     *own_names(names), 'reward', 'advantage')
     some = [{k: r[k] for k in keys if k in r} for r in rows[:MOST_ROWS]]
     fitting = [r | dict(completion=clipped_completion(r['completion'])) for r in some]
     more = f', {len(rows)-MOST_ROWS} more answers' if len(rows) > MOST_ROWS else ''
     title = f'step {step}, group {number_of+1} of {len(groups)}{more}'
-    return ShownGroup(title, middle_cut(question_text(prompt)), None if gold is None else middle_cut(str(gold), 80), fitting)
+    return ShownGroup(title, middle_cut(question_text(prompt)),
+                      None if gold is None else middle_cut(str(gold), 80), fitting)
 
 # %% ../../nbs/5_run/069_figures.ipynb #f2c687d8
 def group_of(rollouts:Rollouts|None, step:int) -> ShownGroup|None: # None: there is nothing to read
@@ -184,7 +186,8 @@ def group_of(rollouts:Rollouts|None, step:int) -> ShownGroup|None: # None: there
     rewards = [[]]*P if rollouts.rewards is None else rollouts.rewards.view(P, G).tolist()
     chosen = next((i for i, r in enumerate(rewards) if are_mixed(r)), 0)
     rows, gold = rollouts.group(chosen), rollouts.columns.get('answer')
-    if rollouts.episodes: rows = [r | dict(completion=_row_parts(rollouts, chosen*G+j)) for j, r in enumerate(rows)]
+    if rollouts.episodes:
+        rows = [r | dict(completion=_row_parts(rollouts, chosen*G+j)) for j, r in enumerate(rows)]
     groups = [rows if i == chosen else [] for i in range(P)]
     names = rollouts.reward_names[:MOST_FUNCTIONS]
     return shown_group(step, groups, chosen, rollouts.prompts[chosen], gold and gold[chosen], names)
@@ -221,7 +224,8 @@ class Figures:
     @property
     def events(self) -> list:
         "Of the steps that are shown, in their order"
-        found = {(e.get('step', 0), str(e.get('event'))): e for e in [*metric_events(self.steps), *self._events]}
+        found = {(e.get('step', 0), str(e.get('event'))): e
+                 for e in [*metric_events(self.steps), *self._events]}
         return [found[key] for key in sorted(found) if key[0] <= max(self.done, 0)+1]
 
     @property

@@ -94,13 +94,15 @@ def group_in(path:Path, names:tuple, written:float # When it was: a file that is
     if not groups: return None
     chosen = next((i for i, g in enumerate(groups) if are_mixed([r.get('reward') for r in g])), 0)
     row = groups[chosen][0]
-    return shown_group(step_of(path), groups, chosen, kept_question(str(row['prompt'])), row.get('answer'), list(names))
+    return shown_group(step_of(path), groups, chosen, kept_question(str(row['prompt'])),
+                       row.get('answer'), list(names))
 
 def newest_group(run:Record, steps:list) -> ShownGroup|None:
     "Of the newest rollout that can be read"
     for path in run.rollout_files()[::-1][:2]:
         try: return group_in(path, tuple(reward_names(steps)), path.stat().st_mtime)
-        except Exception as e: log.debug('%s cannot be read: %s', path, e) # it is being replaced, or damaged
+        except Exception as e:
+            log.debug('%s cannot be read: %s', path, e) # it is being replaced, or damaged
     return None
 
 # %% ../../nbs/5_run/084_following.ipynb #78817a61
@@ -154,7 +156,8 @@ class Followed:
     def without_directory(self) -> Figures:
         "The run as it was, after its directory was moved or removed"
         found, away = copy.copy(self.shown), time.monotonic()-self.seen
-        if away > ABSENCE: found.state = f'gone: the directory is no longer there, after step {found.done} of {found.total}'
+        if away > ABSENCE:
+            found.state = f'gone: the directory is no longer there, after step {found.done} of {found.total}'
         return found
 
     def found(self) -> Figures:
@@ -163,7 +166,8 @@ class Followed:
         trained = [m for m in steps[-1000:] if 'reward' in m]
         done, total = (trained[-1]['step'], total_of(trained[-1])) if trained else (0, 0)
         state = how_it_stands(self.run, owner, done, total)
-        shown = Figures(steps, done, total, state, events=self.happened(), group=lambda: newest_group(self.run, steps))
+        shown = Figures(steps, done, total, state, events=self.happened(),
+                        group=lambda: newest_group(self.run, steps))
         if state == 'running': shown.note = owner.silence(shown.step_time)
         return shown
 

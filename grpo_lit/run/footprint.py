@@ -28,7 +28,8 @@ def kept_bytes(model, f) -> int:
     kept = {}
     def pack(x):
         storage = x.untyped_storage()
-        if storage.data_ptr() not in there: kept[storage.data_ptr()] = storage # held, so that no address comes twice
+        if storage.data_ptr() not in there:
+            kept[storage.data_ptr()] = storage # held, so that no address comes twice
         return x
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x): result = f()
     del result
@@ -42,7 +43,8 @@ def few_layers(config, layers:int):
     "The configuration with so many layers and a small vocabulary"
     small = copy.deepcopy(text_config(config))
     small.num_hidden_layers, small.vocab_size = layers, 64
-    if vars(small).get('layer_types'): small.layer_types = (small.layer_types*layers)[:layers] # of one layer, twice
+    if vars(small).get('layer_types'):
+        small.layer_types = (small.layer_types*layers)[:layers] # of one layer, twice
     for name in ('pad', 'bos', 'eos'): setattr(small, f'{name}_token_id', None)
     if hasattr(small, 'quantization_config'): del small.quantization_config
     return small
@@ -77,7 +79,8 @@ def kept_by(model, prompt:int, completion:int, G:int, compute:torch.dtype) -> tu
     half = torch.autocast('cpu', compute) if compute in HALF else contextlib.nullcontext()
     for tokens in (120, 240):
         ro = some_rollouts(prompt, completion, G, tokens)
-        with pieces_from(start), half: kept = kept_bytes(model, lambda: token_logps(model, ro, return_entropy=True))
+        with pieces_from(start), half:
+            kept = kept_bytes(model, lambda: token_logps(model, ro, return_entropy=True))
         found.append((tokens_in(ro), kept))
     (n, few), (m, many) = found
     each = (many-few)/(m-n)

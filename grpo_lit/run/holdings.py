@@ -7,7 +7,7 @@ Docs: https://grpo-lit.github.io/grpo-lit/5_run/holdings.html.md"""
 # %% auto #0
 __all__ = ['OPTIMIZER_BYTES', 'DRAWING', 'optimizer_bytes', 'samples_in_half', 'reference_bytes', 'copied_width', 'standing',
            'tail_room', 'token_bytes', 'cache_bytes', 'sampling_parts', 'full_rollout', 'largest_portion',
-           'activation_bytes', 'tile_bytes', 'update_parts', 'reference_parts', 'step_parts']
+           'activation_bytes', 'tile_bytes', 'update_bytes', 'reference_parts', 'step_parts']
 
 # %% ../../nbs/5_run/037_holdings.ipynb #514845ae
 import torch
@@ -136,7 +136,7 @@ def tile_bytes(f:Footprint, answers:int, on_gpu:bool) -> float:
     return tile+answers*f.hidden*4*2
 
 # %% ../../nbs/5_run/037_holdings.ipynb #8a8d2e15
-def update_parts(f:Footprint, args, prompt:int, divisor:int=1) -> dict:
+def update_bytes(f:Footprint, args, prompt:int, divisor:int=1) -> dict:
     "Gradients and activations at the moment when most is there"
     tokens, answers, portions = largest_portion(args, prompt, divisor)
     gradients, head = f.trained*4, 0 if f.adapter else f.vocabulary*f.hidden*4

@@ -14,12 +14,12 @@ from ..core import Rollouts
 from .alarms import is_on, lower_alarm, raise_alarm, sentence, watch_rollout
 from .checkpoints import RunState
 from .divergence import is_calibrating, usual_causes
-from ..tensors import in_pieces, own_piece, unsharded
+from ..tensors import is_sharded, own_part, unsharded
 
 # %% ../../nbs/5_run/063_hopeless.ipynb #2fe17cb5
 def weights_sample(model, most:int=4096) -> torch.Tensor: # On the CPU
     "Some of the weights that are trained, spread over all of them"
-    trained = [own_piece(p.detach()).flatten() for p in model.parameters() if p.requires_grad]
+    trained = [own_part(p.detach()).flatten() for p in model.parameters() if p.requires_grad]
     trained = [p for p in trained if p.numel()]
     each = max(most//max(len(trained), 1), 16)
     return torch.cat([p[::max(len(p)//each, 1)][:each].float().cpu() for p in trained])
@@ -28,7 +28,7 @@ def weights_sample(model, most:int=4096) -> torch.Tensor: # On the CPU
 def everyones_sample(state:RunState) -> torch.Tensor: # The same in all processes
     "Some of the weights, where each process has a piece of them"
     sample = weights_sample(state.model)
-    return torch.cat(state.world.gathered(sample)) if in_pieces(state.model) else sample
+    return torch.cat(state.world.gathered(sample)) if is_sharded(state.model) else sample
 
 # %% ../../nbs/5_run/063_hopeless.ipynb #b0bfea2e
 def still(before:torch.Tensor|None, after:torch.Tensor) -> bool:

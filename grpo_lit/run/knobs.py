@@ -209,4 +209,5 @@ def told_beside(path:Path, # Of a checkpoint
 # %% ../../nbs/5_run/044_knobs.ipynb #4a047096
 def said_again(events:list) -> str:
     "The turns that a resumed run is going to make, in one line"
-    return 'turned again, as before: '+', '.join(f"{e['event']}={e['value']:g} at step {e['step']}" for e in events)
+    return 'turned again, as before: '+', '.join(f"{e['event']}={e['value']:g} at step {e['step']}"
+                                                 for e in events)

@@ -115,7 +115,8 @@ class RunLock:
 
     def refusal(self, owner:dict) -> str:
         who = f'process {owner["pid"]} on {owner["host"]}'
-        if owner == self.card: who += ', which is this one: its other trainer must end first, or its `steps()` be closed'
+        if owner == self.card:
+            who += ', which is this one: its other trainer must end first, or its `steps()` be closed'
         return (f'{str(self.path.parent)!r} is in use by another run ({who}): choose another directory, '
                 f'or, if that run is gone, remove {self.path.name} there')
 

@@ -12,7 +12,7 @@ import copy, html
 from dataclasses import dataclass
 import torch
 from .footprint import Footprint, footprint
-from .holdings import largest_portion, reference_parts, sampling_parts, standing, step_parts, update_parts
+from .holdings import largest_portion, reference_parts, sampling_parts, standing, step_parts, update_bytes
 from .precision import computing_dtype, on_cpu, precision
 
 # %% ../../nbs/5_run/038_memory.ipynb #4790aafb
@@ -67,9 +67,10 @@ def lay_out(f:Footprint, args, prompt:int, free:float|None=None, divisor:int=1,
             tools:bool=False) -> MemoryPlan:
     "The plan of a run with these settings"
     phases = {'sampling': sampling_parts(f, args, prompt, tools), 'reference': reference_parts(f, args, prompt, divisor),
-              'update': update_parts(f, args, prompt, divisor), 'optimizer step': step_parts(f, args)}
+              'update': update_bytes(f, args, prompt, divisor), 'optimizer step': step_parts(f, args)}
     tokens, _, _ = largest_portion(args, prompt, divisor)
-    return MemoryPlan(f, args, prompt, standing(f, args), {k: v for k, v in phases.items() if v}, tokens, free, tools)
+    return MemoryPlan(f, args, prompt, standing(f, args),
+                      {k: v for k, v in phases.items() if v}, tokens, free, tools)
 
 # %% ../../nbs/5_run/038_memory.ipynb #592d61bb
 def memory_plan(model, # A causal language model, its configuration, or a name

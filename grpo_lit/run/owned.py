@@ -11,7 +11,7 @@ __all__ = ['HeardRewards', 'OwnReward', 'AwaitedOwnReward', 'environment_rewards
 import asyncio
 from dataclasses import replace
 from ..rewards.beside import is_async
-from .graders import AwaitedGrader, Grader, RewardNotes, as_list, distinct, graders
+from .graders import AwaitedGrader, Grader, RewardNotes, distinct, graders, listed
 
 # %% ../../nbs/5_run/032_owned.ipynb #3ba3bda0
 class HeardRewards:
@@ -76,7 +76,7 @@ def all_graders(reward_funcs, kinds:list, notes:RewardNotes,
                ) -> list: # Of `Grader`
     "Those that were given, then those of environments; raises `ValueError` if there are none"
     own = environment_rewards(kinds, notes)
-    nothing = reward_funcs is None or not as_list(reward_funcs)
+    nothing = reward_funcs is None or not listed(reward_funcs)
     given = [] if own and nothing else graders(reward_funcs, notes=notes, **options)
     for f, name in zip([*given, *own], distinct([f.__name__ for f in [*given, *own]])): f.__name__ = name
     return [*given, *own]

@@ -43,7 +43,8 @@ def encodable(text:str, stream) -> str:
     "The text in the letters that a stream has"
     encoding = getattr(stream, 'encoding', None) or 'utf-8'
     try: text.encode(encoding)
-    except (UnicodeError, LookupError): return text.translate(PLAINER).encode('ascii', 'backslashreplace').decode()
+    except (UnicodeError, LookupError):
+        return text.translate(PLAINER).encode('ascii', 'backslashreplace').decode()
     return text
 
 def fresh_line() -> str:
@@ -102,7 +103,8 @@ class Phase:
         "Leave no trace but, in a notebook, the time that it took"
         if not self.drawn: return
         if self.shown_by: self.shown_by('')
-        elif in_notebook(): self.in_cell(f'<code>{html.escape(self.what)}: {duration(time.monotonic()-self.began)}</code>')
+        elif in_notebook():
+            self.in_cell(f'<code>{html.escape(self.what)}: {duration(time.monotonic()-self.began)}</code>')
         elif in_terminal(self.stream): say(fresh_line(), end='', file=self.stream, raw=True)
 
 @contextlib.contextmanager

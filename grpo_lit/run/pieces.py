@@ -21,7 +21,8 @@ def bytes_named(name:str|None) -> bytes|None: # None: it names none
     return bytes(byte[c] for c in name) if all(c in byte for c in name) else None
 
 # %% ../../nbs/5_run/023_pieces.ipynb #22063d60
-def _decode(tokenizer, ids): return tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+def _decode(tokenizer, ids):
+    return tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
 def _windowed(tokenizer, ids):
     "The pieces by decoding a few tokens again and again: slow, and asks nothing of the tokenizer"
@@ -71,5 +72,6 @@ class Pieces:
         whole = _decode(self.tokenizer, ids)
         if ''.join(pieces) == ' '+whole: pieces[0] = pieces[0][1:]
         if ''.join(pieces) != whole: pieces = _windowed(self.tokenizer, ids)
-        if ''.join(pieces) != whole and len(ids) <= 256: pieces = _by_prefixes(self.tokenizer, ids, whole)
+        if ''.join(pieces) != whole and len(ids) <= 256:
+            pieces = _by_prefixes(self.tokenizer, ids, whole)
         return [as_text(p) for p in pieces]

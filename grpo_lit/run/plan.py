@@ -11,7 +11,7 @@ __all__ = ['in_words', 'as_asked', 'model_lines', 'question_lengths', 'data_line
 # %% ../../nbs/5_run/102_plan.ipynb #afca127b
 from statistics import median
 import torch
-from .collect import prompts_of, updates_per_rollout
+from .order import prompts_of, updates_per_rollout
 from .memory import memory_plan
 from ..tasks import encode_prompt
 from ..tensors import visible

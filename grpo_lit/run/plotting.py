@@ -37,7 +37,8 @@ def values_of(rows:list, # Metrics, one dict per step
 # %% ../../nbs/5_run/085_plotting.ipynb #eae78d8b
 def moving_mean(values:list, n:int) -> list:
     "Each value averaged with the n-1 before it"
-    if not isinstance(n, int) or n < 1: raise ValueError(f'smooth is {n!r}: an average is over 1 step at least, and 1 draws the steps as they are')
+    if not isinstance(n, int) or n < 1:
+        raise ValueError(f'smooth is {n!r}: an average is over 1 step at least, and 1 draws the steps as they are')
     windows = [values[max(0, i-n+1):i+1] for i in range(len(values))]
     return [sum(w)/len(w) for w in windows]
 
@@ -97,7 +98,8 @@ def plot_run(path, # A run directory
     events = run_events(path, rows)
     found = [(name, title, values_of(rows, name)) for name, title in PLOTTED]
     found = [f for f in found if f[2]]
-    if not found: raise ValueError(f'{str(path)!r} holds no number that is finite: there is nothing to draw')
+    if not found:
+        raise ValueError(f'{str(path)!r} holds no number that is finite: there is nothing to draw')
     axes = panels(len(found), width=10, per_row=3)
     for ax, (name, title, values) in zip(axes, found):
         draw_smoothed(ax, values, smooth)

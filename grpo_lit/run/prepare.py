@@ -6,17 +6,12 @@ Docs: https://grpo-lit.github.io/grpo-lit/5_run/prepare.html.md"""
 
 # %% auto #0
 __all__ = ['has_unknown', 'check_columns', 'check_rows', 'check_run', 'gold_is_checked', 'policy_and_tokenizer',
-           'without_dropout', 'always_in_order', 'RunAccelerator', 'refuse_deepspeed', 'new_accelerator', 'place',
-           'reference_dtype', 'new_state']
+           'without_dropout', 'place', 'reference_dtype', 'new_state']
 
 # %% ../../nbs/5_run/043_prepare.ipynb #4b002d61
-import contextlib, os
 from pathlib import Path
 import torch
-from datetime import timedelta
-from accelerate import Accelerator, InitProcessGroupKwargs
-from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedType
+from accelerate import Accelerator
 from transformers import AutoTokenizer, get_scheduler
 from ..fast.batches import checkpoint_activations
 from ..fast.sharing import share_alike, share_prefix
@@ -30,12 +25,12 @@ from .rows import Stream
 from ..rewards.arguments import OFFERED
 from ..rewards.audit import check_gold
 from .checkpoints import RunState
-from .optimizers import new_optimizer, unwrapped
-from .precision import HALF, computing_dtype, float32_masters, loading_options, on_cpu, precision, sampling_dtype
+from .optimizers import bare_optimizer, new_optimizer
+from .precision import HALF, computing_dtype, float32_masters, loading_options, sampling_dtype
 from .config import GRPOConfig
 from .playing import Play
 from ..fast.world import World
-from ..fast.wrapped import check_alike, plain_ddp, sharding, whole_copy, wrapped
+from ..fast.wrapped import check_alike, whole_copy, wrapped
 from ..sampling import check_fits
 from ..scoring import check_rewards, whole_row
 from ..tasks import encode_prompt, plain_on_chat
@@ -141,7 +136,8 @@ def policy_and_tokenizer(model, processing_class,
         raise ValueError(f'processing_class is {processing_class!r:.60}: give a tokenizer of transformers')
     if isinstance(model, (str, Path)):
         with phase(f'loading {model}', args.disable_tqdm):
-            model, processing_class = load_policy(str(model), tokenizer=processing_class, **loading_options(args, adapter))
+            model, processing_class = load_policy(str(model), tokenizer=processing_class,
+                                                  **loading_options(args, adapter))
     elif not isinstance(model, torch.nn.Module):
         raise ValueError(f'the model is {model!r:.60}: give a causal language model, or what load_policy takes')
     elif args.model_init_kwargs:
@@ -165,63 +161,6 @@ def without_dropout(model):
             if 'dropout' in name and isinstance(value, float):
                 setattr(module, name, 0.)
 
-# %% ../../nbs/5_run/043_prepare.ipynb #f6367403
-def always_in_order():
-    "Where there is a choice, take kernels that give the same bits each time"
-    os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
-    torch.use_deterministic_algorithms(True, warn_only=True)
-
-# %% ../../nbs/5_run/043_prepare.ipynb #90bb7833
-class RunAccelerator(Accelerator):
-    "An `Accelerator` whose device and precision are its own, however many there are"
-    own = None # Its device and what `accelerate` calls its precision; None: it is being made
-
-    def __init__(self, **options):
-        super().__init__(**options)
-        plugin = options.get('fsdp_plugin')
-        if plugin and self.distributed_type == DistributedType.MULTI_CPU: # which `accelerate` shards on GPUs only
-            self.state.distributed_type, self.state.fsdp_plugin = DistributedType.FSDP, plugin
-        self.own = super().device, super().mixed_precision
-
-    @property
-    def device(self): return self.own[0] if self.own else super().device
-
-    @property
-    def mixed_precision(self): return self.own[1] if self.own else super().mixed_precision
-
-    @contextlib.contextmanager
-    def autocast(self, autocast_handler=None):
-        "A block that computes in the precision of this run"
-        handler = autocast_handler or self.autocast_handler
-        options = handler.to_kwargs() if handler else {}
-        half = dict(bf16=torch.bfloat16, fp16=torch.float16).get(self.mixed_precision)
-        with contextlib.ExitStack() as stack:
-            if self.native_amp: stack.enter_context(torch.autocast(self.device.type, half, **options))
-            yield
-
-# %% ../../nbs/5_run/043_prepare.ipynb #1a29576f
-def refuse_deepspeed():
-    "Raise `ValueError` where the launcher was told to use DeepSpeed, whose engine makes the steps by itself"
-    if os.environ.get('ACCELERATE_USE_DEEPSPEED', 'false').lower() != 'true': return
-    raise ValueError('DeepSpeed makes the steps by itself, so that this version could not skip or repeat one: FSDP2 shards the same. '
-                     'In place of ZeRO-3: --use_fsdp --fsdp_version 2; of ZeRO-2: besides --fsdp_reshard_after_forward false')
-
-def new_accelerator(args:GRPOConfig) -> RunAccelerator:
-    "Device and precision; a notebook may train twice, with different ones"
-    refuse_deepspeed()
-    AcceleratorState._reset_state(reset_partial_state=True)
-    if args.full_determinism:
-        always_in_order()
-    if args.tf32 is not None:
-        torch.set_float32_matmul_precision('high' if args.tf32 else 'highest')
-    waiting = InitProcessGroupKwargs(timeout=timedelta(seconds=args.ddp_timeout))
-    several = dict(fsdp_plugin=sharding(computing_dtype(args)), kwargs_handlers=[plain_ddp(), waiting]) if args.world_size > 1 else {}
-    accelerator = RunAccelerator(cpu=on_cpu(args), mixed_precision=precision(args), **several)
-    if accelerator.num_processes != args.world_size:
-        raise ValueError(f'these settings were made for {args.world_size} processes, and there are {accelerator.num_processes}: '
-                         'make them in the script that `accelerate launch` starts')
-    return accelerator
-
 # %% ../../nbs/5_run/043_prepare.ipynb #148c05fe
 def place(model, device:torch.device):
     "Move a model to the device of the run, if it can be moved"
@@ -240,7 +179,7 @@ def new_state(model, args:GRPOConfig,
               optimizer=None, schedule=None # Your own
              ) -> RunState:
     "A run before its first step"
-    if optimizer: optimizer, schedule = unwrapped(optimizer, schedule)
+    if optimizer: optimizer, schedule = bare_optimizer(optimizer, schedule)
     float32_masters(model)
     parameters = None if optimizer else trainable(model)
     without_dropout(model)

@@ -6,7 +6,7 @@ Docs: https://grpo-lit.github.io/grpo-lit/5_run/protocol.html.md"""
 
 # %% auto #0
 __all__ = ['lenient_accuracy_reward', 'leniently', 'fenced', 'graders_for', 'Questions', 'countdown_question', 'source_name',
-           'chosen', 'questions_of']
+           'chosen', 'questions_from']
 
 # %% ../../nbs/5_run/096_protocol.ipynb #ce54eb87
 import random
@@ -87,7 +87,8 @@ def countdown_question(r:dict) -> dict:
     given = ', '.join(map(str, r['numbers']))
     prompt = (f'Use each of the numbers {given} once, with + - * / and brackets, to make {r["target"]}.'
               ' Give the expression between <answer> and </answer>.')
-    return dict(prompt=prompt, numbers=list(r['numbers']), target=r['target'], answer=r.get('solution'), answer_style='tag')
+    return dict(prompt=prompt, numbers=list(r['numbers']), target=r['target'],
+                answer=r.get('solution'), answer_style='tag')
 
 # %% ../../nbs/5_run/096_protocol.ipynb #e7ce189b
 def source_name(source:str, known=None # A `Benchmark`
@@ -111,7 +112,8 @@ def chosen(rows:list, limit:int # 0: all
 def _few_shot(source, columns, split, config, known):
     "Questions behind worked ones, which come from the rows to train on"
     has_test = bool(known and known.test and not split)
-    task = load_task(source, *columns, split, config, n_test=10**9 if has_test else 200, prompt_style='few-shot')
+    task = load_task(source, *columns, split, config,
+                     n_test=10**9 if has_test else 200, prompt_style='few-shot')
     return list(task.test) if has_test else [*task.train, *task.test]
 
 # %% ../../nbs/5_run/096_protocol.ipynb #c1161272
@@ -128,14 +130,14 @@ def _plainly(source, columns, split, config, known, style):
     return list(as_questions(rows, *columns).data), None
 
 # %% ../../nbs/5_run/096_protocol.ipynb #e9ba8411
-def questions_of(source:str, # A benchmark or a task by name, "gym:NAME", a file, or a hub dataset
-                 prompt_column:str='', # Holds the question
-                 answer_column:str='', # Holds the gold answer
-                 split:str='', # Hub datasets: which split
-                 prompt_style:str='plain', # Known benchmarks: plain, few-shot or chat
-                 config_name:str='', # Hub datasets: the configuration
-                 limit:int=0 # So many of them; 0: all
-                ) -> Questions:
+def questions_from(source:str, # A benchmark or a task by name, "gym:NAME", a file, or a hub dataset
+                   prompt_column:str='', # Holds the question
+                   answer_column:str='', # Holds the gold answer
+                   split:str='', # Hub datasets: which split
+                   prompt_style:str='plain', # Known benchmarks: plain, few-shot or chat
+                   config_name:str='', # Hub datasets: the configuration
+                   limit:int=0 # So many of them; 0: all
+                  ) -> Questions:
     "The questions on which a model is measured: held-out ones where there are any, else all"
     columns, split, config = (prompt_column or None, answer_column or None), split or None, config_name or None
     if source.startswith('gym:'):

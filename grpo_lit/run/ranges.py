@@ -6,7 +6,7 @@ Docs: https://grpo-lit.github.io/grpo-lit/5_run/ranges.html.md"""
 
 # %% auto #0
 __all__ = ['ALONE', 'COUNTS', 'MOST', 'SAME', 'MEASURES', 'MOMENTS', 'RANGES', 'OFF', 'BY_KIND', 'DECLARED', 'Range', 'refuse',
-           'as_python', 'as_number', 'is_number', 'is_finite', 'read_number', 'read_count', 'read_moment',
+           'as_python', 'number_in', 'is_number', 'is_finite', 'read_number', 'read_count', 'read_moment',
            'read_switch', 'read_text', 'read_list', 'read_texts', 'read_names', 'plain_value', 'read_dict', 'reader_of',
            'read_setting', 'check_numbers']
 
@@ -126,7 +126,7 @@ def as_python(value): # A scalar array or tensor as a number of Python, a member
     return value.item() if getattr(value, 'ndim', None)==0 and hasattr(value, 'item') else value
 
 # %% ../../nbs/5_run/011_ranges.ipynb #e18844d0
-def as_number(text:str): # `text` itself, where it is none
+def number_in(text:str): # `text` itself, where it is none
     "The number that is written there"
     for kind in (int, float):
         try: return kind(text)
@@ -145,7 +145,7 @@ def is_finite(value:Real) -> bool:
 def read_number(name:str, value, where:Range):
     "A finite number within `where`; raises `ValueError` for everything else"
     number = as_python(value)
-    if isinstance(number, str): number = as_number(number)
+    if isinstance(number, str): number = number_in(number)
     if not is_number(number): refuse(name, value, 'a number')
     if not is_finite(number) or number not in where: refuse(name, value, str(where))
     return number if isinstance(number, (int, float)) else float(number)

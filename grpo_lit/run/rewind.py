@@ -59,7 +59,8 @@ def rewind(trainer, # A `GRPOTrainer`
     trainer.load_checkpoint(path, goes_on=True)
     state.turns = []
     if keep_knobs: trainer.turn(**to_keep(today, state, trainer.args) | waiting)
-    state.events = state.events+[dict(step=state.step, event='rewind', value=state.step, before=came_from, time=time.time())]
+    state.events = state.events+[dict(step=state.step, event='rewind', value=state.step,
+                                      before=came_from, time=time.time())]
     trainer.last_rollouts = None
     if run: forget_later(trainer)
     return path

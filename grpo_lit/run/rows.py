@@ -89,9 +89,11 @@ class Stream:
         try:
             if self.check: self.check(row)
         except ValueError as e:
-            if not self.skipped: log.warning('%s: a row cannot be used (%s); it is skipped, as others will be', self.name, e)
+            if not self.skipped:
+                log.warning('%s: a row cannot be used (%s); it is skipped, as others will be', self.name, e)
             self.skipped, self.why = self.skipped+1, e
-            if self.skipped in (100, 1000): log.warning('%s: %s rows could not be used so far', self.name, self.skipped)
+            if self.skipped in (100, 1000):
+                log.warning('%s: %s rows could not be used so far', self.name, self.skipped)
             return False
         return True
 
@@ -133,7 +135,8 @@ def as_rows(dataset, # A Dataset, DatasetDict, list, DataFrame, dict of columns,
     if is_table(dataset): return table_rows(dataset)
     sized = hasattr(dataset, '__len__') and hasattr(dataset, '__getitem__')
     if dataset is None or (sized and not isinstance(dataset, (str, bytes))): return dataset
-    if hasattr(dataset, '__iter__') and not isinstance(dataset, (str, bytes)): return Stream(dataset, name)
+    if hasattr(dataset, '__iter__') and not isinstance(dataset, (str, bytes)):
+        return Stream(dataset, name)
     raise ValueError(f'{name} is {dataset!r:.60}: give a datasets.Dataset, a list of dicts or a DataFrame')
 
 # %% ../../nbs/5_run/035_rows.ipynb #bc360462

@@ -16,7 +16,7 @@ from .files import NotSaved, log, recover, remove_quietly, trouble, write_whole
 from .lock import RunLock
 from .logs import append_whole, as_line, plain, read_metrics
 from .manifest import is_whole
-from .parquet import read_table, rollout_rows, write_table
+from .parquet import read_parquet, rollout_rows, write_table
 from .pieces import Pieces
 from .tokens import TokenFigures, write_tokens
 
@@ -38,10 +38,10 @@ class Record:
     def rollouts(self, step:int|None=None # None: all steps
                 ) -> list: # Dicts, one per completion
         "Read back what the policy wrote"
-        if step is not None: return read_table(self.rollout_file(step))
+        if step is not None: return read_parquet(self.rollout_file(step))
         rows = []
         for f in self.rollout_files():
-            try: rows += read_table(f)
+            try: rows += read_parquet(f)
             except ValueError as e: log.warning('%s; the other steps are there', e)
         return rows
 

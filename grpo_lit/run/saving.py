@@ -82,7 +82,8 @@ def save_merged(model, path:Path):
     if getattr(base, 'hf_quantizer', None) is not None: # packed weights are small, and know best how they are written
         return copy.deepcopy(model).merge_and_unload().save_pretrained(path)
     weights = merged_weights(model)
-    with said_apart(base.config, come_apart(base, weights)): base.save_pretrained(path, state_dict=weights)
+    with said_apart(base.config, come_apart(base, weights)):
+        base.save_pretrained(path, state_dict=weights)
 
 # %% ../../nbs/5_run/027_saving.ipynb #f4ac3ae2
 def save_policy(model, # Unwrapped

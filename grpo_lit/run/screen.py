@@ -13,7 +13,7 @@ import logging, math, shutil, time
 from importlib.util import find_spec
 from .figures import Figures, event_words
 from .files import log
-from .lines import bar_line, shown_columns, heading, headline, pace_of, progress_text, table_row
+from .lines import bar_line, heading, headline, pace_text, progress_text, shown_columns, table_row
 from .phases import bar, in_terminal, encodable, fresh_line
 from .signals import say
 from .sparks import PHASE_COLORS, curve_line, seconds_text
@@ -43,7 +43,8 @@ class LineScreen:
 
     def draw(self, figures:Figures):
         m = figures.last
-        if m and self.turns.due(figures.done, figures.total): self.above(progress_text(m, figures.step_time))
+        if m and self.turns.due(figures.done, figures.total):
+            self.above(progress_text(m, figures.step_time))
 
     def above(self, text:str): say(encodable(text, self.stream), file=self.stream)
 
@@ -82,13 +83,14 @@ class TableScreen:
             self.columns = shown_columns([m], figures.evaluates)
             self.above(heading(self.columns))
         if m and self.turns.due(figures.done, figures.total): self.above(table_row(m, self.columns))
-        more = '  '.join(part for part in (pace_of(m), visible(figures.note)) if part)
+        more = '  '.join(part for part in (pace_text(m), visible(figures.note)) if part)
         self.ended = figures.done == figures.total
         self.rewrite(bar_line(figures.done, figures.total, figures.left, more), end='\n' if self.ended else '')
 
     def close(self, figures:Figures):
         if self.handler: log.removeHandler(self.handler)
-        if not self.ended: self.rewrite(bar_line(figures.done, figures.total, '', visible(figures.state)), end='\n')
+        if not self.ended:
+            self.rewrite(bar_line(figures.done, figures.total, '', visible(figures.state)), end='\n')
 
     def above(self, text:str):
         "Lines that stay"
@@ -117,8 +119,10 @@ def group_texts(group, room:int) -> list:
     "A group, an answer in a line"
     if group is None: return []
     def figure(r, name): return f'{r[name]:7.2f}' if isinstance(r.get(name), float) else ' '*7
-    def text(completion): return ' '.join(p.text for p in completion) if isinstance(completion, list) else completion
-    def row(r): return f"{figure(r, 'reward')}{figure(r, 'advantage')}  {in_line(text(r['completion']), max(room-17, 20))}"
+    def text(completion):
+        return ' '.join(p.text for p in completion) if isinstance(completion, list) else completion
+    def row(r):
+        return f"{figure(r, 'reward')}{figure(r, 'advantage')}  {in_line(text(r['completion']), max(room-17, 20))}"
     return [f'{group.title}: {in_line(group.prompt, max(room-len(group.title)-2, 20))}', *map(row, group.rows)]
 
 # %% ../../nbs/5_run/073_screen.ipynb #efdf2c8c
@@ -183,7 +187,8 @@ EVERY_KIND = '█▁■░┆…ü中\U0001f600' # Letters of the picture, and o
 
 def can_draw(stream) -> bool:
     "Is there a terminal that can go back up, with room, and `rich`?"
-    if RichScreen.is_open or find_spec('rich') is None or shutil.get_terminal_size().columns < 40: return False
+    if RichScreen.is_open or find_spec('rich') is None or shutil.get_terminal_size().columns < 40:
+        return False
     from rich.console import Console
     return encodable(EVERY_KIND, stream) == EVERY_KIND and not Console(file=stream, force_jupyter=False).is_dumb_terminal
 

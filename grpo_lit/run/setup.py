@@ -58,11 +58,14 @@ def at_least_zero(**counts):
 def on_device(name:str) -> dict: # Settings of `GRPOConfig`
     "Choose the device: cpu, cuda, or cuda:N; '' is the GPU if there is one"
     if name in ('', 'auto'): return {}
-    if not re.fullmatch(r'cpu|cuda(:\d+)?', name): raise ValueError(f'no device {name!r}: there are cpu, cuda, cuda:0, cuda:1, ...')
+    if not re.fullmatch(r'cpu|cuda(:\d+)?', name):
+        raise ValueError(f'no device {name!r}: there are cpu, cuda, cuda:0, cuda:1, ...')
     if name=='cpu': return dict(use_cpu=True)
-    if not torch.cuda.is_available(): raise ValueError(f'no device {name!r}: torch finds no GPU here; leave --device out, or say cpu')
+    if not torch.cuda.is_available():
+        raise ValueError(f'no device {name!r}: torch finds no GPU here; leave --device out, or say cpu')
     number = int(name.partition(':')[2] or 0)
-    if number >= torch.cuda.device_count(): raise ValueError(f'no device {name!r}: there are {torch.cuda.device_count()} GPUs')
+    if number >= torch.cuda.device_count():
+        raise ValueError(f'no device {name!r}: there are {torch.cuda.device_count()} GPUs')
     torch.cuda.set_device(number)
     return {}
 
@@ -96,8 +99,10 @@ def that_fit(task:Task, tokenizer, model, max_completion_length:int,
     log.warning('%d questions are left out: they are too long', len(long)+len(held))
     gone = {i for i, _ in long}
     places = task.places and [p for i, p in enumerate(task.places) if i not in gone]
-    left = replace(task, train=without(task.train, gone), test=without(task.test, {i for i, _ in held}), places=places)
-    if not len(left.train) or not len(left.test): raise ValueError('no question is short enough for this model')
+    left = replace(task, train=without(task.train, gone),
+                   test=without(task.test, {i for i, _ in held}), places=places)
+    if not len(left.train) or not len(left.test):
+        raise ValueError('no question is short enough for this model')
     return left
 
 # %% ../../nbs/5_run/101_setup.ipynb #a678ad76

@@ -67,7 +67,8 @@ def _check(counts, learning_rate, max_grad_norm):
     "Raise `ValueError` for settings with which nothing sensible can come out"
     for name, n in counts.items():
         least = 0 if name == 'steps' else 1
-        if not n >= least or n != int(n): raise ValueError(f'{name} is {n}, but must be a whole number of at least {least}')
+        if not n >= least or n != int(n):
+            raise ValueError(f'{name} is {n}, but must be a whole number of at least {least}')
     for name, x in dict(learning_rate=learning_rate, max_grad_norm=max_grad_norm).items():
         if not x > 0: raise ValueError(f'{name} is {x}, but must be a number above 0')
     if learning_rate >= 1: raise ValueError(f'learning_rate is {learning_rate}: with AdamW one step would replace every weight; '
@@ -86,7 +87,8 @@ def fit_sft(model, # Trained in place
             progress=None # Called as f(step, loss)
            ) -> list: # Loss of each step, nats per token
     "Supervised fine-tuning: AdamW, batches drawn without replacement, epoch after epoch"
-    _check(dict(steps=steps, batch_size=batch_size, micro_batch_size=micro_batch_size), learning_rate, max_grad_norm)
+    _check(dict(steps=steps, batch_size=batch_size, micro_batch_size=micro_batch_size),
+           learning_rate, max_grad_norm)
     ro, order, losses = demonstrations(rows, tokenizer).to(next(model.parameters()).device), [], []
     trained = [p for p in model.parameters() if p.requires_grad]
     opt = torch.optim.AdamW(trained, lr=learning_rate, betas=(.9,.99), weight_decay=0.)

@@ -68,7 +68,8 @@ def tokens_at_once(state:RunState, rollouts:Rollouts, args) -> float:
 def portions_now(state:RunState, rollouts:Rollouts, args, divisor:int|None=None # None: the run's
                 ) -> list: # Tensors of row numbers
     "The rows of `rollouts` in portions that fit, as far as is known"
-    return portions(state.model, rollouts, args, divisor or state.memory_divisor, tokens_at_once(state, rollouts, args))
+    return portions(state.model, rollouts, args, divisor or state.memory_divisor,
+                    tokens_at_once(state, rollouts, args))
 
 def fewer_at_once(state:RunState, rollouts:Rollouts, args) -> bool: # Could they be made smaller?
     "Make the portions of a run smaller; `rollouts` is what did not fit"

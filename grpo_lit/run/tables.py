@@ -6,7 +6,7 @@ Docs: https://grpo-lit.github.io/grpo-lit/5_run/tables.html.md"""
 
 # %% auto #0
 __all__ = ['SEPARATORS', 'FORMATS', 'separator_of', 'csv_lines', 'check_header', 'csv_rows', 'as_kind', 'format_of',
-           'parquet_rows', 'saved_rows', 'rows_of_file', 'as_text', 'as_dataset']
+           'parquet_rows', 'saved_rows', 'rows_of_file', 'cell_text', 'as_dataset']
 
 # %% ../../nbs/5_run/004_tables.ipynb #94a499b8
 import csv, json, re
@@ -151,7 +151,7 @@ def rows_of_file(path:Path, encoding:str|None=None, # None: UTF-8
     return replace(found, data=as_dataset(found.data, kind=='csv'))
 
 # %% ../../nbs/5_run/004_tables.ipynb #701ff52e
-def as_text(value) -> str|None:
+def cell_text(value) -> str|None:
     "A value as text; lists and objects as JSON"
     if value is None or isinstance(value, str): return value
     return json.dumps(value, ensure_ascii=False)
@@ -169,5 +169,5 @@ def as_dataset(rows:list, # Dicts
         values = as_kind(values) if texts else values
         try: columns[name] = pa.array(values)
         except (pa.ArrowException, OverflowError, ValueError, TypeError):
-            columns[name] = pa.array([as_text(v) for v in values])
+            columns[name] = pa.array([cell_text(v) for v in values])
     return Dataset(pa.table(columns))

@@ -91,8 +91,10 @@ def token_columns(figures:TokenFigures, rows:torch.Tensor, pieces:Pieces) -> dic
     ids = some(ro.completion_ids)
     mask = some(trained_mask(ro, figures.skip_truncated))
     texts = [pieces(i[m].tolist()) for i, m in zip(ids, inside)]
-    columns = dict(tokens=pa.array(texts, pa.list_(pa.string())), ids=_lists(ids.int(), inside), mask=_lists(mask.to(torch.int8), inside))
-    if ro.observation_mask is not None: columns['observed'] = _lists(some(ro.observation_mask).to(torch.int8), inside)
+    columns = dict(tokens=pa.array(texts, pa.list_(pa.string())),
+                   ids=_lists(ids.int(), inside), mask=_lists(mask.to(torch.int8), inside))
+    if ro.observation_mask is not None:
+        columns['observed'] = _lists(some(ro.observation_mask).to(torch.int8), inside)
     known = {name: some(getattr(ro, name)) for name in _PER_TOKEN if getattr(ro, name) is not None}
     if ro.advantages.ndim == 2: known['advantages'] = some(ro.advantages)
     return columns | {name: _lists(x.float(), inside) for name, x in (known | figures.found(rows)).items()}
@@ -139,7 +141,8 @@ def _check_rows(found, kept):
     there = whole and all(first <= row < first+of for row in found['row'])
     known = all(v is not None for name in _ALWAYS for v in found[name])
     shapes = {x.shape for x in found.values() if isinstance(x, torch.Tensor)}
-    if not (there and known and len(shapes) == 1): raise ValueError('its rows are not those of an update')
+    if not (there and known and len(shapes) == 1):
+        raise ValueError('its rows are not those of an update')
 
 def read_tokens(path:Path) -> tuple: # Name -> a list, or a tensor (B, T) of figures; and what holds for all rows
     "What was kept of an update; raises `ValueError` where the file is damaged"

@@ -69,7 +69,8 @@ def as_markdown(rows:list # Dicts with the same names
 def send_table(tracker, rows:list, step:int):
     "Show rows in a tracker, if it can show any"
     if hasattr(tracker, 'log_table'): # Weights & Biases, ClearML
-        tracker.log_table('completions', columns=list(rows[0]), data=[list(row.values()) for row in rows], step=step)
+        tracker.log_table('completions', columns=list(rows[0]),
+                          data=[list(row.values()) for row in rows], step=step)
     elif tracker.name == 'trackio':
         import pandas, trackio
         tracker.log({'completions': trackio.Table(dataframe=pandas.DataFrame(rows))}, step=step)
@@ -152,7 +153,8 @@ class Trackers(TrainerCallback):
                 self.there[name] = begin_tracker(name, self.trainer, known)
                 known[name] = _identifier(self.there[name])
         if self.trainer.run and any(known.values()):
-            with self.tried('trackers.json', 'to be written'): self.trainer.run.write('trackers.json', known)
+            with self.tried('trackers.json', 'to be written'):
+                self.trainer.run.write('trackers.json', known)
 
     def identifiers(self) -> dict:
         run = self.trainer.run

@@ -16,19 +16,21 @@ from ..core import Rollouts
 from ..policy import add_lora
 from ..tasks import with_template
 from ..tensors import clock
+from .accelerator import new_accelerator
 from .ahead import settle_for_checkpoint, staleness
-from .around import Around, checkpoint_is_kept, need, refuse, run_config_is_kept, warn_of_lengths, with_quantization
+from .around import Around, checkpoint_is_kept, need, refuse_function, run_config_is_kept, warn_of_lengths, with_quantization
 from .callbacks import Callbacks, log_steps, logging_is_due, optimizer_is_heard, step_ends
 from .callbacks import train_result, training_begins, training_ends, training_goes_on
 from .checkpoints import fixed_settings, load_checkpoint, save_policy, whole_state
-from .collect import Collector, collect, planned_steps, with_length
+from .collect import Collector, collect
+from .order import planned_steps, with_length
 from .config import GRPOConfig, update_rows
 from .divergence import check_alive, watch_divergence
-from .ending import check_finite, check_not_shorter, checkpoint_is_due, checkpoint_writer, diverged_is_kept, keep_if_due, start_run
+from .due import checkpoint_is_due, evaluation_is_due, evaluation_is_owed, keep_if_due, log_evaluation
 from .files import write_whole
-from .ending import evaluation_is_due, evaluation_is_owed, log_evaluation, train_to_the_end
+from .ending import check_finite, check_not_shorter, checkpoint_writer, diverged_is_kept, start_run, train_to_the_end
 from .fitness import check_adapter
-from .graders import RewardNotes, as_list
+from .graders import RewardNotes, listed
 from .history import TrainResult
 from .knobs import events_are_owed, planned, repeat_turns, said_again, take_turns, told_beside, write_events
 from .hopeless import watch_learning
@@ -36,7 +38,7 @@ from .shortage import memory_explained
 from .owned import all_graders, with_weights
 from .pieces import Pieces
 from .playing import new_play, rows_of_run
-from .prepare import check_run, new_accelerator, new_state, policy_and_tokenizer
+from .prepare import check_run, new_state, policy_and_tokenizer
 from .report import efficiency, step_metrics, tokens_read, watch_mismatch
 from .resume import keep_checkpoint
 from .rows import Stream, evaluation_rows, first_and_last
@@ -78,7 +80,7 @@ class GRPOTrainer(Around):
                  rollout_func=None, # TRL's; not here
                  environment_factory=None # A class with `reset` whose public methods are tools, or name -> class
                 ):
-        refuse(rollout_func=rollout_func)
+        refuse_function(rollout_func=rollout_func)
         self.args = args = with_quantization(args or GRPOConfig(), quantization_config)
         warn_of_lengths(args)
         trackers = trackers_named(args.report_to)
@@ -96,7 +98,7 @@ class GRPOTrainer(Around):
                                         processing_classes=reward_processing_classes, weights=args.reward_weights,
                                         device=self.accelerator.device, options=args.model_init_kwargs)
         self.args = args = with_weights(args, self.reward_funcs)
-        self.reward_processing_classes = as_list(reward_processing_classes)
+        self.reward_processing_classes = listed(reward_processing_classes)
         check_run(model, self.tokenizer, self.reward_funcs, args, self.train_dataset, evaluation_rows(eval_dataset), self.play)
         check_same(self.world, 'data', first_and_last(self.train_dataset))
         if peft_config is not None:

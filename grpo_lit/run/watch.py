@@ -156,7 +156,8 @@ def watch(run_dir:str|Path, # The directory of a run, which may not be there yet
           stream=None # Where, outside of a notebook; None: stdout
          ) -> str: # How it stands: "done", "stopped", "gone: ...", "running", "waiting: ..."
     "Show a run that another process writes; raises `ValueError` if there can be none"
-    if directory_given(run_dir).is_file(): raise ValueError(f'{str(run_dir)!r} is a file: give the directory of a run')
+    if directory_given(run_dir).is_file():
+        raise ValueError(f'{str(run_dir)!r} is a file: give the directory of a run')
     began = time.monotonic()
     def enough(now):
         if not wait or now.state.split(':')[0] not in ('running', 'waiting'): return True

@@ -11,7 +11,7 @@ __all__ = ['COMMANDS_LAUNCHED', 'START_COMMAND', 'NUMBERING', 'words_of', 'known
 # %% ../../nbs/8_scale/02_commandline.ipynb #ba083c68
 import json, os, sys
 from pathlib import Path
-from ..run.configfile import name_of
+from ..run.configfile import name_in
 from ..run.options import PACKAGE, nearest, options_of, typed
 from ..run.runs import new_directory
 
@@ -30,7 +30,7 @@ def known_options(command:str, options:dict) -> dict:
     "The options by their names, without those left at None; raises `ValueError` for what the command does not take"
     known, found = options_of(command), {}
     for written_as, value in options.items():
-        name = name_of(written_as, known)
+        name = name_in(written_as, known)
         if name is None: raise ValueError(nearest('option', written_as, list(known)))
         if value is None or value in ((), []): continue
         try: typed(known[name], value)
@@ -57,10 +57,12 @@ START_COMMAND = 'import sys; from grpo_lit.run.cli import main; sys.exit(main())
 def script_words(script:str, arguments:tuple, processes:int) -> list:
     "A script of your own, in so many processes"
     if processes == 1: return [sys.executable, script, *map(str, arguments)]
-    told = dict(num_processes=processes, num_machines=1, mixed_precision='no', dynamo_backend='no', main_process_port=0)
+    told = dict(num_processes=processes, num_machines=1, mixed_precision='no',
+                dynamo_backend='no', main_process_port=0)
     options = [word for name, value in told.items() for word in (f'--{name}', str(value))]
     several = ['--multi_gpu'] # also without one, where the environment says so: `--cpu` starts a single process
-    return [sys.executable, '-m', 'accelerate.commands.launch', *several, *options, script, *map(str, arguments)]
+    return [sys.executable, '-m', 'accelerate.commands.launch',
+            *several, *options, script, *map(str, arguments)]
 
 NUMBERING = ('RANK', 'LOCAL_RANK', 'WORLD_SIZE', 'LOCAL_WORLD_SIZE', 'GROUP_RANK', 'MASTER_ADDR', 'MASTER_PORT')
 

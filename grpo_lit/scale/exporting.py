@@ -60,7 +60,8 @@ def asked_of(run:str) -> Asked:
     rewards = list(options.get('reward') or config.get('reward') or default_rewards(task.train[0]))
     n = options.get('processes') or 1
     lost = ('drop_long=True: questions that are too long for the model are not left out',) if options.get('drop_long') else ()
-    return Asked(options['model'], task, rewards, stored_args(config.get('args') or {}, n), options.get('lora_r') or 0, n, lost)
+    return Asked(options['model'], task, rewards, stored_args(config.get('args') or {}, n),
+                 options.get('lora_r') or 0, n, lost)
 
 # %% ../../nbs/8_scale/06_exporting.ipynb #e692b8fc
 SCRIPT = '''"""{title}

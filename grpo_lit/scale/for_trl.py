@@ -96,7 +96,8 @@ def lost_settings(args) -> list: # Of sentences
     "What was chosen and has no equal"
     values = vars(args) | dict(there=', '.join(LOSSES_THERE))
     said = [why.format(**values) for is_lost, why in VALUES_ONLY_HERE if is_lost(args)]
-    chosen = {n: getattr(args, n) for n in AllSettings.__dataclass_fields__ if n in ONLY_HERE and is_chosen(args, n)}
+    chosen = {n: getattr(args, n) for n in AllSettings.__dataclass_fields__
+              if n in ONLY_HERE and is_chosen(args, n)}
     return said + [f'{n}={value!r:.60}: TRL has no such setting; {ONLY_HERE[n]}' for n, value in chosen.items()]
 
 def is_chosen(args, name:str) -> bool:

@@ -47,7 +47,8 @@ class BothAnswers:
     seed:int
 
     @property
-    def where(self) -> str: return f'after step {self.step}, temperature {self.temperature:g}, seed {self.seed}'
+    def where(self) -> str:
+        return f'after step {self.step}, temperature {self.temperature:g}, seed {self.seed}'
 
     def rows(self) -> list: # Of pairs
         "What they say, number by number; the reference says nothing where there is none"

@@ -53,7 +53,8 @@ def arms_of(runs # {name: a run or several}, a list of runs, or one directory th
     "Which runs are seeds of the same setting; raises `ValueError` where there are none"
     if isinstance(runs, dict):
         several = {str(name): _listed(some) for name, some in runs.items()}
-        found = {name: [q.absolute() for run in some for q in runs_below(directory_of(run))] for name, some in several.items()}
+        found = {name: [q.absolute() for run in some for q in runs_below(directory_of(run))]
+                 for name, some in several.items()}
         arms = {name: list(dict.fromkeys(paths)) for name, paths in found.items()} # the same run is no other seed
     else:
         arms = _by_folder([q for run in _listed(runs) for q in runs_below(directory_of(run))])
@@ -108,11 +109,13 @@ def metrics_asked(arms:list, asked) -> list: # Names
     "The metrics to draw; raises `ValueError` for one that no run has"
     known = sorted({name for arm in arms for rows in arm.rows.values() for m in rows
                     for name, v in m.items() if isinstance(v, (int, float)) and name != 'step'})
-    if asked is None: asked = 'accuracy' if all(len(a.values('accuracy')) == len(a.rows) for a in arms) else 'reward'
+    if asked is None:
+        asked = 'accuracy' if all(len(a.values('accuracy')) == len(a.rows) for a in arms) else 'reward'
     asked = [asked] if isinstance(asked, str) else list(asked)
     for name in asked:
         if name not in known: raise ValueError(no_such('metric', name, known))
-        if not any(a.values(name) for a in arms): raise ValueError(f'{name!r} holds no number that is finite')
+        if not any(a.values(name) for a in arms):
+            raise ValueError(f'{name!r} holds no number that is finite')
     return asked
 
 # %% ../../nbs/6_seeing/18_compare.ipynb #45b17d31
@@ -136,7 +139,8 @@ def comparisons(arms:list, metric:str) -> dict: # (arm, "end" or "mean") -> `See
     for i, arm in enumerate(arms[1:], 1):
         for k, kind in enumerate(('end', 'mean')[:1 if len(arms) > 3 else 2]):
             found[arm.name, kind] = d = seed_difference(numbers[0][k], numbers[i][k])
-            if not d.seeds and set(arm.values(metric)) & set(arms[0].values(metric)): d.test = 'no step in common: not tested'
+            if not d.seeds and set(arm.values(metric)) & set(arms[0].values(metric)):
+                d.test = 'no step in common: not tested'
     tested = {key: d for key, d in found.items() if d.p_value is not None}
     for d, p in zip(tested.values(), holm([d.p_value for d in tested.values()])): d.p_value = p
     return found
@@ -148,7 +152,8 @@ def _seeds_text(arms, metric):
     if len(set(counts.values())) == 1: said = [f'{min(counts.values())} seed(s) each']
     else: said = ['seeds: '+', '.join(f'{literal(name)} {n}' for name, n in counts.items() if n)]
     unknown = [arm.name for arm in arms if any(seed is None for seed, _ in arm.rows)]
-    if unknown and len(arms) > 1 and max(counts.values()) > 1: said.append('seeds not known: paired in their order')
+    if unknown and len(arms) > 1 and max(counts.values()) > 1:
+        said.append('seeds not known: paired in their order')
     return said+[f'not logged by {", ".join(map(literal, missing))}']*bool(missing)
 
 def _differences_text(arms, metric):
@@ -156,7 +161,8 @@ def _differences_text(arms, metric):
     found = comparisons(arms, metric)
     what, said = f'mean of the last {END_STEPS} steps up to {last}', {name: str(found[name, 'end']) for name, kind in found}
     for name, kind in found:
-        if kind == 'mean' and found[name, kind].interval: said[name] += f'; of all steps: {found[name, kind]}'
+        if kind == 'mean' and found[name, kind].interval:
+            said[name] += f'; of all steps: {found[name, kind]}'
     for name, text in said.items(): yield f'{literal(name)} less {literal(arms[0].name)}, {what}: {text}'
 
 def caption_of(arms:list, metric:str, kinds:list # Of the bands that are drawn
@@ -184,7 +190,8 @@ def draw_metric(ax, arms:list, metric:str, smooth:int) -> str: # The caption
     "All settings in one picture"
     styles = [(color, dashes) for dashes in ('-', '--', ':', '-.') for color in PALETTE]
     kinds = [draw_arm(ax, arm, metric, *styles[i%len(styles)], smooth) for i, arm in enumerate(arms)]
-    for i, arm in enumerate(arms): mark_events(ax, arm.events, styles[i%len(styles)][0], words=len(arms) == 1)
+    for i, arm in enumerate(arms):
+        mark_events(ax, arm.events, styles[i%len(styles)][0], words=len(arms) == 1)
     ax.set(title=dict(PLOTTED).get(metric, literal(metric)), xlabel='step')
     ax.grid(True)
     if metric in SHARES: ax.set_ylim(0, 1)

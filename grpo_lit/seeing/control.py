@@ -120,7 +120,8 @@ class Control(Background):
         asked = prompt, n, seed, temperature, max_completion_length
         return self.send(lambda: self.answers(*asked)).result()
 
-    def answers(self, *asked) -> BothAnswers: return ask_both(self.trainer, *asked) # In the owner's thread
+    def answers(self, *asked) -> BothAnswers:
+        return ask_both(self.trainer, *asked) # In the owner's thread
 
     def rewind(self, which, # A step with a checkpoint, or the path of one
                keep_knobs:bool=False # Go on with the knobs of today

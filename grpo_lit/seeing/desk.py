@@ -81,7 +81,8 @@ class Answering:
         "Call it; an error is shown"
         self.said.value = ''
         try: f()
-        except ReferenceError: self.say('the trainer of these buttons is gone: make it again, and keep it in a variable')
+        except ReferenceError:
+            self.say('the trainer of these buttons is gone: make it again, and keep it in a variable')
         except Exception as e: self.said.value = error_html(e)
 
     def later(self, future, show):

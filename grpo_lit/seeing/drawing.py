@@ -40,8 +40,10 @@ def plot(run:list, # Run directories: one is drawn by itself, several are compar
     several = len(places) > 1 or runs_below(places[0]) != places
     kind = kind or ('compare' if several or metric else 'curves')
     if kind not in (*DRAWN, 'compare'): raise ValueError(no_such('kind', kind, [*DRAWN, 'compare']))
-    if kind != 'compare' and several: raise ValueError(f'--kind {kind} draws one run, and there are several: name one')
-    if kind != 'compare' and metric: raise ValueError(f'--metric is for a comparison, not for --kind {kind}')
+    if kind != 'compare' and several:
+        raise ValueError(f'--kind {kind} draws one run, and there are several: name one')
+    if kind != 'compare' and metric:
+        raise ValueError(f'--metric is for a comparison, not for --kind {kind}')
     if kind == 'compare':
         save = Path(out or 'compared.png')
         compare_runs(places, list(metric) or None, save)

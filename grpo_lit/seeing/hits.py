@@ -84,7 +84,8 @@ class Hits:
 
     def rows(self, most:int=20) -> list: # Dicts
         "The first hits"
-        def line(h): return dict(step=h['step'], completion=h['row'], text=''.join(h['context']), reward=h['reward'])
+        def line(h):
+            return dict(step=h['step'], completion=h['row'], text=''.join(h['context']), reward=h['reward'])
         return [line(h) for h in self.found[:most]]
 
     def title(self) -> str:
@@ -161,7 +162,8 @@ class Crossings:
             return found | {'was': m['old_side'], 'is': m['new_side']}
         return [line(m) for m in self.moved[:most]]
 
-    def __repr__(self): return '\n'.join([self.title(), plain_table(self.sides()), plain_table(self.rows())]).strip()
+    def __repr__(self):
+        return '\n'.join([self.title(), plain_table(self.sides()), plain_table(self.rows())]).strip()
     def _repr_html_(self):
         steps = f'<details><summary>by step</summary>{seen_table(self.lines)}</details>'
         head = f'<p><b>{safe(self.title())}</b></p>'

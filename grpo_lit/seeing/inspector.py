@@ -25,7 +25,8 @@ def row_changes(reading, row:int, advantage:float|None=None, reward:float|None=N
     "One completion's advantage or reward, as a change of all of the step"
     found = {}
     if reward is not None:
-        found['rewards'] = torch.tensor([float('nan') if r['reward'] is None else r['reward'] for r in reading.rows])
+        found['rewards'] = torch.tensor([float('nan') if r['reward'] is None else r['reward']
+                                         for r in reading.rows])
         found['rewards'][row] = reward
     if advantage is not None:
         known = reading.advantages # of completions, or of their tokens

@@ -67,7 +67,8 @@ class WorkThread:
         "Call those who listen; one that fails ends no run"
         for f in list(self.listeners):
             try: f(self)
-            except (Exception, SystemExit, KeyboardInterrupt) as e: log.debug('a listener failed: %s', said(e))
+            except (Exception, SystemExit, KeyboardInterrupt) as e:
+                log.debug('a listener failed: %s', said(e))
 
 # %% ../../nbs/6_seeing/22_owner.ipynb #0181bfd7
 _at_work = contextvars.ContextVar('_at_work', default=None) # The step that is being made, also in the thread of a reward
@@ -78,7 +79,8 @@ class StepThread(WorkThread):
 
     def check_ours(self):
         "Raise `RuntimeError` in a child that was forked: it has the weights, and not the thread"
-        if self.pid != os.getpid(): raise RuntimeError(f'this run belongs to process {self.pid}: a process forked from it cannot steer it')
+        if self.pid != os.getpid():
+            raise RuntimeError(f'this run belongs to process {self.pid}: a process forked from it cannot steer it')
 
     @property
     def within(self) -> bool: # The thread itself, or that of a reward it waits for

@@ -58,7 +58,8 @@ def page_parts(run_or_rollouts, max_bytes:int, title:str|None, **options
     title = visible(title or (f'Run {path.name}' if path else 'Completions'))
     steps, about = page_steps(found)
     events, made = events_of(path), f'Made by grpo_lit {__version__}.'
-    about |= dict(curves=page_curves(path, steps), events=events[-MOST_EVENTS:], facts=about_run(path), made=made)
+    about |= dict(curves=page_curves(path, steps), events=events[-MOST_EVENTS:],
+                  facts=about_run(path), made=made)
     if len(events) > MOST_EVENTS:
         about['left_out'].append(f'The newest {MOST_EVENTS} of {len(events):,} events are here.')
     room = max_bytes-len(shell(title, '', '').encode())-1000

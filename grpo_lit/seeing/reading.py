@@ -93,7 +93,8 @@ def _policy(r, old):
 def called_again(r:Reading, changes:dict) -> tuple: # Log-probs, the arguments of `token_terms` besides, and num_items
     "What the loss is called with once more; raises `ValueError` where something it needs is not known"
     if r.mask is None: raise ValueError(r.note or 'no figures of tokens were kept')
-    if r.logps is None and r.new_logps is None: raise ValueError('no log-probs are known: these texts were not sampled')
+    if r.logps is None and r.new_logps is None:
+        raise ValueError('no log-probs are known: these texts were not sampled')
     changes = dict(changes)
     A, options = _advantages_asked(r, changes), r.options | changes
     items = _items(r, changes, options)
@@ -130,7 +131,8 @@ def shares(self:Reading, **changes) -> torch.Tensor: # (B, T)
     "What the term of each token counts for: the loss is the sum of `terms()['loss']*shares()`"
     logps, given, items = called_again(self, changes)
     x = torch.zeros_like(logps, requires_grad=True)
-    total = average_terms(x, self.mask, given.get('loss_type', 'dapo'), items, given.get('max_completion_length'))
+    total = average_terms(x, self.mask, given.get('loss_type', 'dapo'),
+                          items, given.get('max_completion_length'))
     return torch.autograd.grad(total, x)[0]
 
 # %% ../../nbs/6_seeing/01_reading.ipynb #712e4fd9

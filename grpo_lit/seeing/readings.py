@@ -153,14 +153,16 @@ class OfRollouts:
         reading = text_reading(step, rows, 0, ro.num_generations, advantage_options=options, judge=judge)
         beta = 0. if ro.ref_logps is None else GRPOConfig.beta
         note = '' if self.pieces else 'give tokenizer= to see the texts of tokens'
-        return replace(reading, options=dict(beta=beta) | self.options, first=self.first, note=note, **self.known(ro))
+        return replace(reading, options=dict(beta=beta) | self.options,
+                       first=self.first, note=note, **self.known(ro))
 
     def known(self, ro) -> dict: # Of the fields of a reading
         mask = trained_mask(ro, self.skip_truncated).cpu()
         found = {name: x.cpu().float() for name in FIGURES if (x := getattr(ro, name, None)) is not None}
         if self.figures: found |= self.figures.found(torch.arange(len(ro)))
         said = None if ro.observation_mask is None else ro.observation_mask.cpu()
-        texts = self.pieces and [self.pieces(ids[:n].tolist()) for ids, n in zip(ro.completion_ids, row_ends(ro))]
+        texts = self.pieces and [self.pieces(ids[:n].tolist())
+                                 for ids, n in zip(ro.completion_ids, row_ends(ro))]
         items = mask.sum(1, keepdim=True)
         return found | dict(ids=ro.completion_ids.cpu(), mask=mask, observed=said, items=items, tokens=texts)
 

@@ -68,7 +68,8 @@ class RuleChange:
 # %% ../../nbs/6_seeing/13_rules.ipynb #7cc5de95
 def changes_told(changes:dict) -> str:
     "Changes in words"
-    def said(name, v): return f'{name} for some completions' if isinstance(v, torch.Tensor) else f'{name}={v}'
+    def said(name, v):
+        return f'{name} for some completions' if isinstance(v, torch.Tensor) else f'{name}={v}'
     return ', '.join(said(*o) for o in changes.items()) or 'nothing changed'
 
 # %% ../../nbs/6_seeing/13_rules.ipynb #81e64303

@@ -33,7 +33,8 @@ def band_of(runs:list # Of dicts step -> number, one per seed
     columns = [[run[step] for run in runs] for step in steps]
     mean = [sum(c)/len(c) for c in columns]
     if len(runs) < 3:
-        return Band(steps, mean, list(map(min, columns)), list(map(max, columns)), RANGE if len(runs) == 2 else '')
+        return Band(steps, mean, list(map(min, columns)),
+                    list(map(max, columns)), RANGE if len(runs) == 2 else '')
     half = [seed_interval(c)[1] for c in columns]
     low, high = ([m+sign*h for m, h in zip(mean, half)] for sign in (-1, 1))
     return Band(steps, mean, low, high, INTERVAL)

@@ -173,7 +173,8 @@ def legend(name:str, # A kind
         value = end_of_scale(name, far)
         return f'{swatch(shade(name, value, reach))} {word}: {as_digits(value)} and beyond'
     colors = ' &nbsp; '.join(side(*s) for s in sides) if reach else 'the same for every token'
-    also = ''.join(f' &nbsp; <span class="{m}">abc</span> {TOKEN_MARKS[m][1]}' for m in TOKEN_MARKS if m in marks)
+    also = ''.join(f' &nbsp; <span class="{m}">abc</span> {TOKEN_MARKS[m][1]}'
+                   for m in TOKEN_MARKS if m in marks)
     return f'<p><small>behind the text: <b>{kind.title}</b> &nbsp; {colors}{also}</small></p>'
 
 # %% ../../nbs/6_seeing/09_shades.ipynb #294097fc
@@ -204,7 +205,8 @@ def plain_table(rows:list, # Dicts with the same keys
     "The same as plain text; the picked row has a mark in front"
     if not rows: return ''
     names = list(rows[0])
-    def written(v): return as_digits(v) if isinstance(v, (int, float, type(None))) else in_line(str(v), width)
+    def written(v):
+        return as_digits(v) if isinstance(v, (int, float, type(None))) else in_line(str(v), width)
     cells = [[in_line(str(n), width) for n in names], *([written(r[n]) for n in names] for r in rows)]
     wide = [max(len(line[j]) for line in cells) for j in range(len(names))]
     def line(i, texts):

@@ -33,7 +33,8 @@ KL_SYMBOLS = dict( # d = log reference - log policy
 
 def loss_texts() -> dict: # Loss type -> its policy term, and what its sum is divided by
     "The members of the family in words"
-    return {name: dict(policy=LOSS_SYMBOLS.get(name, name), average=loss.average.divides_by) for name, loss in LOSSES.items()}
+    return {name: dict(policy=LOSS_SYMBOLS.get(name, name), average=loss.average.divides_by)
+            for name, loss in LOSSES.items()}
 
 # %% ../../nbs/6_seeing/05_stops.ipynb #7172c76a
 EPSILON_STOPS = (.02, .05, .1, .15, .2, .25, .3, .4, .6)
@@ -78,7 +79,8 @@ def recorded_figures(reading) -> dict: # Name -> (B, T)
     old = reading.logps if reading.old_logps is None else reading.old_logps
     known = dict(logp=reading.values('logp'), old=old, ref=reading.ref_logps, entropy=reading.entropy)
     known |= {name: terms[name] for name in ('ratio', 'policy', 'loss')}
-    known |= dict(flags=flags_of(terms, reading.mask), gradient=reading.gradients(), pull=reading.gradients(beta=0.))
+    known |= dict(flags=flags_of(terms, reading.mask),
+                  gradient=reading.gradients(), pull=reading.gradients(beta=0.))
     if reading.ref_logps is not None:
         known |= dict(kl=reading.terms(beta=1.)['kl'], leash=reading.gradients(beta=1.)-known['pull'])
     if reading.advantages.ndim==2: known['advantage'] = reading.advantages
@@ -107,7 +109,8 @@ def differs_from(name:str) -> str|None: # None: it stands for itself
 def clipped_counts(figures:dict # Of the whole step
                   ) -> dict: # Value of epsilon, or "recorded" -> tokens clipped below and above
     "How many tokens of a step each epsilon clips"
-    named = {name.rpartition('=')[2] if '=' in name else 'recorded': x for name, x in figures.items() if name.startswith('flags')}
+    named = {name.rpartition('=')[2] if '=' in name else 'recorded': x
+             for name, x in figures.items() if name.startswith('flags')}
     return {value: [int((x&bit>0).sum()) for bit in (CLIP_LOW, CLIP_HIGH)] for value, x in named.items()}
 
 # %% ../../nbs/6_seeing/05_stops.ipynb #40e02f45

@@ -132,8 +132,10 @@ def check_token(reading, b:int, t:int):
     check_row(reading, b)
     kept = kept_tokens(reading, b)
     if not kept: raise ValueError(reading.note or f'the tokens of completion {b} were not kept')
-    if not 0 <= t < len(kept): raise ValueError(f'completion {b} has the tokens 0 to {len(kept)-1}, and no {t}')
-    if not reading.mask[b,t]: raise ValueError(f'token {t} of completion {b} does not count in the loss: its mask is 0')
+    if not 0 <= t < len(kept):
+        raise ValueError(f'completion {b} has the tokens 0 to {len(kept)-1}, and no {t}')
+    if not reading.mask[b,t]:
+        raise ValueError(f'token {t} of completion {b} does not count in the loss: its mask is 0')
 
 # %% ../../nbs/6_seeing/12_summands.ipynb #2996f224
 _OF_LOSS = inspect.signature(grpo_loss).parameters

@@ -65,7 +65,8 @@ def spread_line(reading, i:int) -> dict:
     mean = sum(rewards)/len(rewards) if rewards else None
     std = torch.tensor(rewards).std().item() if len(rewards) > 1 else None
     long = sum(lengths)/len(lengths) if lengths else None
-    return dict(prompt=question_text(reading.prompts[i]), reward=mean, spread=std, tokens=long, dead=reading.dead(i))
+    return dict(prompt=question_text(reading.prompts[i]), reward=mean,
+                spread=std, tokens=long, dead=reading.dead(i))
 
 # %% ../../nbs/6_seeing/10_walk.ipynb #e4a8d571
 class StepView:
@@ -81,7 +82,8 @@ class StepView:
         return f'step {self.reading.step}: {len(rows)} groups of {self.reading.num_generations}, {dead} of them dead'
 
     def __repr__(self): return f'{self.title()}\n{plain_table(self.rows(), left=("dead",))}'
-    def _repr_html_(self): return seen(f'<p><b>{self.title()}</b></p>', seen_table(self.rows(), left=('dead',)))
+    def _repr_html_(self):
+        return seen(f'<p><b>{self.title()}</b></p>', seen_table(self.rows(), left=('dead',)))
 
 # %% ../../nbs/6_seeing/10_walk.ipynb #c324592a
 class GroupView:
@@ -100,7 +102,8 @@ class GroupView:
     @property
     def here(self): return None if self.row is None else self.row-self.numbers[0]
 
-    def __repr__(self): return f'{self.title()}\n{plain_table(self.rows(), here=self.here, left=("stopped",))}'
+    def __repr__(self):
+        return f'{self.title()}\n{plain_table(self.rows(), here=self.here, left=("stopped",))}'
     def _repr_html_(self):
         table = seen_table(self.rows(), self.here, 90, ('stopped',))
         return seen(f'<p><b>{safe_line(self.title(), 240)}</b></p>', table)
@@ -154,7 +157,8 @@ class TokensView:
         if kept_tokens(self.reading, self.row) and self.color in self.values: return ''
         return visible(self.reading.note) or f'the {token_kind(self.color).title} of these tokens was not kept'
 
-    def is_clipped(self, t:int) -> bool: return 'clipped' in self.values and bool(self.values['clipped'][self.row,t])
+    def is_clipped(self, t:int) -> bool:
+        return 'clipped' in self.values and bool(self.values['clipped'][self.row,t])
 
     def tokens(self) -> list: # Of `Shown`
         "Its tokens; where none were kept, its text in one piece"
@@ -179,7 +183,8 @@ def _bar_for(name, value, reach):
 @patch
 def __repr__(self:TokensView):
     tokens = kept_tokens(self.reading, self.row)
-    if not tokens: return f"{visible(self.reading.rows[self.row]['text'][:4000], chr(10))}\n{self.missing()}"
+    if not tokens:
+        return f"{visible(self.reading.rows[self.row]['text'][:4000], chr(10))}\n{self.missing()}"
     head = f'step {self.reading.step}, completion {self.row}, {token_kind(self.color).title}'
     lines, text, under = [], '', ''
     for t, token in enumerate(tokens[:400]):

@@ -33,7 +33,8 @@ def leash_run(settings, **where):
     "The tiny policy at a high learning rate, under one of two rewards"
     options = dict(settings)
     functions, weights = REWARDS_OF_ARM[options.pop('reward')]
-    return adding_run(dict(learning_rate=1e-3, reward_weights=list(weights)) | options, rewards=functions, **where)
+    return adding_run(dict(learning_rate=1e-3, reward_weights=list(weights)) | options,
+                      rewards=functions, **where)
 
 # %% ../../nbs/7_studies/03_beta.ipynb #34c07be1
 def answers_after(run) -> list: # Of texts

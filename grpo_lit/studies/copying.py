@@ -68,12 +68,14 @@ class Learner:
         "Learn examples by heart for so many passes"
         before = len(self.run.rows)
         def log(step, loss): self.run.log(dict(step=before+step, loss=loss, examples=len(examples)))
-        fit_sft(self.model, self.tokenizer, examples, updates_for(budget, examples, self.tokenizer), seed=seed, progress=log)
+        fit_sft(self.model, self.tokenizer, examples,
+                updates_for(budget, examples, self.tokenizer), seed=seed, progress=log)
 
     def right_answers(self, rows:list, seed:int) -> tuple: # Examples, and the passes that they cost
         "What is right among eight answers to each question"
         columns = {c:[r[c] for r in rows] for c in ('answer', 'answer_style')}
-        ro = sample_groups(self.model, self.tokenizer, [r['prompt'] for r in rows], 8, 64, seed=seed, columns=columns)
+        ro = sample_groups(self.model, self.tokenizer, [r['prompt'] for r in rows],
+                           8, 64, seed=seed, columns=columns)
         right = score_completions(ro, accuracy_reward).rewards==1
         answers = zip(ro.repeated('prompts'), ro.completions, right)
         return [dict(prompt=p, completion=c) for p,c,ok in answers if ok], FORWARD*tokens_read(ro)
@@ -159,7 +161,8 @@ def copying_run(settings:dict, seed:int, steps:int, out, # As of `adding_run`
                 study=None # Whose arm `GRPO` sets the budget; None: `COPYING_STUDY`
                ) -> dict: # What went to summary.json
     "One arm: by reward, or by copying with the same budget"
-    if settings['way'] in ('grpo', 'hint'): return grpo_run(settings, seed, steps, out, held_out=held_out)
+    if settings['way'] in ('grpo', 'hint'):
+        return grpo_run(settings, seed, steps, out, held_out=held_out)
     budget = budget_of(settings, seed, steps, out, study or COPYING_STUDY)
     shutil.rmtree(out, ignore_errors=True)      # what was killed begins anew
     run, task = Run(out).start(dict(settings, seed=seed, budget=budget)), sums_for(settings, seed)

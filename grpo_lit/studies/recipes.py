@@ -13,7 +13,8 @@ from .groups import mean_over_updates, over_updates
 from .study import Study, adding_run
 
 # %% ../../nbs/7_studies/05_recipes.ipynb #a87252b0
-BASE_RECIPE = dict(beta=0., num_iterations=4, loss_type='grpo', epsilon=.2, scale_rewards='group', reward_weights=[1.])
+BASE_RECIPE = dict(beta=0., num_iterations=4, loss_type='grpo',
+                   epsilon=.2, scale_rewards='group', reward_weights=[1.])
 
 RECIPES = { # Name -> what it changes in the base
     'GRPO': dict(),

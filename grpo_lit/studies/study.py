@@ -42,7 +42,8 @@ class Study:
 
     def __post_init__(self):
         for arm in self.arms:
-            if not re.fullmatch(r'\w[\w.,+ -]*', arm): raise ValueError(f'the arm {arm!r} cannot be the name of a folder')
+            if not re.fullmatch(r'\w[\w.,+ -]*', arm):
+                raise ValueError(f'the arm {arm!r} cannot be the name of a folder')
 
 # %% ../../nbs/7_studies/02_study.ipynb #d2065c4f
 def run_place(out, arm:str, seed:int) -> Path:
@@ -68,10 +69,12 @@ def run_arm(study:Study, arm:str, seed:int, steps:int, out):
 # %% ../../nbs/7_studies/02_study.ipynb #cc662a41
 def _check_same(study, steps, out):
     "Raise `ValueError` where the directory holds runs with other settings; write down what these are"
-    file, now = Path(out)/'study.json', plain(dict(name=study.name, title=study.title, steps=steps, arms=study.arms))
+    file, now = Path(out)/'study.json', plain(dict(name=study.name, title=study.title,
+                                                   steps=steps, arms=study.arms))
     before = Run(out).read('study.json') if file.exists() else {}
     arms = before.get('arms', {})
-    if not isinstance(arms, dict): raise ValueError(f'{str(file)!r} is damaged: its arms are {arms!r:.40}')
+    if not isinstance(arms, dict):
+        raise ValueError(f'{str(file)!r} is damaged: its arms are {arms!r:.40}')
     changed = [name for name in ('name', 'steps') if before and before.get(name) != now[name]]
     changed += [arm for arm in arms if arm in now['arms'] and arms[arm] != now['arms'][arm]]
     if changed:
@@ -148,7 +151,8 @@ class StudyResult:
     def table(self) -> StudyTable: return study_table(self.out, self.study)
     def run(self, arm:str, seed:int) -> Run: return Run(run_place(self.out, arm, seed))
     def runs(self, arm:str) -> list: # Of `Run`, the finished ones
-        return [self.run(arm, seed) for seed in _seeds_there(self.out) if is_done(run_place(self.out, arm, seed))]
+        return [self.run(arm, seed) for seed in _seeds_there(self.out)
+                if is_done(run_place(self.out, arm, seed))]
 
     def __repr__(self): return repr(self.table)
     def _repr_markdown_(self): return self.table._repr_markdown_()
@@ -221,7 +225,8 @@ def study_runs(name:str, # beta, groups, recipes, exploring, copying, critic, te
                arms:tuple=() # Only these; default: all
               ) -> dict:
     "Answer a question with runs of several seeds; a study that was killed goes on"
-    if seeds is not None and seeds < 1: raise ValueError(f'--seeds is {seeds}: at least one run is needed')
+    if seeds is not None and seeds < 1:
+        raise ValueError(f'--seeds is {seeds}: at least one run is needed')
     study = study_named(name)
     say(study.title)
     result = run_study(study, out or None, seeds, steps, arms)

@@ -93,7 +93,8 @@ def pairs_of(rollouts:Rollouts, rng:random.Random, # Scored
         plain += [dict(prompt=prompt, completion=text) for text in texts[:2]]
         for j, text in enumerate(right[:most]):
             others = right[:j]+right[j+1:]
-            if others: read.append(dict(prompt=f'{prompt}{rng.choice(others)}\n{prompt}', completion=text))
+            if others:
+                read.append(dict(prompt=f'{prompt}{rng.choice(others)}\n{prompt}', completion=text))
     return read, plain
 
 # %% ../../nbs/7_studies/09_teaching.ipynb #44fe38a7

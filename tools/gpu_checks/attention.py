@@ -18,14 +18,14 @@ def errors(place):
     "Output and gradients against the plain form in float64, as a share of the largest number"
     need_gpu(place)
     import torch
-    from grpo_lit.fast.kernels import TOLERANCE
+    from grpo_lit.fast.kernels import TOLERANCES
     figures, wrong = {}, {}
     for dtype in (torch.bfloat16, torch.float16, torch.float32):
         for H, Hkv, D in ((14,2,64), (8,8,128), (4,1,80)):
             found = errors_of(torch.empty(1, H, D, dtype=dtype, device='cuda'), Hkv)
             name = f'{str(dtype)[6:]}, {H} heads over {Hkv} of {D}'
             figures |= {f'{kernel}, {name}': error for kernel, error in found.items()}
-            bad = {k:e for k, e in found.items() if isinstance(e, str) or not e <= TOLERANCE[dtype]}
+            bad = {k:e for k, e in found.items() if isinstance(e, str) or not e <= TOLERANCES[dtype]}
             if bad: wrong[name] = bad
     assert not wrong, f'refused: {wrong}'
     return figures
