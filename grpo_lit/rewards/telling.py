@@ -58,8 +58,9 @@ def tried_share(rollouts:Rollouts) -> float: # 0: one text for each question; Na
     "Of the other answers to a question, the share that is not the first one again"
     G = rollouts.num_generations
     if G < 2 or not len(rollouts): return math.nan
-    ids = (rollouts.completion_ids+1)*rollouts.completion_mask
-    groups = ids.unflatten(0, (-1, G))
+    some = rows_read(len(rollouts)//G)
+    def in_groups(x): return x.unflatten(0, (-1, G))[some]
+    groups = (in_groups(rollouts.completion_ids)+1)*in_groups(rollouts.completion_mask)
     again = (groups[:,1:] == groups[:,:1]).all(2)
     return 1-again.float().mean().item()
 

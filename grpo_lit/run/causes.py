@@ -113,7 +113,7 @@ TEXTS = [
           'Lower [learning_rate], raise [beta], and go on from an earlier checkpoint', ('paid_for_else', 'answers_shrink', *LOST)),
     Cause(d.entropy_is_gone, 'nothing is tried any more', 'the policy has settled before it had found the better answers, or is sampled too cold',
           'Raise [temperature], [entropy_coef] or [epsilon_high], lower [learning_rate], and go on from an earlier checkpoint',
-          ('paid_for_else', 'groups_are_small', 'one_answer_for_all', *LOST)),
+          ('paid_for_else', 'groups_are_small', 'tools_are_given_up', 'one_answer_for_all', *LOST)),
     Cause(p.form_is_lost, 'the form is lost', 'nothing holds it: it is paid too little, or the policy drifts',
           'Raise its weight in [reward_weights], or [beta]', ('paid_for_else', 'one_answer_for_all', *LOST)),
 ]
