@@ -168,13 +168,15 @@ def test_with_verifiers_itself(package):
     task, = loaders.load_taskset(config)
     assert isinstance(task, vf.Task) and task.data.prompt == '1+1=?'
 
-@pytest.mark.parametrize('line, said', [('import helper', 'imports helper'), ('from helper import score', 'imports helper'), ('from .helper import score', 'imports .helper'),
-                                        ('def f(): import helper.parts', 'imports helper'), ('import json, re, grpo_lit, torch', '')])
-def test_a_file_goes_along_alone(line, said, tmp_path):
-    (tmp_path/'helper.py').write_text('score = 1')
-    (tmp_path/'mine.py').write_text(f'{line}\ndef worth(completions, **columns): return [0.]*len(completions)\n')
-    if not said: return check_imports(str(tmp_path/'mine.py'))
-    with pytest.raises(ValueError, match=f'mine.py {said}, which others have not'): check_imports(str(tmp_path/'mine.py'))
+def test_a_file_goes_along_alone(tmp_path):
+    lines = ['import json, re, grpo_lit, torch', 'try: import faster', 'except ImportError: faster = None', 'import helper_a', 'from helper_b.parts import score',
+             'from .near import score', 'def f(): import helper_c as c', 'try: import helper_d', 'except KeyError: pass']
+    file = tmp_path/'mine.py'
+    file.write_text('\n'.join(lines[:3]))
+    check_imports(str(file))
+    file.write_text('\n'.join(lines))
+    said = 'mine.py imports .near, helper_a, helper_b, helper_c, helper_d, which others have not'
+    with pytest.raises(ValueError, match=said): check_imports(str(file))
 
 def test_a_neighbour_is_said_before_anything_is_written(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))

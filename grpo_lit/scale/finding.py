@@ -84,17 +84,16 @@ def imported(tree) -> set: # Modules; ".x" is one of the same package
         parts = [*tree.handlers, *tree.orelse, *tree.finalbody]
     return set().union(*map(imported, parts))
 
-def is_elsewhere(module:str, known:dict # Of installed packages
-                ) -> bool:
-    "Do others find this module?"
-    if module in sys.stdlib_module_names or module in known: return True
+def is_elsewhere(module:str) -> bool:
+    "Do others find this module, in Python or in an installed package?"
+    if module in sys.stdlib_module_names: return True
     spec = find_spec(module) if module.isidentifier() else None
     return bool(spec and spec.origin and is_installed(spec.origin))
 
 def check_imports(file:str):
     "Raise `ValueError` if a file of rewards needs what others have not"
-    known = packages_distributions()
-    missing = sorted(m for m in imported(ast.parse(Path(file).read_bytes())) if not is_elsewhere(m, known))
+    missing = {m for m in imported(ast.parse(Path(file).read_bytes())) if not is_elsewhere(m)}
+    if missing: missing = sorted(missing-{*packages_distributions()}) # one may be installed where it is written
     if missing:
         raise ValueError(f'{Path(file).name} imports {", ".join(missing)}, which others have not: it goes along alone, '
                          'so write what it needs into this file, or install it as a package')

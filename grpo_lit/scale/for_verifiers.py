@@ -180,8 +180,7 @@ def checked_rewards(rewards, weights) -> tuple: # Of `Found`, and of numbers
     if len(weights) != len(found): raise ValueError(f'{len(weights)} weights for {len(found)} rewards')
     names = [f.name for f in found]
     if len(set(names)) < len(names): raise ValueError(f'two rewards have one name: {", ".join(names)}')
-    for f in found:
-        if f.file: check_imports(f.file)
+    for file in {f.file for f in found if f.file}: check_imports(file)
     copies = {(f.module, f.file) for f in found if f.file}
     if len({m for m, _ in copies}) < len(copies):
         raise ValueError(f'two files have one name: {", ".join(str(f) for _, f in copies)}')
