@@ -6,8 +6,8 @@ Docs: https://grpo-lit.github.io/grpo-lit/9_doctor/rewarding.html.md"""
 
 # %% auto #0
 __all__ = ['TEXTS', 'EMPTY', 'BLIND', 'REWARD_CHECKS', 'Probe', 'most_of', 'probes_of', 'probed', 'is_constant', 'as_probes',
-           'see_constant', 'gold_fails', 'is_mute', 'see_gold', 'holes_of', 'see_holes', 'see_reward_errors',
-           'see_reward_none']
+           'weights_of', 'varies', 'constants', 'alive', 'see_constant', 'see_idle', 'gold_fails', 'is_mute',
+           'judges_gold', 'see_gold', 'holes_of', 'see_holes', 'see_reward_errors', 'see_reward_none']
 
 # %% ../../nbs/9_doctor/06_rewarding.ipynb #99db52e5
 import math, time
@@ -62,7 +62,7 @@ def is_constant(probes:list) -> bool:
     told_apart = any(len(p.known) > 1 for p in probes)
     return told_apart and len(values)==1 and values!={0.}
 
-TEXTS = ('', 'x', '<think>\n1+1\n</think>\n<answer>2</answer>', '\\boxed{2}',
+TEXTS = ('', 'x', '<think>\n1+1\n</think>\n<answer>2</answer>', '\\boxed{2}', 'два, 二, ½',
          'so it is '*200) # For rewards that read no gold
 
 def as_probes(f, row:dict) -> list:
@@ -70,19 +70,56 @@ def as_probes(f, row:dict) -> list:
     values = what_earned(f, row, list(TEXTS))
     return [Probe(row, values[-1], values[0], values[1:-1])]
 
-def see_constant(patient:Patient) -> Finding:
-    "Does each reward tell texts apart?"
-    found = dict(probed(patient))
+# %% ../../nbs/9_doctor/06_rewarding.ipynb #m3a2
+def weights_of(patient:Patient) -> dict: # Name of a reward -> number
+    "What each reward counts"
+    names, given = [f.__name__ for f in patient.reward_funcs], patient.args.reward_weights or []
+    return dict.fromkeys(names, 1.) | dict(zip(names, given))
+
+def varies(patient:Patient, name:str # Of a reward
+          ) -> bool:
+    "Did it give the answers of the shared sample, if there is one, different values?"
+    ro = getattr(vars(patient).get('sampled'), 'rollouts', None)
+    if ro is None or name not in ro.reward_names: return False
+    values = ro.reward_table[:,ro.reward_names.index(name)]
+    return len(values[~values.isnan()].unique()) > 1
+
+# %% ../../nbs/9_doctor/06_rewarding.ipynb #m3a4
+def constants(patient:Patient) -> dict: # Name of a reward -> what it gives to everything
+    "The rewards that count and look at no text"
+    if 'constants' in patient.notes: return patient.notes['constants']
+    found, weights = dict(probed(patient)), weights_of(patient)
     others = [f for f in patient.reward_funcs if f.__name__ not in found and not is_async(f)]
     found |= {f.__name__: as_probes(f, patient.some[0]) for f in others}
-    same = [name for name, probes in found.items() if is_constant(probes)]
-    if not same: return Finding('constant', 'fine', f'{", ".join(found)}: some texts get more than others')
-    value = found[same[0]][0].known[0]
+    patient.notes['constants'] = {
+        name: probes[0].known[0] for name, probes in found.items()
+        if weights[name] and is_constant(probes) and not varies(patient, name)}
+    return patient.notes['constants']
+
+def alive(patient:Patient) -> list: # Names
+    "The rewards that count and look"
+    return [name for name, w in weights_of(patient).items() if w and name not in constants(patient)]
+
+def see_constant(patient:Patient) -> Finding:
+    "Does any reward tell texts apart?"
+    same = constants(patient)
+    if not same or alive(patient):
+        return Finding('constant', 'fine', f'{", ".join(alive(patient))}: some texts get more than others')
+    name, value = next(iter(same.items()))
     return Finding(
         'constant', 'stop',
-        f'{same[0]} gives {value:g} to the gold, to another text and to nothing: it looks at no text',
+        f'{name} gives {value:g} to the gold, to another text and to nothing: it looks at no text',
         'mend this reward, or take it out: from a constant nothing is learned',
-        dict(rewards=same, value=value))
+        dict(rewards=[*same], value=value))
+
+def see_idle(patient:Patient) -> Finding:
+    "Does each reward beside the others tell texts apart?"
+    same, rest = constants(patient), alive(patient)
+    if not same or not rest: return Finding('idle', 'fine', 'each reward that counts has something to say')
+    name, value = next(iter(same.items()))
+    return Finding(
+        'idle', 'look', f'{name} gives {value:g} to every text: it adds nothing to {", ".join(rest)}',
+        'take it out, or mend it; with a weight of 0 it is only watched', dict(rewards=[*same], value=value))
 
 # %% ../../nbs/9_doctor/06_rewarding.ipynb #1a06bbf0
 def gold_fails(p:Probe) -> str: # Empty: it earns
@@ -99,10 +136,14 @@ def is_mute(f, probes:list) -> bool:
     values = [v for p in probes for v in p.known] or what_earned(f, plain, list(TEXTS))
     return all(v!=v for v in values)
 
+def judges_gold(patient:Patient, f, probes:list) -> bool:
+    "Should the gold earn the most of it? Not where it is only watched, and not where all golds are the same to it"
+    return weights_of(patient)[f.__name__] > 0 and not is_constant(probes) and not is_mute(f, probes)
+
 def see_gold(patient:Patient) -> Finding:
     "Does the gold answer earn?"
     funcs = {f.__name__: f for f in patient.reward_funcs}
-    found = {name: probes for name, probes in probed(patient).items() if not is_mute(funcs[name], probes)}
+    found = {name: probes for name, probes in probed(patient).items() if judges_gold(patient, funcs[name], probes)}
     if not found: return Finding('gold', 'fine', 'no reward judges a gold')
     shares, first = {}, None
     for name, probes in found.items():
@@ -135,7 +176,8 @@ def see_holes(patient:Patient) -> Finding:
     "Does a text without the answer earn?"
     found, soft = {}, set()
     for f in patient.reward_funcs:
-        if not any(p.gold > 0 for p in probed(patient).get(f.__name__, [])): continue
+        probes = probed(patient).get(f.__name__, [])
+        if not any(p.gold > 0 for p in probes) or not judges_gold(patient, f, probes): continue
         audit = audit_reward(f, spread_rows(patient.some, 64), patient.notes['audited'], timeout=5.)
         found |= {(f.__name__, k): share for k, share in holes_of(audit).items()}
         soft |= set(audit.earned)-set(BIZARRE)-set(BLIND)
@@ -182,6 +224,7 @@ def see_reward_none(patient:Patient) -> Finding:
 REWARD_CHECKS = [
     Check('reward-errors', see_reward_errors, sample=True),
     Check('constant', see_constant, unless=('columns', 'contract', 'reward-errors')),
+    Check('idle', see_idle, unless=('columns', 'contract', 'reward-errors', 'constant')),
     Check('gold', see_gold, unless=('columns', 'contract', 'reward-errors', 'constant')),
     Check('reward-none', see_reward_none, unless=('reward-errors', 'gold'), sample=True),
     Check('holes', see_holes, unless=('columns', 'contract', 'reward-errors', 'reward-none', 'constant', 'gold'))]
