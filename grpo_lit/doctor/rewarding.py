@@ -7,7 +7,8 @@ Docs: https://grpo-lit.github.io/grpo-lit/9_doctor/rewarding.html.md"""
 # %% auto #0
 __all__ = ['TEXTS', 'EMPTY', 'BLIND', 'REWARD_CHECKS', 'Probe', 'most_of', 'probes_of', 'probed', 'is_constant', 'as_probes',
            'weights_of', 'varies', 'constants', 'alive', 'see_constant', 'see_idle', 'gold_fails', 'is_mute',
-           'judges_gold', 'see_gold', 'holes_of', 'see_holes', 'see_reward_errors', 'see_reward_none']
+           'judges_gold', 'punished', 'said_of_punished', 'see_gold', 'holes_of', 'see_holes', 'see_reward_errors',
+           'see_reward_none']
 
 # %% ../../nbs/9_doctor/06_rewarding.ipynb #99db52e5
 import math, time
@@ -140,8 +141,23 @@ def judges_gold(patient:Patient, f, probes:list) -> bool:
     "Should the gold earn the most of it? Not where it is only watched, and not where all golds are the same to it"
     return weights_of(patient)[f.__name__] > 0 and not is_constant(probes) and not is_mute(f, probes)
 
+def punished(patient:Patient) -> list: # Names of rewards
+    "Rewards that pay the gold most, and are subtracted"
+    weights = weights_of(patient)
+    def pays(p): return p.gold > max((v for v in (p.empty, *p.wrong) if v==v), default=math.inf)
+    return [name for name, probes in probed(patient).items() if weights[name] < 0 and sum(map(pays, probes)) > len(probes)/2]
+
+def said_of_punished(patient:Patient, names:list) -> Finding:
+    weights, golds = weights_of(patient), probed(patient)
+    paid = any(weights[name] > 0 for name in golds)
+    return Finding(
+        'gold', 'look' if paid else 'stop',
+        f'{names[0]} pays the gold most, and its weight is {weights[names[0]]:g}: right answers are punished',
+        'give it a positive weight in reward_weights', dict(punished=names))
+
 def see_gold(patient:Patient) -> Finding:
     "Does the gold answer earn?"
+    if names := punished(patient): return said_of_punished(patient, names)
     funcs = {f.__name__: f for f in patient.reward_funcs}
     found = {name: probes for name, probes in probed(patient).items() if judges_gold(patient, funcs[name], probes)}
     if not found: return Finding('gold', 'fine', 'no reward judges a gold')
