@@ -241,4 +241,4 @@ FORECAST_CHECKS = [
     Check('mismatch', check_mismatch, sample=True, dear=True),
     Check('memory', check_memory, ('model', 'length'), sample=True),
     Check('pace', check_pace, ('model', 'memory'), sample=True, dear=True),
-    Check('gain', check_gain, (*EXPLAINED, 'unusual', 'dead', 'memory'), sample=True, dear=True)]
+    Check('gain', check_gain, (*EXPLAINED, 'unusual', 'clipped', 'dead', 'memory'), sample=True, dear=True)]

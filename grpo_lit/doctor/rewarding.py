@@ -8,11 +8,12 @@ Docs: https://grpo-lit.github.io/grpo-lit/9_doctor/rewarding.html.md"""
 __all__ = ['TEXTS', 'EMPTY', 'BLIND', 'ODD_REWARDS', 'REWARD_CHECKS', 'Probe', 'most_of', 'probes_of', 'probed', 'is_constant',
            'as_probes', 'weights_of', 'varies', 'constants', 'alive', 'see_constant', 'see_idle', 'gold_fails',
            'is_mute', 'judges_gold', 'punished', 'said_of_punished', 'see_gold', 'holes_of', 'audits', 'see_brittle',
-           'see_holes', 'see_reward_errors', 'see_reward_none']
+           'see_holes', 'see_reward_errors', 'see_reward_none', 'see_clipped']
 
 # %% ../../nbs/9_doctor/06_rewarding.ipynb #99db52e5
 import math, time
 from typing import NamedTuple
+import torch
 from .findings import Check, Finding
 from .patient import Patient
 from .rows import gold_text
@@ -256,6 +257,19 @@ def see_reward_none(patient:Patient) -> Finding:
         f'{name} judges {1-silent[name]:.0%} of {len(ro)} answers',
         'see the columns that it reads, and the form of the gold answers', silent)
 
+# %% ../../nbs/9_doctor/06_rewarding.ipynb #m3d2
+def see_clipped(patient:Patient) -> Finding:
+    "Does reward_clip leave a difference between rewards?"
+    clip, ro = patient.args.reward_clip, patient.rollouts
+    if clip is None: return Finding('clipped', 'fine', 'rewards are taken as they are')
+    counted = [w != 0 for w in weights_of(patient).values()]
+    kept = ro.reward_table[:,counted] if len(counted)==ro.reward_table.shape[1] else ro.reward_table
+    def differ(table): return any(len(c[~c.isnan()].unique()) > 1 for c in table.T)
+    if not differ(kept) or differ(kept.clamp(*clip)): return Finding('clipped', 'fine', 'clipped rewards differ')
+    least, most = (f(kept[~kept.isnan()]).item() for f in (torch.min, torch.max))
+    said = f'rewards from {least:g} to {most:g} were earned, and reward_clip={[*clip]} makes all of them equal'
+    return Finding('clipped', 'stop', said, 'clip to an interval that holds what is earned', dict(lowest=least, highest=most))
+
 # %% ../../nbs/9_doctor/06_rewarding.ipynb #55bf9791
 ODD_REWARDS = ('columns', 'template', 'contract', 'reward-errors', 'reward-none', 'constant', 'gold')
 
@@ -265,5 +279,6 @@ REWARD_CHECKS = [
     Check('idle', see_idle, unless=('columns', 'contract', 'reward-errors', 'constant')),
     Check('gold', see_gold, unless=('columns', 'contract', 'reward-errors', 'constant'), dear=True),
     Check('reward-none', see_reward_none, unless=('reward-errors', 'gold'), sample=True),
+    Check('clipped', see_clipped, unless=('reward-errors', 'reward-none', 'constant', 'gold'), sample=True),
     Check('brittle', see_brittle, unless=ODD_REWARDS, dear=True),
     Check('holes', see_holes, unless=ODD_REWARDS, dear=True)]
