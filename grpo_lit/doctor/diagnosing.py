@@ -132,7 +132,7 @@ def diagnose(model, # A causal LM, or what `load_policy` takes
              processing_class=None, # The tokenizer; None: loaded with the model
              tools=None, environment_factory=None, # As for `GRPOTrainer`
              peft_config=None, # The adapter that would be trained
-             seconds:float=40., # For the answers, about; all checks together take at most two and a half times as long
+             seconds:float=40., # For the answers, about; all checks together take at most two and a half times as long, or a minute where that is more
              checks:list|None=None # Of `Check`; None: all
             ) -> Diagnosis:
     "Will this run learn anything? The model is made ready as for a run, and neither trained nor left with an adapter"
