@@ -183,3 +183,8 @@ def test_a_reward_beside_another(policy, beside, found):
     rows = [r | dict(limit=40) for r in task.train[:8]]
     d = seen(policy, rows, [accuracy_reward, beside], checks=about('reward-errors', 'constant', 'idle', 'gold', 'holes'))
     assert d.found == found and d.exit_code == 0 and not d.skipped, d
+
+def test_the_wrong_form_is_named_and_not_what_follows_from_it(policy):
+    rows = [r | dict(answer_style='boxed') for r in task.train]
+    d = seen(policy, rows, checks=about('accuracy', 'dead'))
+    assert d.found == ['accuracy'] and 'the form of the answers' in d['accuracy'].cure and 'explained by accuracy' in d.skipped['dead'], d
