@@ -169,3 +169,24 @@ def test_an_adapter_is_taken_out_again():
         return Finding('adapted', 'fine', '')
     diagnose(model, task.train, accuracy_reward, GRPOConfig(**settings), processing_class=tokenizer, peft_config=adapter, checks=[Check('adapted', adapted)])
     assert seen == [True] and looks() == before and not hasattr(model, 'peft_config')
+
+# --- rewards that do not look, and those that only seem so
+
+def about(*names): return [c for c in CHECKS if c.name in names]
+
+def in_ascii(completions, **columns): return [float(c.isascii()) for c in completions]
+
+def within(completions, limit, **columns): return [float(len(c) <= n) for c, n in zip(completions, limit)]
+
+def one(completions, **columns): return [1.]*len(completions)
+
+@pytest.mark.parametrize('beside, found', [(within, []), pytest.param(one, ['idle'], marks=pytest.mark.slow), pytest.param(in_ascii, [], marks=pytest.mark.slow)])
+def test_a_reward_beside_another(policy, beside, found):
+    rows = [r | dict(limit=40) for r in task.train[:8]]
+    d = seen(policy, rows, [accuracy_reward, beside], checks=about('reward-errors', 'constant', 'idle', 'gold', 'holes'))
+    assert d.found == found and d.exit_code == 0 and not d.skipped, d
+
+def test_the_wrong_form_is_named_and_not_what_follows_from_it(policy):
+    rows = [r | dict(answer_style='boxed') for r in task.train]
+    d = seen(policy, rows, checks=about('accuracy', 'dead'))
+    assert d.found == ['accuracy'] and 'the form of the answers' in d['accuracy'].cure and 'explained by accuracy' in d.skipped['dead'], d

@@ -147,6 +147,51 @@ DEFECTS = { # -> the name of the check that finds it
     pays_nothing_too: 'holes', pays_everybody: 'constant', pays_for_wrong: 'gold', wants_another_form: 'gold', breaks: 'reward-errors',
     judges_nothing: 'reward-none', returns_one_number: 'contract', no_rate: 'settings', greedy: 'variety', cold: 'variety', narrow: 'variety', cut_short: 'cut'}
 
+# Of a second round ----------------------------------------------------------------------------------------------------------
+
+def another_style(w): w.change(answer_style=lambda r: 'boxed')
+
+def one_for_all_beside(w):
+    def friendly(completions, **columns): return [1.]*len(completions)
+    w.rewards = [accuracy_reward, friendly]
+
+def right_is_punished(w): w.settings['reward_weights'] = [-1.]
+
+def breaks_on_nothing(w):
+    def first(completions, answer, **columns): return [float(c[0]=='<' and f'<answer>{a}</answer>' in c) for c, a in zip(completions, answer)]
+    w.rewards = [first]
+
+def breaks_on_other_scripts(w):
+    def western(completions, answer, **columns): return [float(f'<answer>{a}</answer>' in c.encode('ascii').decode()) for c, a in zip(completions, answer)]
+    w.rewards = [western]
+
+def answered_already(w):
+    w.chat(BARE)
+    w.change(prompt=lambda r: [*r['prompt'], dict(role='assistant', content=f"<think>\n</think>\n<answer>{r['answer']}</answer>")])
+
+def leash_of_iron(w): w.settings['beta'] = 100.
+
+def by_heart(w): w.settings['num_iterations'] = 64
+
+def eaten(w): w.settings['weight_decay'] = 100.
+
+def narrow(w): w.settings['epsilon'] = 1e-6
+
+def next_to_no_token(w): w.settings['top_entropy_quantile'] = .001
+
+def gradients_cut_to_nothing(w): w.settings['max_grad_norm'] = 1e-9
+
+def warm_too_late(w): w.settings['warmup_steps'] = 10_000
+
+def clipped_beside(w): w.settings['reward_clip'] = [5., 6.]
+
+def noise(w): w.settings['temperature'] = 5.
+
+DEFECTS |= {
+    another_style: 'accuracy', one_for_all_beside: 'idle', right_is_punished: 'gold', breaks_on_nothing: 'brittle', breaks_on_other_scripts: 'brittle',
+    answered_already: 'template', leash_of_iron: 'unusual', by_heart: 'unusual', eaten: 'unusual', narrow: 'unusual', next_to_no_token: 'unusual',
+    gradients_cut_to_nothing: 'settings', warm_too_late: 'unusual', clipped_beside: 'clipped', noise: 'settings'}
+
 # The ten of every run of the tests; the others are slow
 QUICK = {gold_of_the_next_row, pays_nothing_too, eos_that_is_never_written, no_template, prompts_that_do_not_fit, trained_on_the_held_out,
          template_thinks, questions_far_too_hard, column_of_another_name, cut_short}

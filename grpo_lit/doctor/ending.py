@@ -13,7 +13,7 @@ from statistics import median
 from ..agents.templates import special_marks
 from .findings import Check, Finding
 from .patient import Patient, room_of
-from .prompting import see_model, see_plain_prompts, see_settings, see_template, see_thinking, see_twice
+from .prompting import see_model, see_plain_prompts, see_settings, see_template, see_thinking, see_twice, see_unusual
 from .rows import kind_of, kinds_in
 from ..policy import eos_ids
 from ..rewards.audit import gold_completion
@@ -146,6 +146,7 @@ def see_unknown(patient:Patient) -> Finding:
 PROMPT_CHECKS = [
     Check('model', see_model),
     Check('settings', see_settings),
+    Check('unusual', see_unusual),
     Check('template', see_template, unless=('columns', 'prompts')),
     Check('plain-prompts', see_plain_prompts),
     Check('twice', see_twice, unless=('template',)),

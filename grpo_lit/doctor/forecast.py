@@ -236,9 +236,9 @@ EXPLAINED = ('model', 'settings', 'guessable', 'leak', 'template', 'plain-prompt
              'endless', 'cut', 'variety', 'disputed') # Defects that make groups dead and answers wrong
 
 FORECAST_CHECKS = [
-    Check('dead', check_dead, EXPLAINED, sample=True),
-    Check('accuracy', check_accuracy, (*EXPLAINED, 'dead'), sample=True),
+    Check('accuracy', check_accuracy, EXPLAINED, sample=True),
+    Check('dead', check_dead, (*EXPLAINED, 'accuracy'), sample=True),
     Check('mismatch', check_mismatch, sample=True, dear=True),
     Check('memory', check_memory, ('model', 'length'), sample=True),
     Check('pace', check_pace, ('model', 'memory'), sample=True, dear=True),
-    Check('gain', check_gain, (*EXPLAINED, 'dead', 'memory'), sample=True, dear=True)]
+    Check('gain', check_gain, (*EXPLAINED, 'unusual', 'clipped', 'accuracy', 'dead', 'memory'), sample=True, dear=True)]

@@ -78,11 +78,11 @@ def one_rollout(trainer, sample, seconds:float) -> tuple: # `Rollouts` with rewa
     collector, args, (wave, took) = trainer.collector, trainer.args, largest_wave(sample)
     shaped = run_shaped(sample.rollouts, args)
     expected = took['seconds']*sampling_ratio(trainer, wave, shaped)
-    if expected < seconds and sample.limit >= args.max_completion_length:
+    judging = took['reward_seconds']/took['completions']*len(shaped)
+    if expected+judging < seconds and sample.limit >= args.max_completion_length:
         rows = collector.prompt_rows(0)
         return *collector.sample_and_score(rows, seed_for(args.seed, 'rollout', 0)), True
-    each = took['reward_seconds']/took['completions']
-    return shaped, expected, each*len(shaped), False
+    return shaped, expected, judging, False
 
 # %% ../../nbs/9_doctor/10_pace.ipynb #bbca3a12
 def update_seconds(trainer, rollout:Rollouts, seconds:float) -> dict: # "reference", "gradients" and "step"
