@@ -129,7 +129,7 @@ def test_one_line_and_a_checkpoint(tmp_path, monkeypatch, where):
     next(steps)
     steps.close()
     def too_much(*args, **kw): raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 20.00 GiB')
-    name = dict(update='grpo_lit.run.update.logps_by', sampling='grpo_lit.run.sampler.sample_groups')[where]
+    name = dict(update='grpo_lit.run.micro_batch.logps_by', sampling='grpo_lit.run.sampler.sample_groups')[where]
     monkeypatch.setattr(name, too_much)
     with pytest.warns(), pytest.raises(torch.OutOfMemoryError, match=r'^out of memory: the largest part is') as said:
         import warnings
