@@ -16,6 +16,7 @@ from grpo_lit.run.config import GRPOConfig
 from grpo_lit.run.experiment import whole_run
 from grpo_lit.run.knobs import read_events
 from grpo_lit.run.trainer import GRPOTrainer
+from grpo_lit.run.trends import kept
 from grpo_lit.run.watching import alarms_in
 from grpo_lit.tasks import addition_task
 
@@ -228,7 +229,7 @@ def test_rules_bear_any_history(seed):
     names = [*invented(0, 1)[0], 'eval_reward', 'eval_reward_interval', 'tools/call_frequency', 'beta', 'token_weight', 'rewards//mean']
     for length in (0, 1, 2, 7, 8, 9, 16, 30, 60):
         rows = [{n: d.choice(odd) for n in names if d.random() < .8} for _ in range(length)]
-        rows = [causes.kept(r) for r in rows]
+        rows = [kept(r) for r in rows]
         for row in CAUSES: assert isinstance(row.rule(rows, GRPOConfig(use_cpu=True)), str)
         for row in CAUSES: assert isinstance(row.rule(rows, object()), str)
         alarms_in(rows, GRPOConfig(use_cpu=True))
@@ -314,7 +315,7 @@ def all_runs(book):
         updates = settings.get('num_iterations', 1)
         rows = [book['as_metrics'](s, updates) if 'seen' in s else s for s in run() if s['right'] == s['right']]
         said = list(alarms_in(rows, GRPOConfig(use_cpu=True, **settings)))
-        return dict(args=dict(use_cpu=True) | settings, said=said, rows=in_columns([causes.kept(r) for r in rows]))
+        return dict(args=dict(use_cpu=True) | settings, said=said, rows=in_columns([kept(r) for r in rows]))
     for name, kind in HEALTHY.items(): yield 'healthy', name, partial(well, kind)
     for name, kind in book['PLANTED'].items(): yield 'planted', name, partial(wrong, kind)
     for name in OF_TOOLS: yield 'planted', name, partial(of_tools, name)
