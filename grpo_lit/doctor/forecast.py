@@ -16,7 +16,7 @@ import torch
 from ..core import Rollouts
 from .dead import SIZES, Share, dead_groups, empty_steps, reasons, share_interval
 from .findings import Check, Finding
-from .gain import FAR_OFF, MOST_STEPS, gain_of, prompts_of_update, rates, seen_between, steps_until_seen
+from .gain import FAR_OFF, MOST_STEPS, WILD, gain_of, prompts_of_update, rates, seen_between, steps_until_seen
 from .pace import pace_of
 from .patient import Patient
 from .undone import read_within
@@ -220,7 +220,8 @@ def check_gain(patient:Patient) -> Finding:
     n, soon, late = seen_between(gain, t)
     figures = dict(gain=gain.value, error=gain.error, noise=gain.noise, steps=n, soonest=soon, latest=late, rehearsals=gain.rehearsals)
     figures |= dict(moved=gain.moved)
-    if gain.moved > FAR_OFF:
+    if gain.moved > FAR_OFF and gain.each > WILD:
+        figures |= dict(own=True) # nothing else explains it
         said = f'one step makes answers that it has not seen more or less probable by {gain.moved:.0f} nats: nothing of the policy will be left'
         return Finding('gain', 'stop', said, f'lower learning_rate={t.args.learning_rate:g}: 1e-6 to 1e-4 is usual', figures)
     said = f'a step adds {gain.value:.2g} ± {1.96*gain.error:.1g} to a mean reward that scatters by {gain.noise:.2g}: '

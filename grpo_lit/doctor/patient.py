@@ -18,6 +18,7 @@ import torch
 from ..core import Rollouts
 from ..fast.speed import machine, model_sizes, sampling_floor
 from ..run.config import GRPOConfig
+from ..run.order import planned_steps
 from ..run.precision import computing_dtype
 from ..run.playing import Play
 from ..run.rows import Stream, as_rows
@@ -109,7 +110,8 @@ class Patient:
         known = {name: value for name, value in UNTRACED.items() if hasattr(self.args, name)}
         patience = min(self.args.reward_timeout or PATIENT, PATIENT)
         args = replace(self.args, **known, reward_timeout=patience)
-        if args.max_steps <= 0 and isinstance(self.rows, Stream): args.max_steps = 100
+        if args.max_steps <= 0: # of all rows, and not of those that are looked at
+            args.max_steps = 100 if isinstance(self.rows, Stream) else planned_steps(args, len(self.rows))
         return GRPOTrainer(self.model, self.reward_funcs, args, self.sound,
                            processing_class=self.tokenizer, **self.given)
 

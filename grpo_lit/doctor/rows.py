@@ -135,7 +135,8 @@ def see_contradictions(patient:Patient) -> Finding:
         return Finding(
             'contradictions', 'fine', f'{len(golds)} different questions, one gold each', figures=figures)
     q, answers = next(iter(two.items()))
-    verdict = 'stop' if len(two) > .05*len(golds) else 'look'
+    certain = len(two) > .05*len(golds) and not patient.play # an environment may ask one thing in many worlds
+    verdict = 'stop' if certain else 'look'
     said = (f'{len(two)} of {len(golds)} questions have more than one gold, as {in_line(q[-60:], 60)!r}: '
             f'{" and ".join(in_line(a, 20) for a in answers)}')
     return Finding('contradictions', verdict, said, 'keep one row of each question, the right one', figures)
