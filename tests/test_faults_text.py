@@ -9,7 +9,7 @@ from grpo_lit.rewards.audit import Audit, audit_reward, check_gold
 from grpo_lit.rewards.calls import RewardCaller, call_rewards, reward_arguments
 from grpo_lit.run.config import GRPOConfig
 from grpo_lit.run.figures import Curve
-from grpo_lit.run.runs import Run, read_table, rollout_rows, write_table
+from grpo_lit.run.runs import Run, read_parquet, rollout_rows, write_table
 from grpo_lit.run.signals import say
 from grpo_lit.run.trainer import GRPOTrainer
 from grpo_lit.run.sparks import spark
@@ -243,7 +243,7 @@ def test_columns_in_a_table(name, tmp_path):
     ro = Rollouts.from_text(tiny_tokenizer(), [P]*n, ['2']*n*G)
     ro = replace(ro, columns={c: [r.get(c) for r in rows] for c in names}, rewards=torch.ones(n*G))
     write_table(tmp_path/'x.parquet', rollout_rows(7, ro))
-    back = read_table(tmp_path/'x.parquet')
+    back = read_parquet(tmp_path/'x.parquet')
     assert len(back) == n*G and {r['step'] for r in back} == {7} and {r['reward'] for r in back} == {1.}
     assert len(back[0]) == len({'step', 'group', 'prompt', *ro.group(0)[0]})+len(names)
 
@@ -253,7 +253,7 @@ def test_stored_text_is_as_it_was(tmp_path):
     ro = Rollouts.from_text(tiny_tokenizer(), ['1'], ['2']*len(texts))
     ro.completions = list(texts.values())
     write_table(tmp_path/'x.parquet', rollout_rows(1, ro))
-    assert [r['completion'] for r in read_table(tmp_path/'x.parquet')] == list(texts.values())
+    assert [r['completion'] for r in read_parquet(tmp_path/'x.parquet')] == list(texts.values())
 
 def test_joined_groups_have_all_columns():
     a, b = rollouts('x'), replace(rollouts('y'), columns=dict(tests=[['t']]))
