@@ -10,6 +10,7 @@ __all__ = ['STILL_BROKEN', 'UNUSUAL', 'see_model', 'see_settings', 'is_warm_too_
            'see_thinking']
 
 # %% ../../nbs/9_doctor/04_prompting.ipynb #c0c7086c
+import re
 from ..agents.templates import special_marks
 from .findings import Finding
 from .patient import Patient
@@ -92,11 +93,12 @@ def see_unusual(patient:Patient) -> Finding:
 
 # %% ../../nbs/9_doctor/04_prompting.ipynb #70380272
 def answered_rows(patient:Patient) -> list:
-    "Rows, as for supervised training, whose last message is an answer with the gold in it"
+    "Rows, as for supervised training, whose last message is an answer that ends with the gold"
     def is_answered(row):
-        last = row['prompt'][-1]
-        gold, said = gold_text(row), ' '.join(str(last['content']).split())
-        return last['role']=='assistant' and (not gold or gold in said)
+        last, gold = row['prompt'][-1], gold_text(row)
+        if last['role']!='assistant' or not gold: return False
+        said = ' '.join(str(last['content']).split())
+        return bool(re.search(rf'(?<!\w){re.escape(gold)}(?:[^\w:]|</\w+>)*$', said)) # "Step 1:" is a beginning
     return [row for row in patient.some if kind_of(row.get('prompt'))=='chat' and is_answered(row)]
 
 def see_template(patient:Patient) -> Finding:
@@ -118,7 +120,8 @@ def see_template(patient:Patient) -> Finding:
     except ValueError as e:
         cure = 'leave the system message out: put what it says before the question'
         return Finding('template', 'stop', str(e), cure)
-    if answered := answered_rows(patient):
+    answered = answered_rows(patient)
+    if len(answered) > chats/2:
         return Finding(
             'template', 'stop', f'{len(answered)} of {chats} prompts end with the answer of the assistant',
             'take this message out of the prompt: its text belongs into the column answer, or solution',
