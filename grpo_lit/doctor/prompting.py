@@ -180,10 +180,11 @@ def wanting_the_tag(patient:Patient) -> list: # Names of rewards
     "Rewards that an answer without an opening tag cannot earn"
     row = next((r for r in patient.some if gold_completion(r)), patient.some[0])
     rest = '\n</think>\n'+(gold_completion(row) or '').split('</think>\n')[-1]
+    weights = dict(zip(patient.names, patient.args.reward_weights or []))
     def wants(f):
-        with_tag, without = what_earned(f, row, ['<think>'+rest, rest])
-        return with_tag > without
-    return [f.__name__ for f in patient.reward_funcs if not is_async(f) and wants(f)]
+        with_tag, *without = what_earned(f, row, ['<think>'+rest, '[think]'+rest, rest])
+        return all(with_tag > v and with_tag-v >= abs(with_tag)/2 for v in without) # the length alone earns less
+    return [f.__name__ for f in patient.reward_funcs if weights.get(f.__name__, 1) > 0 and not is_async(f) and wants(f)]
 
 def see_thinking(patient:Patient) -> Finding:
     "Does the template open the thoughts of the policy?"
