@@ -6,8 +6,8 @@ Docs: https://grpo-lit.github.io/grpo-lit/9_doctor/rewarding.html.md"""
 
 # %% auto #0
 __all__ = ['EMPTY', 'BLIND', 'ODD_REWARDS', 'REWARD_CHECKS', 'gold_fails', 'is_mute', 'judges_gold', 'punished',
-           'said_of_punished', 'see_gold', 'holes_of', 'audits', 'see_brittle', 'see_holes', 'see_reward_errors',
-           'see_reward_none', 'see_clipped']
+           'said_of_punished', 'see_gold', 'holes_of', 'in_best_form', 'audit_of', 'audits', 'see_brittle', 'see_holes',
+           'see_reward_errors', 'see_reward_none', 'see_clipped']
 
 # %% ../../nbs/9_doctor/07_rewarding.ipynb #99db52e5
 import math
@@ -15,7 +15,7 @@ import torch
 from .findings import Check, Finding
 from .patient import Patient
 from .probing import BLIND_TEXTS, Probe, is_constant, most_of, probed, see_constant, see_idle, weights_of
-from ..rewards.audit import BIZARRE, audit_reward, gold_completion, spread_rows, what_earned
+from ..rewards.audit import BIZARRE, Audit, audit_reward, gold_completion, spread_rows, usual_forms, what_earned
 from ..tensors import in_line, question_text
 
 # %% ../../nbs/9_doctor/07_rewarding.ipynb #1a06bbf0
@@ -84,14 +84,28 @@ def holes_of(audit, least:float=.25) -> dict: # Name of a text -> share of the r
     "What earns without the right answer, on so many of the rows"
     return {k: share for k, (share, _) in audit.earned.items() if k in BLIND and share >= least}
 
+def in_best_form(f, row:dict) -> dict:
+    "A row whose gold stands in the form that a reward pays most"
+    forms = usual_forms(row, gold_completion(row))
+    values = [-math.inf if v!=v else v for v in what_earned(f, row, forms, 5.)]
+    return {**row, 'solution': forms[values.index(max(values))]}
+
+def audit_of(f, rows:list, n:int) -> Audit|None: # None: no gold earns
+    "What `audit_reward` finds; where the gold earns nothing as it stands, in the form that earns most"
+    try: return audit_reward(f, rows, n, timeout=5.)
+    except ValueError: asked = [in_best_form(f, r) for r in spread_rows(rows, n) if gold_completion(r)]
+    try: return audit_reward(f, asked, n, timeout=5.)
+    except ValueError: return None
+
 def audits(patient:Patient) -> dict: # Name of a reward -> `Audit`
     "What way around each reward there is; asked once"
     if 'audits' in patient.notes: return patient.notes['audits']
-    patient.notes['audits'] = found = {}
+    found = {}
     for f in patient.reward_funcs:
         probes = probed(patient).get(f.__name__, [])
         if not any(p.gold > 0 for p in probes) or not judges_gold(patient, f, probes): continue
-        found[f.__name__] = audit_reward(f, spread_rows(patient.some, 64), patient.notes['audited'], timeout=5.)
+        if audit := audit_of(f, spread_rows(patient.some, 64), patient.notes['audited']): found[f.__name__] = audit
+    patient.notes['audits'] = found
     return found
 
 def see_brittle(patient:Patient) -> Finding:
