@@ -114,9 +114,10 @@ def check_run(model, tokenizer, reward_funcs:list,
     sample = train_dataset.head() if isinstance(train_dataset, Stream) else train_dataset
     if said := plain_on_chat(sample[0].get('prompt', []), tokenizer): log.warning(said)
     check_rewards(reward_funcs, whole_row(sample), tokenizer, **(play.offered(sample[0]) if play else {}))
+    counted = [f for f, w in zip(reward_funcs, args.reward_weights or [1]*len(reward_funcs)) if w > 0]
     if args.gold_check:
         with phase('asking the rewards for gold answers', args.disable_tqdm) as progress:
-            gold_is_checked(reward_funcs, sample, args.gold_check, progress, play)
+            gold_is_checked(counted, sample, args.gold_check, progress, play)
 
 def gold_is_checked(reward_funcs, sample, n:int, progress, play:Play|None):
     "Raise `ValueError` if gold answers do not earn the most; with tools, by which they may be earned, only say so"
