@@ -6,9 +6,9 @@ Docs: https://grpo-lit.github.io/grpo-lit/9_doctor/answering.html.md"""
 
 # %% auto #0
 __all__ = ['LONGER', 'OPEN', 'FEW_TEXTS', 'ODD_PROMPTS', 'ODDITIES', 'ANSWER_CHECKS', 'see_empty', 'longer_limit',
-           'written_longer', 'special_within', 'see_endless', 'are_paid', 'see_cut', 'different_texts',
-           'different_if_open', 'see_variety', 'opinions', 'agrees', 'meaning', 'places_of', 'shift_of', 'see_shuffled',
-           'see_disputed']
+           'written_longer', 'special_within', 'are_told_apart', 'see_endless', 'are_paid', 'see_cut',
+           'different_texts', 'different_if_open', 'see_variety', 'opinions', 'agrees', 'meaning', 'places_of',
+           'shift_of', 'see_shuffled', 'see_disputed']
 
 # %% ../../nbs/9_doctor/08_answering.ipynb #ce676cf9
 import math
@@ -21,6 +21,7 @@ from .patient import FEWEST, Patient, asked_rows, room_of
 from .rows import gold_text, kind_of
 from ..rewards.comparing import math_equal
 from ..run.alarms import all_alike
+from ..run.collect import informative_groups
 from ..run.intervals import share_interval
 from ..tensors import question_text, seed_for
 
@@ -28,10 +29,9 @@ from ..tensors import question_text, seed_for
 def see_empty(patient:Patient) -> Finding:
     "Does the policy write anything?"
     ro = patient.rollouts
-    share = (ro.lengths <= 1).float().mean().item()
+    share = ((ro.lengths <= 1) & ro.finished).float().mean().item() # one that is cut is no empty one
     if share < .25:
-        return Finding(
-            'empty', 'fine', f'{share:.0%} of {len(ro)} answers are empty', figures=dict(share=share))
+        return Finding('empty', 'fine', f'{share:.0%} of {len(ro)} answers are empty', figures=dict(share=share))
     return Finding(
         'empty', 'stop' if share > .9 else 'look',
         f'{share:.0%} of {len(ro)} answers are empty: the policy ends at once',
@@ -64,19 +64,21 @@ def special_within(ro:Rollouts, tokenizer) -> Counter: # Token -> answers that h
     return Counter(i for ids, mask in rows for i in set(ids[mask==1].tolist()) & special)
 
 # %% ../../nbs/9_doctor/08_answering.ipynb #467334fd
+def are_told_apart(patient:Patient) -> bool:
+    "Do rewards differ within groups, a quarter of them at least, with answers that are cut among them?"
+    some = informative_groups(patient.rollouts).float().mean().item() >= .25
+    return some and not patient.args.mask_truncated_completions
+
 def see_endless(patient:Patient) -> Finding:
     "Can the policy end an answer?"
     ro = patient.rollouts
     ended = int(ro.finished.sum())
     figures = dict(answers=len(ro), ended=ended)
     if ended:
-        return Finding(
-            'endless', 'fine', f'{ended} of {len(ro)} answers ended by themselves', figures=figures)
+        return Finding('endless', 'fine', f'{ended} of {len(ro)} answers ended by themselves', figures=figures)
     more = written_longer(patient)
     if more is None:
-        return Finding(
-            'endless', 'fine', 'no answer ended, and there is no room to see whether it would',
-            figures=figures)
+        return Finding('endless', 'fine', 'no answer ended, and there is no room to see whether it would', figures=figures)
     figures |= dict(longer=more.completion_ids.shape[1], ended_longer=int(more.finished.sum()))
     if figures['ended_longer']:
         return Finding('endless', 'fine', f'with {figures["longer"]} tokens answers end', figures=figures)
@@ -87,8 +89,11 @@ def see_endless(patient:Patient) -> Finding:
     within = Counter({t: n for t, n in seen.items() if t not in ends}).most_common(1)
     if within and within[0][1] > len(more)/2:
         name = patient.tokenizer.convert_ids_to_tokens(within[0][0])
-        cure = (f'it writes {name}, which ends nothing here: '
-                f'generation_kwargs=dict(eos_token_id={[*ends, within[0][0]]})')
+        cure = f'it writes {name}, which ends nothing here: generation_kwargs=dict(eos_token_id={[*ends, within[0][0]]})'
+    elif are_told_apart(patient):
+        patient.notes['endless'] = True
+        said = f'no answer ends, not even of {figures["longer"]} tokens; rewards tell apart what is cut'
+        return Finding('endless', 'fine', said, figures=figures)
     else: cure = 'show it how answers end (sft), ask it by its chat template, or give a stop string'
     names = ', '.join(patient.tokenizer.convert_ids_to_tokens(ends))
     return Finding(
@@ -117,8 +122,10 @@ def see_cut(patient:Patient) -> Finding:
     if low < .25 or limit < wanted: return Finding('cut', 'fine', said, figures=figures)
     if are_paid(ro) and not patient.args.mask_truncated_completions:
         return Finding('cut', 'fine', said+'. They earn about as much as others', figures=figures)
+    if cut==len(ro) and 'endless' in patient.notes: return Finding('cut', 'fine', said+'. None ends with more', figures=figures)
+    learned = cut==len(ro) and are_told_apart(patient)
     return Finding(
-        'cut', 'stop' if low > .9 else 'look', said,
+        'cut', 'stop' if low > .9 and not learned else 'look', said,
         f'raise max_completion_length={wanted}, or ask for shorter answers', figures)
 
 # %% ../../nbs/9_doctor/08_answering.ipynb #81119e5b
