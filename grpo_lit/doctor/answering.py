@@ -153,7 +153,7 @@ def see_variety(patient:Patient) -> Finding:
     said, figures = f'{share:.0%} of the answers to a question are different texts', dict(share=share)
     filters = ', '.join(f'{n}={getattr(a, n):g}' for n, v in OPEN.items() if n != 'temperature' and getattr(a, n) != v)
     cure = f'raise temperature={a.temperature:g}'+(f', and leave {filters} out' if filters else '')
-    if all_alike(ro) or share <= 1.5/ro.num_generations:
+    if all_alike(ro):
         return Finding('variety', 'stop', 'all answers to a question are the same text', cure, figures)
     if share >= FEW_TEXTS: return Finding('variety', 'fine', said, figures=figures)
     figures['open'] = different_if_open(patient)
