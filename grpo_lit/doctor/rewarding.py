@@ -6,16 +6,17 @@ Docs: https://grpo-lit.github.io/grpo-lit/9_doctor/rewarding.html.md"""
 
 # %% auto #0
 __all__ = ['EMPTY', 'BLIND', 'ODD_REWARDS', 'REWARD_CHECKS', 'gold_fails', 'is_mute', 'judges_gold', 'punished',
-           'said_of_punished', 'see_gold', 'holes_of', 'in_best_form', 'audit_of', 'audits', 'see_brittle', 'see_holes',
-           'see_reward_errors', 'see_reward_none', 'see_clipped']
+           'said_of_punished', 'refused_rows', 'see_gold', 'holes_of', 'in_best_form', 'audit_of', 'audits',
+           'see_brittle', 'see_holes', 'see_reward_errors', 'see_reward_none', 'see_clipped']
 
 # %% ../../nbs/9_doctor/07_rewarding.ipynb #99db52e5
 import math
 import torch
 from .findings import Check, Finding
 from .patient import Patient
-from .probing import BLIND_TEXTS, Probe, is_constant, most_of, probed, see_constant, see_idle, weights_of
+from .probing import BLIND_TEXTS, Probe, is_constant, most_of, probed, probes_of, see_constant, see_idle, weights_of
 from ..rewards.audit import BIZARRE, Audit, audit_reward, gold_completion, spread_rows, usual_forms, what_earned
+from ..run.rows import Stream
 from ..tensors import in_line, question_text
 
 # %% ../../nbs/9_doctor/07_rewarding.ipynb #1a06bbf0
@@ -51,17 +52,28 @@ def said_of_punished(patient:Patient, names:list) -> Finding:
         f'{names[0]} pays the gold most, and its weight is {weights[names[0]]:g}: right answers are punished',
         'give it a positive weight in reward_weights', dict(punished=names))
 
+def refused_rows(patient:Patient, f, probes:list) -> list: # Of (`Probe`, why)
+    "Rows for whose gold `gold_check` would let no run begin"
+    n, rows = patient.args.gold_check, patient.rows
+    if not n or patient.play: return []
+    if isinstance(rows, Stream): rows = rows.head()
+    if n != 16 or len(rows) > len(patient.some): # it asks other rows
+        probes = probes_of(f, rows, n) if patient.notes['audited'] > 2 else []
+    def raises(p): return p.gold!=p.gold or p.gold <= p.empty or any(v > p.gold for v in p.wrong)
+    return [(p, why) for p in probes if raises(p) and (why := gold_fails(p))]
+
 def see_gold(patient:Patient) -> Finding:
     "Does the gold answer earn?"
     if names := punished(patient): return said_of_punished(patient, names)
     funcs = {f.__name__: f for f in patient.reward_funcs}
     found = {name: probes for name, probes in probed(patient).items() if judges_gold(patient, funcs[name], probes)}
     if not found: return Finding('gold', 'fine', 'no reward judges a gold')
-    shares, first = {}, None
+    shares, first, refused = {}, None, []
     for name, probes in found.items():
         bad = [(p, why) for p in probes if (why := gold_fails(p))]
-        shares[name] = len(bad)/len(probes)
-        first = first or (bad and (name, *bad[0]))
+        refused += (here := refused_rows(patient, funcs[name], probes))
+        shares[name] = max(len(bad)/len(probes), len(here)/max(patient.args.gold_check, 1))
+        first = first or next(((name, *o) for o in bad+here), None)
     worst = max(shares.values())
     if not first:
         return Finding(
@@ -70,10 +82,10 @@ def see_gold(patient:Patient) -> Finding:
     said = (f'{name} does not pay for the gold on {shares[name]:.0%} of the rows, '
             f'as {in_line(gold_completion(p.row)[-50:], 50)!r} '
             f'for {in_line(question_text(p.row.get("prompt") or "")[-50:], 50)!r}: it {why}')
-    certain = worst > .1 and not patient.play # by tools more may be wanted than an answer
-    return Finding(
-        'gold', 'stop' if certain else 'look', said,
-        'see the columns answer and answer_style, and what the reward reads', dict(failing=shares))
+    certain = (worst > .1 or refused) and not patient.play # by tools more may be wanted than an answer
+    cure = 'see the columns answer and answer_style, and what the reward reads'
+    if refused and worst <= .1: cure += '; no run begins with such rows: gold_check=0, if they are to stay'
+    return Finding('gold', 'stop' if certain else 'look', said, cure, dict(failing=shares))
 
 # %% ../../nbs/9_doctor/07_rewarding.ipynb #e76b9aee
 EMPTY = ('empty', 'blank') # The worst of holes: the shortest way to a reward
