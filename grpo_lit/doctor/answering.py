@@ -35,8 +35,7 @@ def see_empty(patient:Patient) -> Finding:
     return Finding(
         'empty', 'stop' if share > .9 else 'look',
         f'{share:.0%} of {len(ro)} answers are empty: the policy ends at once',
-        'see how the prompt ends, as the model reads it (grpo-lit train --dry-run shows it)',
-        dict(share=share))
+        'see how the prompt ends, as the model reads it (grpo-lit train --dry-run shows it)', dict(share=share))
 
 # %% ../../nbs/9_doctor/08_answering.ipynb #2def8ae5
 LONGER = 4 # Times the limit
@@ -96,9 +95,8 @@ def see_endless(patient:Patient) -> Finding:
         return Finding('endless', 'fine', said, figures=figures)
     else: cure = 'show it how answers end (sft), ask it by its chat template, or give a stop string'
     names = ', '.join(patient.tokenizer.convert_ids_to_tokens(ends))
-    return Finding(
-        'endless', 'stop',
-        f'no answer ends, not even of {figures["longer"]} tokens: {names} is never written', cure, figures)
+    said = f'no answer ends, not even of {figures["longer"]} tokens: {names} is never written'
+    return Finding('endless', 'stop', said, cure, figures)
 
 # %% ../../nbs/9_doctor/08_answering.ipynb #f41e40dc
 def are_paid(ro:Rollouts) -> bool:
@@ -124,9 +122,8 @@ def see_cut(patient:Patient) -> Finding:
         return Finding('cut', 'fine', said+'. They earn about as much as others', figures=figures)
     if cut==len(ro) and 'endless' in patient.notes: return Finding('cut', 'fine', said+'. None ends with more', figures=figures)
     learned = cut==len(ro) and are_told_apart(patient)
-    return Finding(
-        'cut', 'stop' if low > .9 and not learned else 'look', said,
-        f'raise max_completion_length={wanted}, or ask for shorter answers', figures)
+    cure = f'raise max_completion_length={wanted}, or ask for shorter answers'
+    return Finding('cut', 'stop' if low > .9 and not learned else 'look', said, cure, figures)
 
 # %% ../../nbs/9_doctor/08_answering.ipynb #81119e5b
 OPEN = dict(temperature=1., top_p=1., top_k=0, min_p=0.) # They sharpen nothing
@@ -218,8 +215,7 @@ def see_disputed(patient:Patient) -> Finding:
     sure = [(place.get(question_text(ro.prompts[i])), answer) for i, answer in opinions(ro)]
     sure = [(at, answer) for at, answer in sure if at is not None and golds[at]]
     if len(sure) < 3:
-        return Finding(
-            'disputed', 'fine', 'the policy agrees with itself too seldom to say something about the gold')
+        return Finding('disputed', 'fine', 'the policy agrees with itself too seldom to say something about the gold')
     right = sum(agrees(golds[at], answer) for at, answer in sure)/len(sure)
     places = places_of(golds)
     k, there, chance = shift_of(sure, places, len(golds))
@@ -237,10 +233,8 @@ def see_disputed(patient:Patient) -> Finding:
             'disputed', 'look',
             f'on {anywhere:.0%} of {len(sure)} questions the policy agrees on the gold of some other row, and on its own in {right:.0%}',
             'the golds may be shuffled against the questions: read some rows, and join the two columns anew', figures)
-    return Finding(
-        'disputed', 'fine',
-        f'where the policy agrees with itself ({len(sure)} questions) it has the gold in {right:.0%}',
-        figures=figures)
+    said = f'where the policy agrees with itself ({len(sure)} questions) it has the gold in {right:.0%}'
+    return Finding('disputed', 'fine', said, figures=figures)
 
 # %% ../../nbs/9_doctor/08_answering.ipynb #1723ecc7
 ODD_PROMPTS = ('model', 'settings', 'template', 'twice', 'turn-end', 'prompt-end', 'eos', 'unknown', 'leak')
