@@ -60,9 +60,9 @@ def opening_tokens(tokenizer) -> set: # Without the EOS of the tokenizer
     "What a template writes to open an answer; with several EOS one of them may be among it, as <|assistant|> is for Phi-3"
     asked, options = [dict(role='user', content='zqaskedzq')], getattr(tokenizer, 'template_options', {})
     how = options | dict(tokenize=True, return_dict=True, add_generation_prompt=False)
-    try: before = tokenizer.apply_chat_template(asked, **how)['input_ids']
+    try: before, asked = tokenizer.apply_chat_template(asked, **how)['input_ids'], encode_prompt(asked, tokenizer)
     except Exception: return set()
-    return {*(Counter(encode_prompt(asked, tokenizer))-Counter(before))}-{tokenizer.eos_token_id}
+    return {*(Counter(asked)-Counter(before))}-{tokenizer.eos_token_id}
 
 def not_opened(tokenizer) -> str: # Empty: nothing is missing
     "What a template writes before an answer, if it does not stand at the end of a prompt"

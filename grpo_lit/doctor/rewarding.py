@@ -72,7 +72,7 @@ def see_gold(patient:Patient) -> Finding:
     for name, probes in found.items():
         bad = [(p, why) for p in probes if (why := gold_fails(p))]
         refused += (here := refused_rows(patient, funcs[name], probes))
-        shares[name] = max(len(bad)/len(probes), len(here)/max(patient.args.gold_check, 1))
+        shares[name] = len(bad)/len(probes) or len(here)/max(patient.args.gold_check, 1)
         first = first or next(((name, *o) for o in bad+here), None)
     worst = max(shares.values())
     if not first:
