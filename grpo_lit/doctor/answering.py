@@ -77,7 +77,7 @@ def see_endless(patient:Patient) -> Finding:
         return Finding('endless', 'fine', f'{ended} of {len(ro)} answers ended by themselves', figures=figures)
     more = written_longer(patient)
     if more is None:
-        return Finding('endless', 'fine', 'no answer ended, and there is no room to see whether it would', figures=figures)
+        return Finding('endless', 'fine', 'no answer ended, and there is no room for longer ones', figures=figures)
     figures |= dict(longer=more.completion_ids.shape[1], ended_longer=int(more.finished.sum()))
     if figures['ended_longer']:
         return Finding('endless', 'fine', f'with {figures["longer"]} tokens answers end', figures=figures)
@@ -120,7 +120,7 @@ def see_cut(patient:Patient) -> Finding:
     if low < .25 or limit < wanted: return Finding('cut', 'fine', said, figures=figures)
     if are_paid(ro) and not patient.args.mask_truncated_completions:
         return Finding('cut', 'fine', said+'. They earn about as much as others', figures=figures)
-    if cut==len(ro) and 'endless' in patient.notes: return Finding('cut', 'fine', said+'. None ends with more', figures=figures)
+    if 'endless' in patient.notes: return Finding('cut', 'fine', said+'. None ends with more', figures=figures)
     learned = cut==len(ro) and are_told_apart(patient)
     cure = f'raise max_completion_length={wanted}, or ask for shorter answers'
     return Finding('cut', 'stop' if low > .9 and not learned else 'look', said, cure, figures)
