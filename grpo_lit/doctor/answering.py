@@ -121,9 +121,8 @@ def see_cut(patient:Patient) -> Finding:
     if are_paid(ro) and not patient.args.mask_truncated_completions:
         return Finding('cut', 'fine', said+'. They earn about as much as others', figures=figures)
     if 'endless' in patient.notes: return Finding('cut', 'fine', said+'. None ends with more', figures=figures)
-    learned = cut==len(ro) and are_told_apart(patient)
     cure = f'raise max_completion_length={wanted}, or ask for shorter answers'
-    return Finding('cut', 'stop' if low > .9 and not learned else 'look', said, cure, figures)
+    return Finding('cut', 'stop' if low > .9 else 'look', said, cure, figures)
 
 # %% ../../nbs/9_doctor/08_answering.ipynb #81119e5b
 OPEN = dict(temperature=1., top_p=1., top_k=0, min_p=0.) # They sharpen nothing
