@@ -299,9 +299,9 @@ class Answers(SimpleNamespace):
 def with_answers(finished):
     "A patient whose answers ended or did not: (questions, answers)"
     P, G = finished.shape
-    ro = Answers(finished=finished.flatten(), lengths=torch.full((P*G,), 64), num_generations=G)
-    args = SimpleNamespace(max_completion_length=64)
-    return SimpleNamespace(rollouts=ro, sampled=SimpleNamespace(limit=64), args=args)
+    ro = Answers(finished=finished.flatten(), lengths=torch.full((P*G,), 64), num_generations=G, rewards=torch.zeros(P*G))
+    args = SimpleNamespace(max_completion_length=64, mask_truncated_completions=False)
+    return SimpleNamespace(rollouts=ro, sampled=SimpleNamespace(limit=64), args=args, notes={})
 
 def test_answers_to_a_question_are_cut_together():
     half = torch.arange(32)[:,None].expand(32, 8) < 16
