@@ -268,6 +268,21 @@ def test_one_that_is_busy_is_asked_until_it_is_not(there, stamped):
     assert is_of(model, sample.generate(rows[:1], 4, seed=0))
     assert fake.calls.count(WRITE) == 9 and (fake.calls.count(RELOAD) == 1) == stamped
 
+def test_without_a_stamp_it_comes_to_an_end(there):
+    "Behind each answer there was a failure, so none is believed"
+    fake, sample, model = there
+    doors = fake.engine.doors()
+    del doors[STAMP]
+    fake.engine.doors = lambda: doors
+    sample.sync(1)
+    sample.server.timeout = .5
+    def behind(answer):
+        sample.server.failures += 1 # of another question
+        return answer
+    fake.faults = [f for _ in range(2000) for f in [(WRITE, 503), (WRITE, behind)]]
+    with pytest.raises(ServerError, match='no usable answer'): sample.generate(rows[:1], 2, seed=0)
+    assert fake.faults
+
 def test_one_that_refuses_every_other_question(there, caplog):
     "It is said once, and not at each of its refusals"
     fake, sample, model = there

@@ -162,7 +162,7 @@ async def group(self:ServerSampler, session, body:dict, expected:Expected, gate:
         try:
             written = await self.server.once(session, self.to_write(body, expected))
             if by_name or await there.is_current(session) and turn == there.turn: return written
-            patience.since = None # it was there
+            if there.sent.stamped: patience.since = None # it was there
         except Trouble as e:
             await self.server.pause(e, patience)
             continue
