@@ -400,14 +400,14 @@ def test_it_is_not_believed_the_second_time_either(there):
     assert is_of(model, sample.generate(rows[:1], 2, seed=0))
 
 def test_what_could_not_be_brought_back_is_not_there(there):
-    "The stamp is, and the weights are those of the start"
+    "Nor is its stamp, by which other processes go"
     fake, sample, model = there
     step(model)
     sample.sync(1)
     fake.engine.restart()
     load, fake.engine.rpc = fake.engine.rpc, lambda body: dict(results=[None])
     with pytest.raises(WrongWeights): sample.generate(rows[:1], 2, seed=0)
-    assert fake.engine.version == f'{sample.run}:1'
+    assert fake.engine.version == f'{sample.run}:1'+deliveries.COMING
     with pytest.raises(WrongWeights): sample.generate(rows[:1], 2, seed=0)
     fake.engine.rpc = load
     assert is_of(model, sample.generate(rows[:1], 2, seed=0))

@@ -144,6 +144,13 @@ async def seal(self:Deliveries, session, delivery:Delivery):
     try: await self.ask(session, '/update_weight_version', dict(new_version=delivery.stamp), once=True)
     except ServerError as e: raise WrongWeights(f'the vLLM server went away while it took weights: {e}') from e
 
+@patch
+async def unseal(self:Deliveries, session, delivery:Delivery):
+    "They are others: no other process may find the stamp"
+    if not delivery.stamped: return
+    try: await self.ask(session, '/update_weight_version', dict(new_version=delivery.stamp+COMING), once=True)
+    except ServerError as e: log.warning('the vLLM server has wrong weights, and could not be told so: %s', e)
+
 # %% ../../nbs/5_run/053_deliveries.ipynb #5b92c5e2
 TRIES = 3
 
@@ -155,7 +162,10 @@ async def deliver(self:Deliveries, session, delivery:Delivery, judge):
     if delivery.way == 'nccl': await self.transfer(session, delivery) # from the next chapter
     else: await self.reload(session, delivery)
     await self.seal(session, delivery)
-    await self.check(session, judge)
+    try: await self.check(session, judge)
+    except ServerError:
+        await self.unseal(session, delivery)
+        raise
 
 @patch
 async def bring(self:Deliveries, session, delivery:Delivery, judge):

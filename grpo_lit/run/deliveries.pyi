@@ -87,6 +87,10 @@ class Deliveries:
         """The mark is still there: they have come"""
         ...
 
+    async def unseal(self, session, delivery: Delivery):
+        """They are others: no other process may find the stamp"""
+        ...
+
     async def deliver(self, session, delivery: Delivery, judge):
         """One attempt"""
         ...
