@@ -535,6 +535,13 @@ def test_two_servers_behind_one_address(seed):
         fake.answer = one_of_them
         with pytest.raises(ServerError, match='give the address of one'): sampler(fake, base, tokenizer).sync(0)
 
+def test_one_server_that_is_restarted_while_it_is_looked_at(there):
+    "Some of the first looks find the mark and some do not; but it is one server"
+    fake, sample, model = there
+    fake.faults = [(VERSION, lambda a: a)]*3+[(VERSION, 'restart')]
+    sample.sync(0)
+    assert fake.calls.count(RELOAD) == 2 and not fake.faults and fake.engine.version == f'{sample.run}:0'
+
 def test_another_model_behind_the_port(there):
     "Of another shape, of another dtype, of another name: the run stops, and says so"
     fake, sample, model = there
