@@ -268,6 +268,21 @@ def test_one_that_is_busy_is_asked_until_it_is_not(there, stamped):
     assert is_of(model, sample.generate(rows[:1], 4, seed=0))
     assert fake.calls.count(WRITE) == 9 and (fake.calls.count(RELOAD) == 1) == stamped
 
+def test_without_a_stamp_it_comes_to_an_end(there):
+    "Behind each answer there was a failure, so none is believed"
+    fake, sample, model = there
+    doors = fake.engine.doors()
+    del doors[STAMP]
+    fake.engine.doors = lambda: doors
+    sample.sync(1)
+    sample.server.timeout = .5
+    def behind(answer):
+        sample.server.failures += 1 # of another question
+        return answer
+    fake.faults = [f for _ in range(2000) for f in [(WRITE, 503), (WRITE, behind)]]
+    with pytest.raises(ServerError, match='no usable answer'): sample.generate(rows[:1], 2, seed=0)
+    assert fake.faults
+
 def test_one_that_refuses_every_other_question(there, caplog):
     "It is said once, and not at each of its refusals"
     fake, sample, model = there
@@ -297,7 +312,7 @@ def test_one_that_hangs_is_asked_again(monkeypatch):
         assert len(sample.generate(rows, 2, seed=0)) == 4
         sample.server.timeout = .2
         fake.faults = [(WRITE, 'hang')]*2
-        with pytest.raises(ServerError, match='within vllm_server_timeout=0.2 seconds'): sample.generate(rows[:1], 2, seed=0)
+        with pytest.raises(ServerError, match='server at http.*within vllm_server_timeout=0.2 seconds'): sample.generate(rows[:1], 2, seed=0)
 
 def test_a_run_goes_through_a_restart(caplog):
     weak, tokenizer = policy()
@@ -385,14 +400,14 @@ def test_it_is_not_believed_the_second_time_either(there):
     assert is_of(model, sample.generate(rows[:1], 2, seed=0))
 
 def test_what_could_not_be_brought_back_is_not_there(there):
-    "The stamp is, and the weights are those of the start"
+    "Nor is its stamp, by which other processes go"
     fake, sample, model = there
     step(model)
     sample.sync(1)
     fake.engine.restart()
     load, fake.engine.rpc = fake.engine.rpc, lambda body: dict(results=[None])
     with pytest.raises(WrongWeights): sample.generate(rows[:1], 2, seed=0)
-    assert fake.engine.version == f'{sample.run}:1'
+    assert fake.engine.version == f'{sample.run}:1'+deliveries.COMING
     with pytest.raises(WrongWeights): sample.generate(rows[:1], 2, seed=0)
     fake.engine.rpc = load
     assert is_of(model, sample.generate(rows[:1], 2, seed=0))
@@ -519,6 +534,13 @@ def test_two_servers_behind_one_address(seed):
             return answer(path, body)
         fake.answer = one_of_them
         with pytest.raises(ServerError, match='give the address of one'): sampler(fake, base, tokenizer).sync(0)
+
+def test_one_server_that_is_restarted_while_it_is_looked_at(there):
+    "Some of the first looks find the mark and some do not; but it is one server"
+    fake, sample, model = there
+    fake.faults = [(VERSION, lambda a: a)]*3+[(VERSION, 'restart')]
+    sample.sync(0)
+    assert fake.calls.count(RELOAD) == 2 and not fake.faults and fake.engine.version == f'{sample.run}:0'
 
 def test_another_model_behind_the_port(there):
     "Of another shape, of another dtype, of another name: the run stops, and says so"

@@ -17,9 +17,9 @@ from .patient import Patient
 from .rows import gold_text, kind_of, kinds_in
 from ..rewards.audit import gold_completion, what_earned
 from ..rewards.calls import is_async
-from ..run.collect import planned_steps
 from ..run.fitness import check_model, check_vocabulary
 from ..run.hopeless import usual_size
+from ..run.order import planned_steps
 from ..run.rows import Stream
 from ..tasks import encode_prompt, plain_on_chat
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from ..core import Rollouts
 from ..run.checkpoints import COUNTERS, RunState
-from ..run.collect import prompts_of
+from ..run.order import prompts_of
 from ..run.room import Room
 from ..run.stepping import clipped, step_wholly
 from ..tensors import clock

@@ -69,6 +69,9 @@ def own_share(per_minute, max_spend, max_requests) -> tuple: # Numbers or None
     "The part of limits that is left to this process, where a launcher has started several"
     if 'LOCAL_RANK' not in os.environ: return per_minute, max_spend, max_requests
     size, rank = int(os.environ.get('WORLD_SIZE', 1)), int(os.environ.get('RANK', 0))
+    if max_requests and max_requests < size:
+        raise ValueError(f'max_requests={max_requests} is less than one for each of {size} processes, and some would ask nothing: '
+                         f'give {size} or more, or None')
     parts = [limit and limit/size for limit in (per_minute, max_spend)]
     return *parts, max_requests and (rank+1)*max_requests//size-rank*max_requests//size
 

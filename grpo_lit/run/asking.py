@@ -155,6 +155,7 @@ class Server:
                 await asyncio.wait([task], timeout=self.timeout)
                 if task.done(): return task.result()
                 if n+1 < times and not await self.is_well(session): break
+            if task.done(): return task.result() # it came while the server was asked whether it is well
             raise asyncio.TimeoutError
         finally:
             task.cancel()

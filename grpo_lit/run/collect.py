@@ -15,7 +15,7 @@ from ..core import Rollouts
 from ..rewards.calls import RewardCaller
 from .checkpoints import RunState
 from .graders import RewardNotes
-from .order import DataOrder, planned_steps, prompts_of, updates_per_rollout # at home here before
+from .order import DataOrder, prompts_of, updates_per_rollout
 from .playing import Play
 from .rows import Stream
 from .sampler import overlapped

@@ -131,18 +131,32 @@ async def version(self:Deliveries, session) -> str:
     return await self.ask(session, '/weight_info', method='GET', read=lambda d: d['weight_version'])
 
 @patch
+async def unmarked(self:Deliveries, session, mark:str, looks:int) -> list:
+    "What it says instead of the mark, when it is asked so often at once"
+    said = await asyncio.gather(*(self.version(session) for _ in range(looks)))
+    return [v for v in said if v != mark]
+
+@patch
 async def seal(self:Deliveries, session, delivery:Delivery):
     "The mark is still there: they have come"
     if not delivery.stamped: return
     mark, looks = delivery.stamp+COMING, 1 if self.sent else LOOKS
-    said = await asyncio.gather(*(self.version(session) for _ in range(looks)))
-    others = [v for v in said if v != mark]
+    others = await self.unmarked(session, mark, looks)
+    if 0 < len(others) < looks: # restarted between two of them? Then they agree by now
+        others = await self.unmarked(session, mark, looks) or others
     if 0 < len(others) < looks:
         raise ServerError(f'several vLLM servers answer at {self.server.address}, and weights reach one of them: give the address of one')
     if others: raise WrongWeights('the vLLM server was restarted while it took weights, or somebody else sends it some: '
                                   f'it says that it has {plain(repr(others[0]), 60)}')
     try: await self.ask(session, '/update_weight_version', dict(new_version=delivery.stamp), once=True)
     except ServerError as e: raise WrongWeights(f'the vLLM server went away while it took weights: {e}') from e
+
+@patch
+async def unseal(self:Deliveries, session, delivery:Delivery):
+    "They are others: no other process may find the stamp"
+    if not delivery.stamped: return
+    try: await self.ask(session, '/update_weight_version', dict(new_version=delivery.stamp+COMING), once=True)
+    except ServerError as e: log.warning('the vLLM server has wrong weights, and could not be told so: %s', e)
 
 # %% ../../nbs/5_run/053_deliveries.ipynb #5b92c5e2
 TRIES = 3
@@ -155,7 +169,10 @@ async def deliver(self:Deliveries, session, delivery:Delivery, judge):
     if delivery.way == 'nccl': await self.transfer(session, delivery) # from the next chapter
     else: await self.reload(session, delivery)
     await self.seal(session, delivery)
-    await self.check(session, judge)
+    try: await self.check(session, judge)
+    except ServerError:
+        await self.unseal(session, delivery)
+        raise
 
 @patch
 async def bring(self:Deliveries, session, delivery:Delivery, judge):

@@ -83,8 +83,16 @@ class Deliveries:
         """What it says that it has"""
         ...
 
+    async def unmarked(self, session, mark: str, looks: int) -> list:
+        """What it says instead of the mark, when it is asked so often at once"""
+        ...
+
     async def seal(self, session, delivery: Delivery):
         """The mark is still there: they have come"""
+        ...
+
+    async def unseal(self, session, delivery: Delivery):
+        """They are others: no other process may find the stamp"""
         ...
 
     async def deliver(self, session, delivery: Delivery, judge):

@@ -116,13 +116,12 @@ class Witness:
     def named(self, weights:dict, # As they were sent
               had:dict # What the server had before
              ) -> dict: # Name -> digest that a server must have now
-        "The smallest tensor that the server did not have; all where nobody knows what it had"
-        if not had: return {n: digest(weights[n]) for n in self.known}
+        "The smallest tensor that the server did not have; all where there is none, or nobody knows what it had"
+        own = {}
         for name in self.known:
-            own = digest(weights[name])
-            if had[name] != {own}: return {name: own}
-        first = self.known[0]
-        return {first: digest(weights[first])}
+            own[name] = digest(weights[name])
+            if had and had[name] != {own[name]}: return {name: own[name]}
+        return own
 
     def arrived(self, checksums:dict):
         "Keep what the server has now"

@@ -72,7 +72,7 @@ class ServerSettings:
     vllm_server_base_url:str|None=None # Like http://host:8000; None: vllm_server_host and vllm_server_port
     vllm_server_host:str='0.0.0.0' # Without a base_url; 0.0.0.0 is this machine
     vllm_server_port:int=8000 # Without a base_url
-    vllm_server_timeout:float=240. # Seconds for one answer (for a group four times that), and for a server that is not up, or away, to come back
+    vllm_server_timeout:float=240. # Seconds for one answer (a group may take four times that, and hang for eight), and for a server that is not up, or away, to come back
     # How it gets the weights: "file", "lora" (the adapter alone) or "nccl" (from GPU to GPU);
     # "auto": lora for a policy with an adapter, else file
     vllm_sync:str='auto'

@@ -155,14 +155,14 @@ def to_write(self:ServerSampler, body:dict, expected:Expected) -> Question:
 async def group(self:ServerSampler, session, body:dict, expected:Expected, gate:asyncio.Lock) -> list:
     "One group by the weights of the last delivery"
     there, by_name, lost = self.deliveries, self.way == 'lora', 0
-    patience = Patience(self.server.timeout, self.server.pace)
+    patience = Patience(self.server.timeout, self.server.pace, f'the generation server at {self.server.address}')
     while lost < 2*TRIES:
         if not by_name and not await there.is_current(session): await there.bring_back(session, gate)
         async with gate: turn = there.turn # nobody asks while weights are under way
         try:
             written = await self.server.once(session, self.to_write(body, expected))
             if by_name or await there.is_current(session) and turn == there.turn: return written
-            patience.since = None # it was there
+            if there.sent.stamped: patience.since = None # it was there
         except Trouble as e:
             await self.server.pause(e, patience)
             continue
