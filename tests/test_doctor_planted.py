@@ -228,7 +228,7 @@ def test_a_defect_is_named_and_nothing_else(defect):
 
 def said_of_rows(check, rows, held=()):
     "What a check of the rows says"
-    patient = SimpleNamespace(some=rows, some_held_out=[*held])
+    patient = SimpleNamespace(play=None, some=rows, some_held_out=[*held])
     return next(c for c in ROW_CHECKS if c.name == check).ask(patient)
 
 @pytest.mark.parametrize('ending', [' = ?', '=', ' =?\n', ''])
