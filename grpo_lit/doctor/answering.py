@@ -6,7 +6,7 @@ Docs: https://grpo-lit.github.io/grpo-lit/9_doctor/answering.html.md"""
 
 # %% auto #0
 __all__ = ['LONGER', 'OPEN', 'FEW_TEXTS', 'ODD_PROMPTS', 'ODDITIES', 'ANSWER_CHECKS', 'see_empty', 'longer_limit',
-           'written_longer', 'special_within', 'are_told_apart', 'see_endless', 'are_paid', 'see_cut',
+           'written_longer', 'special_within', 'are_told_apart', 'see_endless', 'why_no_harm', 'see_cut',
            'different_texts', 'different_if_open', 'see_variety', 'opinions', 'agrees', 'meaning', 'places_of',
            'shift_of', 'see_shuffled', 'see_disputed']
 
@@ -99,11 +99,14 @@ def see_endless(patient:Patient) -> Finding:
     return Finding('endless', 'stop', said, cure, figures)
 
 # %% ../../nbs/9_doctor/08_answering.ipynb #f41e40dc
-def are_paid(ro:Rollouts) -> bool:
-    "Do cut answers earn at least half of what others do, above the least of all?"
-    above = ro.rewards-ro.rewards.nan_to_num(nan=math.inf).min()
-    cut, ended = (above[o].nanmean().item() for o in (~ro.finished.cpu(), ro.finished.cpu()))
-    return cut > 0 and cut >= .5*ended # where none ended, it is not known
+def why_no_harm(ro:Rollouts, masked:bool # Are cut answers left out of the update?
+               ) -> str: # Empty: they may do harm
+    "Why it is not the limit that is wrong: cut answers are paid like others, or others earn no more"
+    above, ended = ro.rewards-ro.rewards.nan_to_num(nan=math.inf).min(), ro.finished.cpu()
+    of_cut, of_ended = (above[o].nanmean().item() for o in (~ended, ended))
+    if of_cut > 0 and of_cut >= .5*of_ended and not masked: return 'They earn about as much as others'
+    some_ended = ended.float().mean().item() >= .25 # where few have, it is not known
+    return 'Those that end earn no more' if some_ended and not (above > 0).any() else ''
 
 def see_cut(patient:Patient) -> Finding:
     "Do answers have the room that they need?"
@@ -118,8 +121,8 @@ def see_cut(patient:Patient) -> Finding:
     if limit < wanted:
         said += f'. There was no time for answers of {wanted} tokens (seconds=120 gives more)'
     if low < .25 or limit < wanted: return Finding('cut', 'fine', said, figures=figures)
-    if are_paid(ro) and not patient.args.mask_truncated_completions:
-        return Finding('cut', 'fine', said+'. They earn about as much as others', figures=figures)
+    if why := why_no_harm(ro, patient.args.mask_truncated_completions):
+        return Finding('cut', 'fine', f'{said}. {why}', figures=figures)
     if 'endless' in patient.notes: return Finding('cut', 'fine', said+'. None ends with more', figures=figures)
     cure = f'raise max_completion_length={wanted}, or ask for shorter answers'
     return Finding('cut', 'stop' if low > .9 else 'look', said, cure, figures)
