@@ -2,7 +2,7 @@
 
 The server is `grpo_lit.run.fake_vllm`; `test_vllm_server.py` asks the real one.
 """
-import asyncio, contextlib, copy, ctypes, gc, itertools, json, logging, math, random, threading, time
+import asyncio, contextlib, copy, ctypes, gc, itertools, math, random, threading, time
 from dataclasses import replace
 from types import SimpleNamespace
 import pytest, torch

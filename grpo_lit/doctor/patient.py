@@ -162,9 +162,11 @@ def writing_floor(trainer, ro:Rollouts, # Some answers, of any length
     "What it takes at least to write answers of so many tokens behind the same prompts"
     dtype = getattr(trainer.collector.sample, 'dtype', None) or computing_dtype(trainer.args)
     m = machine(trainer.accelerator.device.type, dtype)
+    try: sizes = model_sizes(trainer.model, m.dtype)
+    except AttributeError: return float(tokens) # a model of another build: each token as long as the first
     lengths = torch.full((len(ro),), tokens)
     shape = dict(prompt_mask=ro.prompt_mask.cpu(), lengths=lengths, num_generations=ro.num_generations)
-    return sampling_floor(m, model_sizes(trainer.model, m.dtype), SimpleNamespace(**shape))
+    return sampling_floor(m, sizes, SimpleNamespace(**shape))
 
 # %% ../../nbs/9_doctor/02_patient.ipynb #8313f6ac
 def affordable(trainer, rows:list, n:int, # Completions for each

@@ -18,7 +18,7 @@ from ..policy import eos_ids
 from .asking import WRITING, Patience, Question, Server, ServerError, Trouble, server_address
 from .deliveries import TRIES, Deliveries, Delivery
 from .delivery import Compared, Witness, adapter_weights, gathered, whole_weights, write_weights
-from .files import log, remove_quietly
+from .files import remove_quietly
 from .fitness import vocabulary
 from .lock import is_held
 from .sampler import Sampler

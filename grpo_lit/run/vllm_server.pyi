@@ -23,7 +23,7 @@ from .deliveries import TRIES, Deliveries, Delivery
 
 from .delivery import Compared, Witness, adapter_weights, gathered, whole_weights, write_weights
 
-from .files import log, remove_quietly
+from .files import remove_quietly
 
 from .fitness import vocabulary
 
